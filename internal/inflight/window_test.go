@@ -1,0 +1,129 @@
+package inflight
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+func TestPositionWaitsForTheOldestBatch(t *testing.T) {
+	w := New[string](10)
+	a, b, c := w.Add(1, "a"), w.Add(1, "b"), w.Add(1, "c")
+
+	require.False(t, w.Ack(c))
+	require.False(t, w.Ack(b))
+	_, ok := w.Acked()
+	require.False(t, ok, "nothing may be committed while the first batch is out")
+
+	require.True(t, w.Ack(a))
+	got, ok := w.Acked()
+	require.True(t, ok)
+	require.Equal(t, "c", got)
+	require.True(t, w.Empty())
+}
+
+func TestAcknowledgingTwiceMovesNothing(t *testing.T) {
+	w := New[int](10)
+	a, b := w.Add(2, 1), w.Add(3, 2)
+	require.True(t, w.Ack(a))
+	require.False(t, w.Ack(a))
+	require.Equal(t, 3, w.Held())
+	require.True(t, w.Ack(b))
+	require.False(t, w.Ack(b))
+	require.False(t, w.Ack(b+1), "an id never given out")
+	require.Zero(t, w.Held())
+}
+
+func TestLimitOfOneIsLockStep(t *testing.T) {
+	w := New[int](1)
+	require.True(t, w.Fits(1))
+	id := w.Add(1, 1)
+	require.False(t, w.Fits(1))
+	w.Ack(id)
+	require.True(t, w.Fits(1))
+}
+
+func TestBatchLargerThanTheLimitGoesAlone(t *testing.T) {
+	w := New[int](5)
+	require.True(t, w.Fits(50))
+	id := w.Add(50, 1)
+	require.False(t, w.Fits(1))
+	w.Ack(id)
+	small := w.Add(1, 2)
+	require.False(t, w.Fits(50), "not beside another batch")
+	w.Ack(small)
+	require.True(t, w.Fits(50))
+}
+
+func TestLimitBelowOneIsRefused(t *testing.T) {
+	require.Panics(t, func() { New[int](0) })
+}
+
+// model keeps everything that ever entered and answers by looking at all of it.
+type model struct {
+	sizes []int
+	acked []bool
+}
+
+func (m *model) committed() int {
+	n := 0
+	for n < len(m.acked) && m.acked[n] {
+		n++
+	}
+	return n
+}
+
+func (m *model) held() int {
+	total := 0
+	for _, size := range m.sizes[m.committed():] {
+		total += size
+	}
+	return total
+}
+
+func TestWindowAgreesWithNaiveModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		limit := rapid.IntRange(1, 20).Draw(t, "limit")
+		w, m := New[int](limit), &model{}
+		var ids []uint64
+		t.Repeat(map[string]func(*rapid.T){
+			"add": func(t *rapid.T) {
+				n := rapid.IntRange(1, 25).Draw(t, "messages")
+				fits := m.held() == 0 || m.held()+n <= limit
+				require.Equal(t, fits, w.Fits(n))
+				if !fits {
+					return
+				}
+				ids = append(ids, w.Add(n, len(m.sizes)))
+				m.sizes, m.acked = append(m.sizes, n), append(m.acked, false)
+			},
+			"ack": func(t *rapid.T) {
+				if len(ids) == 0 {
+					return
+				}
+				i := rapid.IntRange(0, len(ids)-1).Draw(t, "batch")
+				before := m.committed()
+				m.acked[i] = true
+				require.Equal(t, m.committed() != before, w.Ack(ids[i]))
+			},
+			"": func(t *rapid.T) {
+				require.Equal(t, m.held(), w.Held())
+				require.Equal(t, m.held() == 0, w.Empty())
+				position, ok := w.Acked()
+				require.Equal(t, m.committed() > 0, ok)
+				if ok {
+					require.Equal(t, m.committed()-1, position)
+				}
+			},
+		})
+	})
+}
+
+func BenchmarkWindow(b *testing.B) {
+	b.ReportAllocs()
+	w := New[string](1024)
+	for b.Loop() {
+		w.Ack(w.Add(1, "49590338271490256608559692538361571095921575989136588898"))
+	}
+}

@@ -1,0 +1,92 @@
+package lease
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"strings"
+	"time"
+)
+
+// Key names one shard in the table.
+type Key struct {
+	// Stream as it stands in the configuration, a name or an ARN.
+	Stream string
+	// Shard is the Kinesis shard id, or the text of an explicit shard ("0").
+	Shard string
+}
+
+func (k Key) String() string { return k.Stream + ":" + k.Shard }
+
+// Item is what the table holds for one shard. Attributes that were written
+// under another owner or term than the present one are stale; the store leaves
+// them out.
+type Item struct {
+	Key
+
+	// Exists is false for a shard without an item. All below is then zero.
+	Exists bool
+	// Sequence is the highest sequence number up to which every record is
+	// acknowledged; empty when there is none yet.
+	Sequence string
+	// Owner is the client that holds the lease; empty when it is free.
+	Owner string
+	// Token changes with each write of an owner. It reads as a time, which no
+	// decision uses.
+	Token string
+	// Term names one ownership of one owner; empty for owners that write none.
+	Term string
+	// Period is the lease period that the owner wrote beside its lease; zero
+	// for owners that write none.
+	Period time.Duration
+	// StartAt is where a shard without a sequence starts; zero for its oldest
+	// record.
+	StartAt time.Time
+	// Finished marks a closed shard that was read to its end and acknowledged.
+	Finished bool
+}
+
+// Free reports whether nobody holds the shard and somebody may.
+func (i Item) Free() bool { return i.Owner == "" && !i.Finished }
+
+// Link is the place in the chain of writes that a write takes: it succeeds only
+// while the item still has this owner, term and token.
+type Link struct {
+	Owner, Term, Token string
+}
+
+// Link returns the item's present link.
+func (i Item) Link() Link { return Link{Owner: i.Owner, Term: i.Term, Token: i.Token} }
+
+// Grant is what a new owner writes.
+type Grant struct {
+	Link
+	Period  time.Duration
+	StartAt time.Time
+}
+
+// ErrConflict is returned by a Store when the item was not as the write demands.
+// Nothing was written.
+var ErrConflict = errors.New("the item in the table has changed")
+
+// Store is the table. Each method is one conditional request. An error other
+// than ErrConflict says nothing about whether the write took effect.
+type Store interface {
+	// Get reads one item, consistently.
+	Get(ctx context.Context, key Key) (Item, error)
+	// Claim takes the item over, if it is as it was seen.
+	Claim(ctx context.Context, seen Item, grant Grant) (Item, error)
+	// Renew commits the sequence and moves the token of an item on.
+	Renew(ctx context.Context, key Key, at Link, sequence, token string) (Item, error)
+	// Release commits the sequence and frees the item.
+	Release(ctx context.Context, key Key, at Link, sequence string) error
+	// Finish commits the sequence, frees the item and marks it finished.
+	Finish(ctx context.Context, key Key, at Link, sequence string) error
+}
+
+// CompareSequences orders two sequence numbers, decimal numbers too long for any
+// integer type, by value. The empty one comes first.
+func CompareSequences(a, b string) int {
+	a, b = strings.TrimLeft(a, "0"), strings.TrimLeft(b, "0")
+	return cmp.Or(cmp.Compare(len(a), len(b)), strings.Compare(a, b))
+}

@@ -1,0 +1,426 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var key = Key{Stream: "orders", Shard: "shardId-000000000000"}
+
+// errLost is an answer that did not arrive.
+var errNoAnswer = errors.New("connection reset")
+
+// table is the naive store: one item, each method as its contract says.
+type table struct {
+	mu     sync.Mutex
+	item   Item
+	writes int
+	// history has the sequences in the order in which they were stored.
+	history []string
+	// fault decides what becomes of each request; nil for none.
+	fault func(method string) fault
+}
+
+type fault int
+
+const (
+	none     fault = iota
+	unsent         // fails without effect
+	unheard        // takes effect, the answer is lost
+	unending       // neither takes effect nor answers
+)
+
+func (s *table) do(ctx context.Context, method string, write func() error) error {
+	what := none
+	s.mu.Lock()
+	if s.fault != nil {
+		what = s.fault(method)
+	}
+	s.mu.Unlock()
+	switch what {
+	case unsent:
+		return errNoAnswer
+	case unending:
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := write()
+	if what == unheard {
+		return errNoAnswer
+	}
+	return err
+}
+
+// now returns the item as it is.
+func (s *table) now() Item {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.item
+}
+
+// pass lets time pass in a bubble of synctest, where it costs none.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+func (s *table) Get(ctx context.Context, _ Key) (item Item, err error) {
+	err = s.do(ctx, "Get", func() error { item = s.item; return nil })
+	return item, err
+}
+
+func (s *table) Claim(ctx context.Context, seen Item, grant Grant) (item Item, err error) {
+	err = s.do(ctx, "Claim", func() error {
+		if s.item.Exists != seen.Exists || s.item.Owner != seen.Owner || s.item.Token != seen.Token {
+			return ErrConflict
+		}
+		s.item = Item{
+			Key: seen.Key, Exists: true, Sequence: s.item.Sequence,
+			Owner: grant.Owner, Term: grant.Term, Token: grant.Token, Period: grant.Period, StartAt: grant.StartAt,
+		}
+		item = s.item
+		return nil
+	})
+	return item, err
+}
+
+func (s *table) held(ctx context.Context, method string, at Link, write func()) error {
+	return s.do(ctx, method, func() error {
+		if s.item.Link() != at {
+			return ErrConflict
+		}
+		write()
+		s.writes++
+		s.history = append(s.history, s.item.Sequence)
+		return nil
+	})
+}
+
+func (s *table) Renew(ctx context.Context, _ Key, at Link, sequence, token string) (item Item, err error) {
+	err = s.held(ctx, "Renew", at, func() {
+		s.item.Sequence, s.item.Token = sequence, token
+		item = s.item
+	})
+	return item, err
+}
+
+func (s *table) Release(ctx context.Context, _ Key, at Link, sequence string) error {
+	return s.held(ctx, "Release", at, func() {
+		s.item = Item{Key: s.item.Key, Exists: true, Sequence: sequence}
+	})
+}
+
+func (s *table) Finish(ctx context.Context, _ Key, at Link, sequence string) error {
+	return s.held(ctx, "Finish", at, func() {
+		s.item = Item{Key: s.item.Key, Exists: true, Sequence: sequence, Finished: true}
+	})
+}
+
+func options() Options {
+	return Options{
+		Client: "me", Period: 30 * time.Second, CommitPeriod: 5 * time.Second,
+		Rand: func() float64 { return 0 },
+	}
+}
+
+func take(t *testing.T, s *table) *Lease {
+	t.Helper()
+	l, item, err := Take(t.Context(), t.Context(), s, Item{Key: key}, time.Time{}, options())
+	require.NoError(t, err)
+	require.Equal(t, "me", item.Owner)
+	return l
+}
+
+// keep runs Keep until the returned function ends it and returns its error.
+func keep(t *testing.T, l *Lease, acked func() string) (end func() error) {
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- l.Keep(ctx, acked) }()
+	return func() error {
+		cancel()
+		return <-done
+	}
+}
+
+func nothing() string { return "" }
+
+func TestIdleLeaseIsRenewedEveryThirdOfItsPeriod(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &table{}
+		end := keep(t, take(t, s), nothing)
+		pass(time.Minute + time.Second)
+		require.NoError(t, end())
+		require.Equal(t, 6, s.writes)
+	})
+}
+
+func TestAcknowledgedSequenceIsCommittedWithinTheCommitPeriod(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &table{}
+		start := time.Now()
+		acked := func() string {
+			if time.Since(start) >= 7*time.Second {
+				return "100"
+			}
+			return ""
+		}
+		end := keep(t, take(t, s), acked)
+		pass(9 * time.Second)
+		require.Empty(t, s.now().Sequence)
+		pass(3 * time.Second)
+		require.Equal(t, "100", s.now().Sequence)
+		require.NoError(t, end())
+	})
+}
+
+func TestLostAnswerDoesNotLoseTheLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &table{}
+		l := take(t, s)
+		heard := false // guarded by s.mu, under which faults are decided
+		s.fault = func(method string) fault {
+			if method == "Renew" && !heard {
+				heard = true
+				return unheard
+			}
+			return none
+		}
+		end := keep(t, l, nothing)
+		pass(2 * time.Minute)
+		require.True(t, l.Trusted())
+		require.NoError(t, end())
+	})
+}
+
+func TestLostAnswerToAClaimIsResolvedByReading(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &table{fault: func(method string) fault {
+			if method == "Claim" {
+				return unheard
+			}
+			return none
+		}}
+		require.True(t, take(t, s).Trusted())
+	})
+}
+
+func TestTrustEndsBeforeAWatcherMayClaim(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &table{}
+		l := take(t, s)
+		s.fault = func(string) fault { return unending }
+		end := keep(t, l, nothing)
+
+		w := NewWatcher(options().Period)
+		now := time.Now()
+		w.Observe(key.Stream, []Item{s.now()}, now, now) // at best as early as the claim itself
+		for !w.Dead(s.now()) {
+			if !l.Trusted() {
+				require.NoError(t, end())
+				require.Greater(t, time.Since(now), 26*time.Second)
+				return
+			}
+			pass(100 * time.Millisecond)
+			w.Observe(key.Stream, []Item{s.now()}, time.Now(), time.Now())
+		}
+		t.Fatal("the lease was trusted when another client could claim it")
+	})
+}
+
+func TestDeliveryWaitsForTrustAndGoesOnWhenNobodyTookTheShard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &table{}
+		l := take(t, s)
+		away := true // guarded by s.mu
+		s.fault = func(string) fault {
+			if away {
+				return unsent
+			}
+			return none
+		}
+		end := keep(t, l, nothing)
+		pass(time.Minute)
+		require.False(t, l.Trusted())
+
+		waited := make(chan error, 1)
+		go func() { waited <- l.Await(t.Context()) }()
+		synctest.Wait()
+		require.Empty(t, waited)
+		s.mu.Lock()
+		away = false
+		s.mu.Unlock()
+		require.NoError(t, <-waited)
+		require.True(t, l.Trusted())
+		require.NoError(t, end())
+	})
+}
+
+func TestLeaseTakenByAnotherIsLostAndWritesNothingMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &table{}
+		l := take(t, s)
+		end := keep(t, l, nothing)
+		pass(time.Second)
+		s.mu.Lock()
+		s.item.Owner, s.item.Term = "other", ""
+		s.mu.Unlock()
+
+		<-l.Context().Done()
+		require.ErrorIs(t, context.Cause(l.Context()), ErrLost)
+		require.ErrorIs(t, end(), ErrLost)
+		require.False(t, l.Trusted())
+		require.ErrorIs(t, l.Release(t.Context(), "500"), ErrLost)
+		require.Empty(t, s.now().Sequence)
+		require.Equal(t, "other", s.now().Owner)
+	})
+}
+
+func TestAttemptThatArrivesLateDoesNotMoveTheCheckpointBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &table{}
+		l := take(t, s)
+		late := l.link // what an attempt that hangs in the network carries
+		acked := "100"
+		end := keep(t, l, func() string { return acked })
+		pass(6 * time.Second)
+		require.Equal(t, "100", s.now().Sequence)
+
+		_, err := s.Renew(t.Context(), key, late, "50", "late")
+		require.ErrorIs(t, err, ErrConflict)
+		require.Equal(t, "100", s.now().Sequence)
+		require.NoError(t, end())
+	})
+}
+
+func TestEarlierAttemptThatTookEffectIsBuiltUpon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &table{}
+		l := take(t, s)
+		// The first attempt is given up, its reading too, and then arrives.
+		hung, link := 0, l.link
+		s.fault = func(string) fault {
+			if hung++; hung <= 2 {
+				return unending
+			}
+			return none
+		}
+		end := keep(t, l, func() string { return "100" })
+		pass(5*time.Second + 12*time.Second + 100*time.Millisecond)
+		_, err := s.Renew(t.Context(), key, link, "90", "arrived late")
+		require.NoError(t, err)
+
+		pass(10 * time.Second)
+		require.True(t, l.Trusted())
+		require.Equal(t, []string{"90", "100"}, s.history[:2])
+		require.NoError(t, end())
+	})
+}
+
+func TestReleaseAndFinishSurviveALostAnswer(t *testing.T) {
+	for _, method := range []string{"Release", "Finish"} {
+		t.Run(method, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &table{}
+				l := take(t, s)
+				s.fault = func(m string) fault {
+					if m == method {
+						return unheard
+					}
+					return none
+				}
+				last := l.Release
+				if method == "Finish" {
+					last = l.Finish
+				}
+				require.NoError(t, last(t.Context(), "100"))
+				require.Equal(t, "100", s.now().Sequence)
+				require.Empty(t, s.now().Owner)
+				require.Equal(t, method == "Finish", s.now().Finished)
+				require.False(t, l.Trusted())
+			})
+		})
+	}
+}
+
+func TestReleaseEndsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &table{}
+		l := take(t, s)
+		s.fault = func(string) fault { return unending }
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		start := time.Now()
+		require.ErrorContains(t, l.Release(ctx, "100"), "releasing shard orders:shardId-000000000000")
+		require.Equal(t, 5*time.Second, time.Since(start))
+	})
+}
+
+func TestOlderLookDoesNotCountTowardsDeath(t *testing.T) {
+	start := time.Now()
+	at := func(s float64) time.Time { return start.Add(time.Duration(s * float64(time.Second))) }
+	w := NewWatcher(10 * time.Second)
+	item := Item{Key: key, Exists: true, Owner: "other", Token: "a"}
+
+	w.Observe(key.Stream, []Item{item}, at(0), at(2))
+	w.Observe(key.Stream, []Item{item}, at(11), at(20))
+	require.False(t, w.Dead(item), "eleven seconds from the start of one look to the start of the other, nine that are certain")
+	due, ok := w.NextDue(at(11), "me")
+	require.True(t, ok)
+	require.Equal(t, at(12), due)
+	w.Observe(key.Stream, []Item{item}, at(12), at(12))
+	require.True(t, w.Dead(item))
+}
+
+func TestOneRenewalDefeatsDeath(t *testing.T) {
+	start := time.Now()
+	w := NewWatcher(10 * time.Second)
+	item := Item{Key: key, Exists: true, Owner: "other", Token: "a"}
+	w.Observe(key.Stream, []Item{item}, start, start)
+	item.Token = "b"
+	w.Observe(key.Stream, []Item{item}, start.Add(9*time.Second), start.Add(9*time.Second))
+	w.Observe(key.Stream, []Item{item}, start.Add(11*time.Second), start.Add(11*time.Second))
+	require.False(t, w.Dead(item))
+}
+
+func TestLongerPeriodOfTheOwnerCounts(t *testing.T) {
+	start := time.Now()
+	w := NewWatcher(10 * time.Second)
+	item := Item{Key: key, Exists: true, Owner: "other", Token: "a", Period: time.Minute}
+	w.Observe(key.Stream, []Item{item}, start, start)
+	w.Observe(key.Stream, []Item{item}, start.Add(59*time.Second), start.Add(59*time.Second))
+	require.False(t, w.Dead(item))
+	w.Observe(key.Stream, []Item{item}, start.Add(time.Minute), start.Add(time.Minute))
+	require.True(t, w.Dead(item))
+}
+
+func TestWatcherKeepsStreamsApart(t *testing.T) {
+	start := time.Now()
+	w := NewWatcher(time.Second)
+	item := Item{Key: key, Exists: true, Owner: "other", Token: "a"}
+	w.Observe(key.Stream, []Item{item}, start, start)
+	w.Observe("another stream", nil, start.Add(time.Second), start.Add(time.Second))
+	w.Observe(key.Stream, []Item{item}, start.Add(time.Second), start.Add(time.Second))
+	require.True(t, w.Dead(item))
+}
+
+func TestSequencesCompareByValue(t *testing.T) {
+	ascending := []string{"", "1", "9", "10", "49590338271490256608559692538361571095921575989136588898"}
+	for i := range ascending {
+		for j := range ascending {
+			want := min(max(i-j, -1), 1)
+			require.Equal(t, want, CompareSequences(ascending[i], ascending[j]), "%q, %q", ascending[i], ascending[j])
+		}
+	}
+	require.Zero(t, CompareSequences("007", "7"))
+}

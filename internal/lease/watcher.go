@@ -1,0 +1,70 @@
+package lease
+
+import "time"
+
+// Watcher finds the leases whose owners have died, by watching their tokens on
+// this process's monotonic clock. A process that has just begun must watch
+// first, whatever the items claim about times. The balancer makes one and is the
+// only one to use it.
+type Watcher struct {
+	// period is the least time for which a token must stand still. An owner
+	// with a longer one has written it beside its lease.
+	period time.Duration
+	seen   map[Key]sighting
+}
+
+// sighting is an owned item that has not changed between two looks.
+type sighting struct {
+	link Link
+	last time.Time // start of the look that saw it last
+	due  time.Time // end of the look that saw it first, and the period
+}
+
+// NewWatcher returns a watcher that has seen nothing yet.
+func NewWatcher(period time.Duration) *Watcher {
+	return &Watcher{period: period, seen: map[Key]sighting{}}
+}
+
+// Observe takes in all items of a stream as they were read between start and
+// end. The bounds matter: an item has stood still at least from the end of one
+// look to the start of another.
+func (w *Watcher) Observe(stream string, items []Item, start, end time.Time) {
+	before := w.seen
+	w.seen = make(map[Key]sighting, len(before))
+	for key, s := range before {
+		if key.Stream != stream {
+			w.seen[key] = s
+		}
+	}
+	for _, item := range items {
+		if item.Owner == "" {
+			continue
+		}
+		s, known := before[item.Key]
+		if !known || s.link != item.Link() {
+			s = sighting{link: item.Link(), due: end.Add(max(w.period, item.Period))}
+		}
+		s.last = start
+		w.seen[item.Key] = s
+	}
+}
+
+// Dead reports whether the owner of an item has not renewed it for its period.
+// The item is one of the last look.
+func (w *Watcher) Dead(item Item) bool {
+	s, ok := w.seen[item.Key]
+	return ok && s.link == item.Link() && !s.last.Before(s.due)
+}
+
+// NextDue returns the first time after now at which a look may find a lease
+// dead, unless its owner renews it; false when there is none. Leases of self are
+// left out.
+func (w *Watcher) NextDue(now time.Time, self string) (time.Time, bool) {
+	var next time.Time
+	for _, s := range w.seen {
+		if s.link.Owner != self && s.due.After(now) && (next.IsZero() || s.due.Before(next)) {
+			next = s.due
+		}
+	}
+	return next, !next.IsZero()
+}

@@ -1,0 +1,113 @@
+// Package lineage decides which shards may be read, from how splits and merges
+// made one out of the other: a child only after all its parents, so that the
+// records of a key keep their order.
+//
+// The package is pure. What it is given may be older than the truth: it then
+// answers too little, and never too much, since a shard once finished stays so.
+package lineage
+
+// Shard is a shard as the stream lists it.
+type Shard struct {
+	ID string
+	// Parents are the ids of the shard that was split, or of the two that were
+	// merged, into this one. A parent that the stream does not list any more
+	// has been trimmed, with all its records.
+	Parents []string
+	// Closed shards take no records any more. An open one has no children.
+	Closed bool
+}
+
+// State is what the table tells of a shard.
+type State int
+
+// The states.
+const (
+	// Unknown shards have no item.
+	Unknown State = iota
+	// Begun shards have an item, with an owner or without.
+	Begun
+	// Finished shards were read to the end, and everything acknowledged.
+	Finished
+)
+
+func (s State) String() string {
+	switch s {
+	case Unknown:
+		return "unknown"
+	case Begun:
+		return "begun"
+	case Finished:
+		return "finished"
+	}
+	return "invalid"
+}
+
+// Graph is the lineage of the shards of one stream with what is known of each.
+type Graph struct {
+	shards   map[string]Shard
+	children map[string][]string
+	states   map[string]State
+
+	descended map[string]bool // memo of hasDescendantItem
+}
+
+// NewGraph returns the graph of the shards that a stream lists.
+func NewGraph(shards []Shard, states map[string]State) *Graph {
+	g := &Graph{
+		shards:    make(map[string]Shard, len(shards)),
+		children:  make(map[string][]string, len(shards)),
+		states:    states,
+		descended: make(map[string]bool, len(shards)),
+	}
+	for _, s := range shards {
+		g.shards[s.ID] = s
+		for _, parent := range s.Parents {
+			g.children[parent] = append(g.children[parent], s.ID)
+		}
+	}
+	return g
+}
+
+// Finished reports whether nothing is left to read of a shard: it is marked so,
+// it has left the stream, or it is closed, has no item and a descendant of it
+// has one. The last is how Benthos' built-in input leaves a finished shard: it
+// deletes the item.
+func (g *Graph) Finished(id string) bool {
+	shard, listed := g.shards[id]
+	switch {
+	case !listed, g.states[id] == Finished:
+		return true
+	case g.states[id] == Begun:
+		return false
+	}
+	return shard.Closed && g.hasDescendantItem(id)
+}
+
+// Ready reports whether a shard may be read: it is listed and not finished, and
+// each of its parents is finished.
+func (g *Graph) Ready(id string) bool {
+	shard, listed := g.shards[id]
+	if !listed || g.Finished(id) {
+		return false
+	}
+	for _, parent := range shard.Parents {
+		if !g.Finished(parent) {
+			return false
+		}
+	}
+	return true
+}
+
+func (g *Graph) hasDescendantItem(id string) bool {
+	if known, ok := g.descended[id]; ok {
+		return known
+	}
+	g.descended[id] = false // a cycle, which no stream has, must not hang us
+	for _, child := range g.children[id] {
+		if g.states[child] != Unknown || g.hasDescendantItem(child) {
+			g.descended[id] = true
+			break
+		}
+	}
+	return g.descended[id]
+}
