@@ -1,0 +1,33 @@
+// Package awsfake is a local AWS: Kinesis Data Streams and DynamoDB over their
+// real wire protocols, for tests, benchmarks and the demonstration. The SDK's
+// own clients stand in front of it, either over a loopback port
+// ([Server.Listen]) or in process ([Server.HTTPClient]), where everything runs
+// on the caller's goroutine so that a testing/synctest bubble drives it in
+// virtual time.
+//
+// # Faithful
+//
+// Kinesis: shard lineage and hash ranges through splits and merges, all five
+// iterator types, iterator life, pages and next tokens, MillisBehindLatest,
+// ChildShards, sequence numbers that belong to one shard of one life of a
+// stream, records without a partition key, and, with Options.EnforceLimits,
+// the documented quotas of shards, streams and accounts.
+//
+// DynamoDB: expressions are parsed and evaluated, with the service's errors
+// for reserved words and for undefined or unused placeholders; keys are
+// checked against the schema; writes to a table have one order, which watchers
+// see; pages end by size, count and Limit; and, with Options.StaleReads, a
+// read that forgot ConsistentRead does not see the last writes.
+//
+// # Not faithful
+//
+// Signatures and credentials are not checked, and one account in one region is
+// served. Nothing is encrypted, tagged or metered, and nothing survives the
+// process. A page of GetRecords that reaches the end of a closed shard is its
+// last one, where the service may send one more. Resharding takes effect at
+// once and only the stream's status lags (Options.StreamDelay). Document paths
+// name top-level attributes only; tables have no indexes, streams or
+// transactions; legacy parameters (Expected, AttributeUpdates, KeyConditions)
+// are refused. Messages of errors resemble the service's; their types and
+// statuses are the service's.
+package awsfake

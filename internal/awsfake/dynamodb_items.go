@@ -1,0 +1,557 @@
+package awsfake
+
+import (
+	"slices"
+	"strings"
+)
+
+// expressions are the placeholders that a request defines.
+type expressions struct {
+	ExpressionAttributeNames  map[string]string
+	ExpressionAttributeValues Item
+}
+
+func (e expressions) scope(all ...string) (*scope, error) {
+	return newScope(e.ExpressionAttributeNames, e.ExpressionAttributeValues, all...)
+}
+
+type getItemInput struct {
+	unsupported
+	expressions
+	TableName            string
+	Key                  Item
+	ConsistentRead       bool
+	ProjectionExpression string
+}
+
+type getItemOutput struct {
+	Item Item `json:",omitempty"`
+}
+
+func (d *dynamoService) getItem(in *getItemInput) (*getItemOutput, error) {
+	if err := in.unsupported.check(); err != nil {
+		return nil, err
+	}
+	t, err := d.table(in.TableName)
+	if err != nil {
+		return nil, err
+	}
+	paths, err := in.projection(in.ProjectionExpression)
+	if err != nil {
+		return nil, err
+	}
+	k, err := t.primaryKey(in.Key)
+	if err != nil {
+		return nil, err
+	}
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return &getItemOutput{project(t.get(k, d.asOf(in.ConsistentRead)), paths)}, nil
+}
+
+// projection parses the only expression of a request.
+func (e expressions) projection(expression string) ([]string, error) {
+	s, err := e.scope(expression)
+	if err != nil {
+		return nil, err
+	}
+	paths, err := parseProjection(expression, s)
+	if err != nil {
+		return nil, err
+	}
+	return paths, s.unused()
+}
+
+// conditional is what all writes of one item have in common.
+type conditional struct {
+	unsupported
+	expressions
+	ConditionExpression                 string
+	ReturnValues                        string
+	ReturnValuesOnConditionCheckFailure string
+}
+
+// parse checks the common part and an update, if there is one.
+func (c *conditional) parse(update *string, returns ...string) (*condition, []action, error) {
+	if err := c.unsupported.check(); err != nil {
+		return nil, nil, err
+	}
+	if c.ReturnValues != "" && !slices.Contains(append(returns, "NONE", "ALL_OLD"), c.ReturnValues) {
+		return nil, nil, invalid("ReturnValues can only be %s: %q", strings.Join(append(returns, "NONE or ALL_OLD"), ", "), c.ReturnValues)
+	}
+	if r := c.ReturnValuesOnConditionCheckFailure; r != "" && r != "NONE" && r != "ALL_OLD" {
+		return nil, nil, invalid("ReturnValuesOnConditionCheckFailure can only be NONE or ALL_OLD: %q", r)
+	}
+	all := []string{c.ConditionExpression}
+	if update != nil {
+		all = append(all, *update)
+	}
+	s, err := c.scope(all...)
+	if err != nil {
+		return nil, nil, err
+	}
+	cond, err := parseCondition("ConditionExpression", c.ConditionExpression, s)
+	if err != nil {
+		return nil, nil, err
+	}
+	var actions []action
+	if update != nil {
+		if actions, err = parseUpdate(*update, s); err != nil {
+			return nil, nil, err
+		}
+	}
+	return cond, actions, s.unused()
+}
+
+// failed adds the item to a failed condition, if that was asked for.
+func (c *conditional) failed(err error, old Item) error {
+	if e := asError(err); e.Code == CodeConditionalCheckFailed && c.ReturnValuesOnConditionCheckFailure == "ALL_OLD" {
+		e.Item = old
+		return e
+	}
+	return err
+}
+
+type writeOutput struct {
+	Attributes Item `json:",omitempty"`
+}
+
+// old is the answer of a put or delete.
+func (c *conditional) old(item Item) *writeOutput {
+	if c.ReturnValues == "ALL_OLD" {
+		return &writeOutput{item}
+	}
+	return &writeOutput{}
+}
+
+type putItemInput struct {
+	conditional
+	TableName string
+	Item      Item
+}
+
+func (d *dynamoService) putItem(in *putItemInput) (*writeOutput, error) {
+	t, err := d.table(in.TableName)
+	if err != nil {
+		return nil, err
+	}
+	cond, _, err := in.parse(nil)
+	if err != nil {
+		return nil, err
+	}
+	w := Write{Operation: "PutItem", Key: t.keyOf(in.Item)}
+	old, _, err := t.change(w, cond, d.now(), d.opts.EnforceLimits, func(Item) (Item, error) { return in.Item, nil })
+	if err != nil {
+		return nil, in.failed(err, old)
+	}
+	return in.old(old), nil
+}
+
+type deleteItemInput struct {
+	conditional
+	TableName string
+	Key       Item
+}
+
+func (d *dynamoService) deleteItem(in *deleteItemInput) (*writeOutput, error) {
+	t, err := d.table(in.TableName)
+	if err != nil {
+		return nil, err
+	}
+	cond, _, err := in.parse(nil)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := t.primaryKey(in.Key); err != nil {
+		return nil, err
+	}
+	w := Write{Operation: "DeleteItem", Key: in.Key}
+	old, _, err := t.change(w, cond, d.now(), d.opts.EnforceLimits, func(Item) (Item, error) { return nil, nil })
+	if err != nil {
+		return nil, in.failed(err, old)
+	}
+	return in.old(old), nil
+}
+
+type updateItemInput struct {
+	conditional
+	TableName        string
+	Key              Item
+	UpdateExpression *string
+}
+
+func (d *dynamoService) updateItem(in *updateItemInput) (*writeOutput, error) {
+	t, err := d.table(in.TableName)
+	if err != nil {
+		return nil, err
+	}
+	cond, actions, err := in.parse(in.UpdateExpression, "ALL_NEW", "UPDATED_OLD", "UPDATED_NEW")
+	if err != nil {
+		return nil, err
+	}
+	k, err := t.primaryKey(in.Key)
+	if err != nil {
+		return nil, err
+	}
+	paths := []string{}
+	for _, a := range actions {
+		if slices.ContainsFunc(t.keys, func(k keyAttribute) bool { return k.name == a.path }) {
+			return nil, invalid("One or more parameter values were invalid: Cannot update attribute %s. This attribute is part of the key", a.path)
+		}
+		paths = append(paths, a.path)
+	}
+	w := Write{Operation: "UpdateItem", Key: in.Key}
+	old, stored, err := t.change(w, cond, d.now(), d.opts.EnforceLimits, func(old Item) (Item, error) {
+		if old == nil {
+			old = t.keyItem(k)
+		}
+		return apply(actions, old)
+	})
+	if err != nil {
+		return nil, in.failed(err, old)
+	}
+	switch in.ReturnValues {
+	case "ALL_OLD":
+		return &writeOutput{old}, nil
+	case "ALL_NEW":
+		return &writeOutput{stored}, nil
+	case "UPDATED_OLD":
+		return &writeOutput{project(old, paths)}, nil
+	case "UPDATED_NEW":
+		return &writeOutput{project(stored, paths)}, nil
+	}
+	return &writeOutput{}, nil
+}
+
+// selection is what Query and Scan have in common.
+type selection struct {
+	unsupported
+	expressions
+	TableName            string
+	ConsistentRead       bool
+	FilterExpression     string
+	ProjectionExpression string
+	Select               string
+	Limit                *int
+	ExclusiveStartKey    Item
+}
+
+type pageOutput struct {
+	Items            []Item `json:",omitempty"`
+	Count            int
+	ScannedCount     int
+	LastEvaluatedKey Item `json:",omitempty"`
+}
+
+// plan is a parsed selection.
+type plan struct {
+	keys   *condition
+	filter *condition
+	paths  []string
+	start  *primaryKey
+}
+
+func (in *selection) parse(t *table, keyCondition string) (*plan, error) {
+	if err := in.unsupported.check(); err != nil {
+		return nil, err
+	}
+	if in.Limit != nil && *in.Limit < 1 {
+		return nil, invalid("1 validation error detected: Value '%d' at 'limit' failed to satisfy constraint: Member must have value greater than or equal to 1", *in.Limit)
+	}
+	if in.Select == "COUNT" && in.ProjectionExpression != "" {
+		return nil, invalid("Cannot specify the ProjectionExpression when choosing to get only the COUNT")
+	}
+	s, err := in.scope(keyCondition, in.FilterExpression, in.ProjectionExpression)
+	if err != nil {
+		return nil, err
+	}
+	p := &plan{}
+	if p.keys, err = parseCondition("KeyConditionExpression", keyCondition, s); err != nil {
+		return nil, err
+	}
+	if p.filter, err = parseCondition("FilterExpression", in.FilterExpression, s); err != nil {
+		return nil, err
+	}
+	if p.paths, err = parseProjection(in.ProjectionExpression, s); err != nil {
+		return nil, err
+	}
+	if in.ExclusiveStartKey != nil {
+		k, err := t.primaryKey(in.ExclusiveStartKey)
+		if err != nil {
+			return nil, invalid("The provided starting key is invalid: %s", asError(err).Message)
+		}
+		p.start = &k
+	}
+	return p, s.unused()
+}
+
+// page evaluates rows in order until one of its limits; needs t.mu.
+func (d *dynamoService) page(t *table, in *selection, p *plan, rows []*row) *pageOutput {
+	limit := d.opts.ItemsPerPage
+	if in.Limit != nil && (limit <= 0 || *in.Limit < limit) {
+		limit = *in.Limit
+	}
+	when := d.asOf(in.ConsistentRead)
+	out := &pageOutput{}
+	size := 0
+	for _, r := range rows {
+		item := r.at(when)
+		if item == nil {
+			continue
+		}
+		out.ScannedCount++
+		size += item.size()
+		if p.filter.holds(item) {
+			out.Count++
+			if in.Select != "COUNT" {
+				out.Items = append(out.Items, project(item, p.paths))
+			}
+		}
+		// As in the service, a page that is just full has a last key, even
+		// when nothing follows.
+		if out.ScannedCount == limit || size >= maxTablePageBytes {
+			out.LastEvaluatedKey = t.keyItem(r.key)
+			break
+		}
+	}
+	return out
+}
+
+type scanInput struct{ selection }
+
+func (d *dynamoService) scan(in *scanInput) (*pageOutput, error) {
+	t, err := d.table(in.TableName)
+	if err != nil {
+		return nil, err
+	}
+	p, err := in.parse(t, "")
+	if err != nil {
+		return nil, err
+	}
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	rows := t.scanOrder()
+	if p.start != nil {
+		rows = slices.DeleteFunc(rows, func(r *row) bool { return !r.behind(*p.start) })
+	}
+	return d.page(t, &in.selection, p, rows), nil
+}
+
+type queryInput struct {
+	selection
+	KeyConditionExpression string
+	ScanIndexForward       *bool
+}
+
+func (d *dynamoService) query(in *queryInput) (*pageOutput, error) {
+	t, err := d.table(in.TableName)
+	if err != nil {
+		return nil, err
+	}
+	if in.KeyConditionExpression == "" {
+		return nil, invalid("Either the KeyConditions or KeyConditionExpression parameter must be specified in the request.")
+	}
+	p, err := in.parse(t, in.KeyConditionExpression)
+	if err != nil {
+		return nil, err
+	}
+	hash, err := t.queried(p.keys)
+	if err != nil {
+		return nil, err
+	}
+	if p.start != nil && p.start.hash.Text != hash {
+		return nil, invalid("The provided starting key is outside query boundaries based on provided conditions")
+	}
+	backward := in.ScanIndexForward != nil && !*in.ScanIndexForward
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	rows := slices.DeleteFunc(slices.Clone(t.partitions[hash]), func(r *row) bool {
+		if p.start != nil {
+			if order := byRange(r, p.start.rng); order == 0 || (order < 0) != backward {
+				return true
+			}
+		}
+		return !p.keys.holds(t.keyItem(r.key))
+	})
+	if backward {
+		slices.Reverse(rows)
+	}
+	return d.page(t, &in.selection, p, rows), nil
+}
+
+// queried checks the form of a key condition, one value for the hash key and
+// at most one range of range keys, and returns the hash key.
+func (t *table) queried(c *condition) (hash string, err error) {
+	parts := []condition{*c}
+	if c.op == "AND" {
+		parts = c.of
+	}
+	seen := map[string]bool{}
+	for _, part := range parts {
+		if len(part.args) == 0 {
+			return "", invalid("Invalid operator used in KeyConditionExpression: %s", part.op)
+		}
+		name := part.args[0].path
+		i := slices.IndexFunc(t.keys, func(k keyAttribute) bool { return k.name == name })
+		if i < 0 || part.args[0].size || slices.ContainsFunc(part.args[1:], func(o operand) bool { return o.path != "" || o.size }) {
+			return "", invalid("Query condition missed key schema element: %s", t.keys[0].name)
+		}
+		if seen[name] {
+			return "", invalid("KeyConditionExpressions must only contain one condition per key")
+		}
+		seen[name] = true
+		allowed := []string{"="}
+		if i == 1 {
+			allowed = []string{"=", "<", "<=", ">", ">=", "BETWEEN", "begins_with"}
+		}
+		if !slices.Contains(allowed, part.op) {
+			return "", invalid("Query key condition not supported")
+		}
+		for _, a := range part.args[1:] {
+			if a.value.Type != t.keys[i].typ {
+				return "", invalid("One or more parameter values were invalid: Condition parameter type does not match schema type")
+			}
+			if a.value.Text == "" && part.op != "begins_with" {
+				return "", invalid("One or more parameter values are not valid. The AttributeValue for a key attribute cannot contain an empty string value. Key: %s", name)
+			}
+		}
+		if i == 0 {
+			hash = part.args[1].value.Text
+		}
+	}
+	if !seen[t.keys[0].name] {
+		return "", invalid("Query condition missed key schema element: %s", t.keys[0].name)
+	}
+	return hash, nil
+}
+
+type keysAndAttributes struct {
+	unsupported
+	expressions
+	Keys                 []Item
+	ConsistentRead       bool
+	ProjectionExpression string
+}
+
+type batchGetItemInput struct {
+	RequestItems map[string]keysAndAttributes
+}
+
+type batchGetItemOutput struct {
+	Responses       map[string][]Item
+	UnprocessedKeys map[string]none
+}
+
+func (d *dynamoService) batchGetItem(in *batchGetItemInput) (*batchGetItemOutput, error) {
+	n := 0
+	for _, r := range in.RequestItems {
+		n += len(r.Keys)
+	}
+	if n < 1 || n > maxBatchGets {
+		return nil, invalid("Too many items requested for the BatchGetItem call, or none: %d", n)
+	}
+	out := &batchGetItemOutput{Responses: map[string][]Item{}, UnprocessedKeys: map[string]none{}}
+	for name, r := range in.RequestItems {
+		items, err := d.getAll(name, r)
+		if err != nil {
+			return nil, err
+		}
+		out.Responses[name] = items
+	}
+	return out, nil
+}
+
+func (d *dynamoService) getAll(name string, r keysAndAttributes) ([]Item, error) {
+	items := []Item{}
+	for i, key := range r.Keys {
+		if slices.ContainsFunc(r.Keys[:i], key.equal) {
+			return nil, invalid("Provided list of item keys contains duplicates")
+		}
+		got, err := d.getItem(&getItemInput{r.unsupported, r.expressions, name, key, r.ConsistentRead, r.ProjectionExpression})
+		if err != nil {
+			return nil, err
+		}
+		if got.Item != nil {
+			items = append(items, got.Item)
+		}
+	}
+	return items, nil
+}
+
+type writeRequest struct {
+	PutRequest    *struct{ Item Item } `json:",omitempty"`
+	DeleteRequest *struct{ Key Item }  `json:",omitempty"`
+}
+
+type batchWriteItemInput struct {
+	RequestItems map[string][]writeRequest
+}
+
+type batchWriteItemOutput struct {
+	UnprocessedItems map[string][]writeRequest
+}
+
+// batchWriteItem checks all requests before it performs the first. Those that
+// a quota refuses come back unprocessed, unless it refuses all.
+func (d *dynamoService) batchWriteItem(in *batchWriteItemInput) (*batchWriteItemOutput, error) {
+	n, err := d.checkBatch(in)
+	if err != nil {
+		return nil, err
+	}
+	out := &batchWriteItemOutput{map[string][]writeRequest{}}
+	refused := 0
+	for name, requests := range in.RequestItems {
+		for _, r := range requests {
+			if r.PutRequest != nil {
+				_, err = d.putItem(&putItemInput{TableName: name, Item: r.PutRequest.Item})
+			} else {
+				_, err = d.deleteItem(&deleteItemInput{TableName: name, Key: r.DeleteRequest.Key})
+			}
+			if err == nil {
+				continue
+			}
+			if code := asError(err).Code; code != CodeThrottling && code != CodeThroughputExceeded {
+				return nil, err
+			}
+			refused++
+			out.UnprocessedItems[name] = append(out.UnprocessedItems[name], r)
+		}
+	}
+	if refused == n {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (d *dynamoService) checkBatch(in *batchWriteItemInput) (n int, err error) {
+	for name, requests := range in.RequestItems {
+		t, err := d.table(name)
+		if err != nil {
+			return 0, err
+		}
+		var keys []Item
+		for _, r := range requests {
+			var key Item
+			switch {
+			case (r.PutRequest == nil) == (r.DeleteRequest == nil):
+				return 0, invalid("Supplied AttributeValue has more than one datatypes set, must contain exactly one of PutRequest and DeleteRequest")
+			case r.PutRequest != nil:
+				key = t.keyOf(r.PutRequest.Item)
+			default:
+				key = r.DeleteRequest.Key
+			}
+			if _, err := t.primaryKey(key); err != nil {
+				return 0, err
+			}
+			if slices.ContainsFunc(keys, key.equal) {
+				return 0, invalid("Provided list of item keys contains duplicates")
+			}
+			keys = append(keys, key)
+			n++
+		}
+	}
+	if n < 1 || n > maxBatchWrites {
+		return 0, invalid("1 validation error detected: Value at 'requestItems' failed to satisfy constraint: Member must have between 1 and %d requests: %d", maxBatchWrites, n)
+	}
+	return n, nil
+}

@@ -1,0 +1,415 @@
+package awsfake
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis"
+)
+
+const (
+	serviceKinesis  = "kinesis"
+	serviceDynamoDB = "dynamodb"
+
+	targetKinesis  = "Kinesis_20131202."
+	targetDynamoDB = "DynamoDB_20120810."
+
+	// accountID is the one account that exists here.
+	accountID = "123456789012"
+
+	// maxRequestBytes is above the largest request that the services take:
+	// 10 MiB of records in base64, or 16 MiB of items.
+	maxRequestBytes = 32 << 20
+)
+
+// Options of a Server. The zero value behaves as AWS does, without its quotas
+// and without its delays.
+type Options struct {
+	// Clock drives everything that depends on time. Default: time.Now.
+	Clock Clock
+	// Region in which the resources live. Default: us-east-1.
+	Region string
+	// EnforceLimits makes the quotas of shards, streams, accounts and tables
+	// count; requests above them are refused as AWS refuses them. The direct
+	// setup methods are exempt.
+	EnforceLimits bool
+
+	// IteratorLifetime of a shard iterator. Default: 5 minutes.
+	IteratorLifetime time.Duration
+	// ShardsPerPage caps a page of ListShards (default 1,000, which a request
+	// may raise to 10,000) and of DescribeStream (default 100). Above zero it
+	// is the most that any page has.
+	ShardsPerPage int
+	// StreamDelay is how long a stream stays CREATING or UPDATING.
+	StreamDelay time.Duration
+
+	// ItemsPerPage is the most items that a page of Query or Scan evaluates.
+	// 0: no limit but the service's 1 MB.
+	ItemsPerPage int
+	// TableDelay is how long a created table stays CREATING.
+	TableDelay time.Duration
+	// StaleReads is the age of what a read sees that does not ask for
+	// ConsistentRead. 0: every read sees the last write.
+	StaleReads time.Duration
+}
+
+// Server holds the state of one local AWS. New makes it, Close ends it; it is
+// safe for concurrent use.
+type Server struct {
+	opts  Options
+	clock Clock
+
+	kinesis  *kinesisService
+	dynamodb *dynamoService
+	faults   faults
+	counts   counts
+	requests atomic.Uint64
+
+	// ctx ends with the server: it is what delays and late operations, which
+	// outlive their requests, wait on.
+	ctx    context.Context
+	cancel context.CancelFunc
+	http   *http.Server
+	// serving counts accept loops, open connections and late operations.
+	serving sync.WaitGroup
+	mu      sync.Mutex
+	closed  bool
+}
+
+// New returns a server without streams and tables.
+func New(opts Options) *Server {
+	if opts.Clock == nil {
+		opts.Clock = systemClock{}
+	}
+	if opts.Region == "" {
+		opts.Region = "us-east-1"
+	}
+	if opts.IteratorLifetime <= 0 {
+		opts.IteratorLifetime = 5 * time.Minute
+	}
+	s := &Server{opts: opts, clock: opts.Clock}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.kinesis = newKinesisService(&s.opts)
+	s.dynamodb = newDynamoService(&s.opts)
+	s.counts.calls = map[string]int{}
+	s.counts.refused = map[[2]string]int{}
+	s.http = &http.Server{
+		Handler:           s,
+		ReadHeaderTimeout: 30 * time.Second,
+		BaseContext:       func(net.Listener) context.Context { return s.ctx },
+		ConnState:         s.countConnection,
+	}
+	return s
+}
+
+// countConnection lets Close wait for connections, which http.Server.Close
+// does not. A connection is new within its accept loop, which serving counts
+// too, so serving never rises from zero once Close waits.
+func (s *Server) countConnection(_ net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		s.serving.Add(1)
+	case http.StateClosed, http.StateHijacked:
+		s.serving.Done()
+	}
+}
+
+// Listen serves on a free loopback port and returns its URL.
+func (s *Server) Listen() (url string, err error) { return s.ListenAddr("127.0.0.1:0") }
+
+// ListenAddr serves on a loopback address, such as "127.0.0.1:4566", and
+// returns its URL. Nothing is authenticated here, so any other address is
+// refused.
+func (s *Server) ListenAddr(addr string) (url string, err error) {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", fmt.Errorf("listening on %q: %w", addr, err)
+	}
+	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return "", fmt.Errorf("listening on %q: not a loopback address", addr)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return "", fmt.Errorf("listening on %q: %w", addr, http.ErrServerClosed)
+	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return "", err
+	}
+	s.serving.Go(func() {
+		if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			panic(fmt.Sprintf("awsfake: accepting on %s: %v", addr, err))
+		}
+	})
+	return "http://" + l.Addr().String(), nil
+}
+
+// Close ends listeners, connections, delays and late operations, and waits for
+// them. It may be called again.
+func (s *Server) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.cancel()
+	err := s.http.Close()
+	s.serving.Wait()
+	return err
+}
+
+// AWSConfig is a configuration whose clients talk to this server in process.
+func (s *Server) AWSConfig() aws.Config {
+	return aws.Config{
+		Region:       s.opts.Region,
+		BaseEndpoint: aws.String("http://awsfake.invalid"),
+		HTTPClient:   s.HTTPClient(),
+		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
+			return aws.Credentials{AccessKeyID: "AKIDEXAMPLE", SecretAccessKey: "secret", Source: "awsfake"}, nil
+		}),
+	}
+}
+
+// Kinesis returns an SDK client over AWSConfig.
+func (s *Server) Kinesis() *kinesis.Client { return kinesis.NewFromConfig(s.AWSConfig()) }
+
+// DynamoDB returns an SDK client over AWSConfig.
+func (s *Server) DynamoDB() *dynamodb.Client { return dynamodb.NewFromConfig(s.AWSConfig()) }
+
+// HTTPClient returns a client that serves each request on its caller's
+// goroutine, without sockets. A connection that a fault breaks is
+// io.ErrUnexpectedEOF; a request whose context ends during a delay gets the
+// context's error.
+func (s *Server) HTTPClient() aws.HTTPClient { return inProcess{s} }
+
+type inProcess struct{ s *Server }
+
+func (c inProcess) Do(r *http.Request) (*http.Response, error) {
+	if err := r.Context().Err(); err != nil {
+		return nil, err
+	}
+	if c.s.ctx.Err() != nil {
+		return nil, http.ErrServerClosed
+	}
+	var body []byte
+	if r.Body != nil {
+		defer r.Body.Close()
+		var err error
+		if body, err = readBody(r.Body, r.ContentLength); err != nil {
+			return nil, err
+		}
+	}
+	a, err := c.s.answer(r.Context(), r.Header.Get("X-Amz-Target"), body)
+	if err != nil {
+		return nil, err
+	}
+	var content io.Reader = &a.body
+	if a.truncated {
+		content = io.MultiReader(io.LimitReader(content, a.size/2), broken{})
+	}
+	header := http.Header{}
+	c.s.setHeader(header, a)
+	return &http.Response{
+		Status:     strconv.Itoa(a.status) + " " + http.StatusText(a.status),
+		StatusCode: a.status,
+		Proto:      "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header:        header,
+		Body:          io.NopCloser(content),
+		ContentLength: a.size,
+		Request:       r,
+	}, nil
+}
+
+// broken is the end of a connection in the middle of a body.
+type broken struct{}
+
+func (broken) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
+
+// ServeHTTP implements http.Handler. A connection that a fault breaks is
+// aborted, so that the client sees it close.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := readBody(http.MaxBytesReader(w, r.Body, maxRequestBytes), r.ContentLength)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusRequestEntityTooLarge)
+		return
+	}
+	a, err := s.answer(r.Context(), r.Header.Get("X-Amz-Target"), body)
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	s.setHeader(w.Header(), a)
+	w.WriteHeader(a.status)
+	if !a.truncated {
+		// A client that left does not read its answer, and nobody else can.
+		_, _ = a.body.WriteTo(w)
+		return
+	}
+	_, _ = io.CopyN(w, &a.body, a.size/2)
+	// Flushed, so that the client has the first half before the break.
+	_ = http.NewResponseController(w).Flush()
+	panic(http.ErrAbortHandler)
+}
+
+func readBody(r io.Reader, length int64) ([]byte, error) {
+	if length < 0 || length > maxRequestBytes {
+		return io.ReadAll(r)
+	}
+	body := make([]byte, length)
+	_, err := io.ReadFull(r, body)
+	return body, err
+}
+
+// answer is what a request gets, unless its connection breaks. The parts of
+// body may alias stored records, which never change.
+type answer struct {
+	service   string
+	status    int
+	body      net.Buffers
+	size      int64 // bytes in body
+	truncated bool
+}
+
+func newAnswer(service string, status int, parts ...[]byte) answer {
+	a := answer{service: service, status: status, body: parts}
+	for _, p := range parts {
+		a.size += int64(len(p))
+	}
+	return a
+}
+
+func (s *Server) setHeader(h http.Header, a answer) {
+	// The names are spelled as net/http would, so they can be set directly.
+	h["Content-Type"] = []string{"application/x-amz-json-1.1"}
+	h["Content-Length"] = []string{strconv.FormatInt(a.size, 10)}
+	h["Date"] = []string{s.clock.Now().UTC().Format(http.TimeFormat)}
+	id := s.requests.Add(1)
+	h["X-Amzn-Requestid"] = []string{fmt.Sprintf("%08x-0000-4000-8000-%012x", id>>48, id&(1<<48-1))}
+	if a.service == serviceDynamoDB {
+		h["Content-Type"] = []string{"application/x-amz-json-1.0"}
+		sum := crc32.NewIEEE()
+		for _, p := range a.body {
+			sum.Write(p) //nolint:errcheck // a hash.Hash never fails
+		}
+		h["X-Amz-Crc32"] = []string{strconv.FormatUint(uint64(sum.Sum32()), 10)}
+	}
+}
+
+// answer performs a request under the faults that match it. Its error means
+// that the connection breaks without an answer.
+func (s *Server) answer(ctx context.Context, target string, body []byte) (answer, error) {
+	c := &Call{server: s, body: body}
+	if op, ok := strings.CutPrefix(target, targetKinesis); ok {
+		c.Service, c.Operation = serviceKinesis, op
+	} else if op, ok := strings.CutPrefix(target, targetDynamoDB); ok {
+		c.Service, c.Operation = serviceDynamoDB, op
+	}
+	s.counts.call(c.Operation)
+	f := s.faults.match(c)
+	if f == nil {
+		return s.perform(c), nil
+	}
+	return s.performUnder(ctx, f, c)
+}
+
+func (s *Server) perform(c *Call) answer {
+	parts, err := s.dispatch(c)
+	if err == nil {
+		return newAnswer(c.Service, http.StatusOK, parts...)
+	}
+	return s.refusal(c, asError(err))
+}
+
+func (s *Server) refusal(c *Call, e *Error) answer {
+	s.counts.refuse(c.Operation, e.Code)
+	body, err := e.body(c.Service)
+	if err != nil {
+		panic(fmt.Sprintf("awsfake: encoding %v: %v", e, err))
+	}
+	return newAnswer(c.Service, e.Status, body)
+}
+
+func (s *Server) dispatch(c *Call) ([][]byte, error) {
+	switch c.Service {
+	case serviceKinesis:
+		if op, ok := kinesisOperations[c.Operation]; ok {
+			return op(s.kinesis, c.body)
+		}
+	case serviceDynamoDB:
+		if op, ok := dynamoOperations[c.Operation]; ok {
+			return op(s.dynamodb, c.body)
+		}
+	}
+	return nil, refuse("UnknownOperationException", "unknown operation %q of %q", c.Operation, c.Service)
+}
+
+// operation decodes a request for service S and encodes its answer.
+type operation[S any] func(s S, body []byte) ([][]byte, error)
+
+func operationOf[S, In, Out any](f func(S, *In) (Out, error)) operation[S] {
+	return func(s S, body []byte) ([][]byte, error) {
+		in, err := decode[In](body)
+		if err != nil {
+			return nil, err
+		}
+		out, err := f(s, in)
+		if err != nil {
+			return nil, err
+		}
+		encoded, err := json.Marshal(out)
+		return [][]byte{encoded}, err
+	}
+}
+
+func decode[In any](body []byte) (*In, error) {
+	in := new(In)
+	if len(bytes.TrimSpace(body)) == 0 {
+		return in, nil
+	}
+	if err := json.Unmarshal(body, in); err != nil {
+		if e, ok := errors.AsType[*Error](err); ok {
+			return nil, e
+		}
+		return nil, refuse("SerializationException", "%v", err)
+	}
+	return in, nil
+}
+
+// none is the answer of operations that return nothing.
+type none struct{}
+
+// epoch is a time in the form of the JSON protocols: seconds since 1970, to
+// the millisecond.
+type epoch time.Time
+
+func (e epoch) MarshalJSON() ([]byte, error) {
+	return appendEpoch(nil, time.Time(e).UnixMilli()), nil
+}
+
+func (e *epoch) UnmarshalJSON(b []byte) error {
+	seconds, err := strconv.ParseFloat(string(b), 64)
+	if err != nil {
+		return err
+	}
+	*e = epoch(time.UnixMilli(int64(seconds * 1000)))
+	return nil
+}
+
+// appendEpoch writes times as Kinesis does: 1.441215410867E9.
+func appendEpoch(b []byte, millis int64) []byte {
+	start := len(b)
+	b = strconv.AppendFloat(b, float64(millis)/1000, 'E', -1, 64)
+	return append(b[:start], bytes.Replace(b[start:], []byte("E+0"), []byte("E"), 1)...)
+}
