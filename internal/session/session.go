@@ -1,0 +1,193 @@
+// Package session loads the AWS configuration that the clients of Kinesis and
+// DynamoDB are made of: region, endpoint, credentials, retries, time-outs and
+// the HTTP transport.
+//
+// Retries follow the SDK: the mode and the number of attempts of the environment
+// (AWS_RETRY_MODE, AWS_MAX_ATTEMPTS) or the shared configuration, standard mode
+// and three attempts when these are silent. Adaptive mode is there for those who
+// ask for it: it slows a whole client down when one of its calls is throttled,
+// until the leases of a thousand shards are renewed at a few a second and run
+// out. A lease spreads its own retries instead. Reads of shards have a budget
+// each and leave throttled calls to their caller: give those a retryer by
+// CallerPaced.
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/credentials/ec2rolecreds"
+	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/aws/smithy-go/middleware"
+)
+
+// The limits of each connection and attempt.
+const (
+	// AttemptTimeout bounds one attempt of a call, from its signing to the last
+	// byte of the answer. The largest answer is a page of GetRecords, 10 MiB.
+	AttemptTimeout = 10 * time.Second
+
+	dialTimeout = 3 * time.Second // so that a dead address leaves time for the next in an attempt
+	tlsTimeout  = 5 * time.Second
+
+	// Connections kept open to one service. Polling a thousand shards needs a
+	// few dozen at once; a burst, as after a release of all shards, a few
+	// hundred. Those beyond are opened and closed again.
+	maxIdlePerHost = 256
+	idleTimeout    = 90 * time.Second
+)
+
+// Options say how to reach AWS. The zero value means the environment's region,
+// the services' own endpoints and the default chain of credentials. Options are
+// comparable: equal ones need only one Load.
+type Options struct {
+	Region      string
+	Endpoint    string // base URL of every service, "" for their own
+	Credentials Credentials
+}
+
+// Credentials say who calls. Of several sources the first counts: ID, then
+// FromEC2Role, then Profile, then the default chain. Role is assumed with these.
+type Credentials struct {
+	Profile        string // also the source of region and other settings
+	ID             string
+	Secret         string
+	Token          string
+	FromEC2Role    bool
+	Role           string // ARN
+	RoleExternalID string
+}
+
+// Or is o with what it leaves unset taken from base. Credentials are taken as a
+// whole or not at all, lest parts of two identities mix.
+func (o Options) Or(base Options) Options {
+	if o.Region == "" {
+		o.Region = base.Region
+	}
+	if o.Endpoint == "" {
+		o.Endpoint = base.Endpoint
+	}
+	if o.Credentials == (Credentials{}) {
+		o.Credentials = base.Credentials
+	}
+	return o
+}
+
+// Load makes the configuration that clients are made of. It reads the
+// environment and the shared configuration files, and calls nothing on the
+// network: credentials are fetched by the first call that needs them. Clients
+// made of one result share connections and credentials; CloseIdle ends the
+// connections when the clients are no longer used.
+func (o Options) Load(ctx context.Context) (aws.Config, error) {
+	load := []func(*config.LoadOptions) error{
+		config.WithHTTPClient(newHTTPClient()),
+		config.WithAPIOptions([]func(*middleware.Stack) error{WithAttemptTimeout(AttemptTimeout)}),
+	}
+	if o.Region != "" {
+		load = append(load, config.WithRegion(o.Region))
+	}
+	if o.Endpoint != "" {
+		load = append(load, config.WithBaseEndpoint(o.Endpoint))
+	}
+	creds := o.Credentials
+	if creds.Profile != "" {
+		load = append(load, config.WithSharedConfigProfile(creds.Profile))
+	}
+	switch {
+	case creds.ID != "":
+		load = append(load, config.WithCredentialsProvider(
+			credentials.NewStaticCredentialsProvider(creds.ID, creds.Secret, creds.Token)))
+	case creds.FromEC2Role:
+		load = append(load, config.WithCredentialsProvider(ec2rolecreds.New()))
+	}
+
+	cfg, err := config.LoadDefaultConfig(ctx, load...)
+	if err != nil {
+		return aws.Config{}, fmt.Errorf("loading the AWS configuration: %w", err)
+	}
+	if cfg.Region == "" && cfg.BaseEndpoint == nil {
+		return aws.Config{}, errors.New("no AWS region is known: write one in field `region`, or set AWS_REGION")
+	}
+	cfg.HTTPClient = shared(cfg.HTTPClient)
+	if creds.Role != "" {
+		cfg.Credentials = aws.NewCredentialsCache(assumeRole(cfg, creds))
+	}
+	return cfg, nil
+}
+
+// assumeRole assumes the role with the credentials of cfg.
+func assumeRole(cfg aws.Config, creds Credentials) aws.CredentialsProvider {
+	client := sts.NewFromConfig(cfg, func(so *sts.Options) {
+		// The endpoint of Kinesis, where one is configured, is that of STS only
+		// for an emulator. In code it would outrank the environment.
+		if url := os.Getenv("AWS_ENDPOINT_URL_STS"); url != "" {
+			so.BaseEndpoint = aws.String(url)
+		}
+	})
+	return stscreds.NewAssumeRoleProvider(client, creds.Role, func(ro *stscreds.AssumeRoleOptions) {
+		if creds.RoleExternalID != "" {
+			ro.ExternalID = aws.String(creds.RoleExternalID)
+		}
+	})
+}
+
+func newHTTPClient() *awshttp.BuildableClient {
+	return awshttp.NewBuildableClient().
+		WithDialerOptions(func(d *net.Dialer) { d.Timeout = dialTimeout }).
+		WithTransportOptions(func(t *http.Transport) {
+			t.TLSHandshakeTimeout = tlsTimeout
+			t.MaxIdleConns = 0 // no limit but those of each host
+			t.MaxIdleConnsPerHost = maxIdlePerHost
+			t.IdleConnTimeout = idleTimeout
+		})
+}
+
+// shared makes one client of a buildable one, of which each service client would
+// make a copy with connections of its own, that nobody could close. Until the
+// configuration is loaded it has to be buildable, for the SDK to add the
+// certificates of AWS_CA_BUNDLE.
+func shared(c aws.HTTPClient) aws.HTTPClient {
+	b, ok := c.(*awshttp.BuildableClient)
+	if !ok {
+		return c
+	}
+	return &http.Client{
+		Transport: b.GetTransport(),
+		// A redirect is no answer of AWS, and a signed request must not follow it.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// CloseIdle ends the idle connections of the clients made of cfg, which Load
+// returned. Calls under way are not disturbed.
+func CloseIdle(cfg aws.Config) {
+	if c, ok := cfg.HTTPClient.(*http.Client); ok {
+		c.CloseIdleConnections()
+	}
+}
+
+// CallerPaced makes a retryer for calls whose caller paces them itself, as a
+// poller does the reads of its shard. It retries errors of the network and the
+// service in standard mode, and returns a throttled call at once.
+func CallerPaced() aws.RetryerV2 {
+	return retry.NewStandard(func(o *retry.StandardOptions) {
+		throttles := retry.IsErrorThrottles(o.Throttles)
+		o.Retryables = append([]retry.IsErrorRetryable{retry.IsErrorRetryableFunc(func(err error) aws.Ternary {
+			if throttles.IsErrorThrottle(err) == aws.TrueTernary {
+				return aws.FalseTernary
+			}
+			return aws.UnknownTernary
+		})}, o.Retryables...)
+	})
+}
