@@ -1,0 +1,424 @@
+// Package consumer reads one shard under one lease: records come from a source,
+// go through a batcher, enter the window of what is in flight and leave as
+// deliveries. What was acknowledged is committed as the lease is renewed.
+//
+// A consumer runs three goroutines, all ended before Run returns:
+//
+//   - the fetcher owns the source and hands each page to the pump, over a channel
+//     without a buffer: so reading is one page ahead of the output, no more;
+//   - the pump, on Run's own goroutine, owns the batcher and sends deliveries;
+//   - the keeper owns the lease, so that an output that blocks the pump for
+//     however long does not keep the lease from being renewed.
+//
+// The window is shared by the pump, the keeper and whoever acknowledges, under a
+// lock that is never held across a channel or a call.
+package consumer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/benthosdev/benthos/v4/public/service"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/inflight"
+	"github.com/benthos-plugins/aws-kinesis/internal/lease"
+	"github.com/benthos-plugins/aws-kinesis/internal/retrieval"
+)
+
+// endTimeout bounds the last write of a lease, which is made after the context
+// of everything else has ended.
+const endTimeout = 5 * time.Second
+
+// Source hands out the pages of the shard; see retrieval.
+type Source interface {
+	Next(ctx context.Context) (retrieval.Page, error)
+}
+
+// Batcher is a batching policy without processors.
+type Batcher interface {
+	Add(*service.Message) (flush bool)
+	UntilNext() (wait time.Duration, timed bool)
+	Flush(context.Context) (service.MessageBatch, error)
+	Close(context.Context) error
+}
+
+// Metrics are shared by all consumers; the labels are stream and shard.
+type Metrics struct {
+	Behind   *service.MetricGauge // milliseconds
+	InFlight *service.MetricGauge // messages
+	Rejected *service.MetricCounter
+}
+
+// Config is what a consumer is made of. It takes over the lease, the batcher and
+// the processors, and ends each of them.
+type Config struct {
+	Lease *lease.Lease
+	// Committed is the sequence in the table at the claim.
+	Committed string
+	Source    Source
+	Batcher   Batcher
+	// Processors are run on each batch as it is flushed.
+	Processors []*service.OwnedProcessor
+	// Limit is the greatest number of messages in flight, at least 1.
+	Limit int
+	// Out takes the deliveries.
+	Out     chan<- *Delivery
+	Metrics Metrics
+	Log     *service.Logger
+}
+
+// Outcome says how a consumer came to its end.
+type Outcome int
+
+// The outcomes. Zero is none of them.
+const (
+	// Released: its context ended; the shard is free for others.
+	Released Outcome = iota + 1
+	// Finished: the shard is closed, read to its end and acknowledged.
+	Finished
+	// Lost: another client owns the shard.
+	Lost
+	// Gone: the service does not know the shard.
+	Gone
+	// Failed: the last write to the table did not succeed. The lease runs out by
+	// itself.
+	Failed
+)
+
+func (o Outcome) String() string {
+	switch o {
+	case Released:
+		return "released"
+	case Finished:
+		return "finished"
+	case Lost:
+		return "lost"
+	case Gone:
+		return "gone"
+	case Failed:
+		return "failed"
+	}
+	return fmt.Sprintf("Outcome(%d)", int(o))
+}
+
+// Result is what a consumer leaves behind.
+type Result struct {
+	Outcome Outcome
+	// Children of a finished shard.
+	Children []retrieval.Child
+	// Err explains Lost, Gone and Failed.
+	Err error
+}
+
+// Consumer reads one shard. The balancer makes one for each lease it takes and
+// calls Run once.
+type Consumer struct {
+	conf          Config
+	stream, shard any // metadata values, boxed once
+
+	// Owned by the pump.
+	unflushed int    // messages in the batcher
+	last      string // sequence of the newest of them
+
+	mu       sync.Mutex
+	window   *inflight.Window[string]
+	ackMoved chan struct{} // cap 1: the window has more room than before
+}
+
+// New returns a consumer that is yet to run.
+func New(conf Config) *Consumer {
+	key := conf.Lease.Key()
+	return &Consumer{
+		conf:     conf,
+		stream:   key.Stream,
+		shard:    key.Shard,
+		window:   inflight.New[string](conf.Limit),
+		ackMoved: make(chan struct{}, 1),
+	}
+}
+
+// Run reads the shard until it is finished, its lease is lost or the context of
+// the lease ends. It returns within a few seconds of that.
+func (c *Consumer) Run() Result {
+	ctx, stop := context.WithCancel(c.conf.Lease.Context())
+	defer stop()
+	keeping, stopKeeping := context.WithCancel(ctx)
+	defer stopKeeping()
+
+	var workers sync.WaitGroup
+	workers.Go(func() {
+		// A loss ends ctx, and is told from its cause.
+		_ = c.conf.Lease.Keep(keeping, c.acked)
+	})
+	pages := make(chan fetched)
+	workers.Go(func() { c.fetch(ctx, pages) })
+
+	children, err := c.pump(ctx, pages)
+	if err == nil {
+		err = c.drain(ctx)
+	}
+	stop()
+	workers.Wait()
+
+	result := c.end(children, err)
+	c.close()
+	return result
+}
+
+type fetched struct {
+	page retrieval.Page
+	err  error
+}
+
+func (c *Consumer) fetch(ctx context.Context, pages chan<- fetched) {
+	for {
+		page, err := c.conf.Source.Next(ctx)
+		select {
+		case pages <- fetched{page, err}:
+		case <-ctx.Done():
+			return
+		}
+		if err != nil || page.End {
+			return
+		}
+	}
+}
+
+// pump returns the children of a shard that it has sent to the last record.
+func (c *Consumer) pump(ctx context.Context, pages <-chan fetched) ([]retrieval.Child, error) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		var due <-chan time.Time
+		if wait, timed := c.conf.Batcher.UntilNext(); timed && c.unflushed > 0 {
+			timer.Reset(wait)
+			due = timer.C
+		}
+		select {
+		case f := <-pages:
+			if f.err != nil {
+				return nil, f.err
+			}
+			if err := c.feed(ctx, f.page); err != nil {
+				return nil, err
+			}
+			if f.page.End {
+				return f.page.Children, c.flush(ctx)
+			}
+		case <-due:
+			if err := c.flush(ctx); err != nil {
+				return nil, err
+			}
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+func (c *Consumer) feed(ctx context.Context, page retrieval.Page) error {
+	c.gauge(c.conf.Metrics.Behind, page.Behind.Milliseconds())
+	for i := range page.Records {
+		record := &page.Records[i]
+		flush := c.conf.Batcher.Add(c.message(record))
+		c.unflushed++
+		c.last = record.SequenceNumber
+		if flush {
+			if err := c.flush(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (c *Consumer) message(r *retrieval.Record) *service.Message {
+	m := service.NewMessage(r.Data)
+	m.MetaSetMut("kinesis_stream", c.stream)
+	m.MetaSetMut("kinesis_shard", c.shard)
+	m.MetaSetMut("kinesis_sequence_number", r.SequenceNumber)
+	if r.PartitionKey != "" {
+		m.MetaSetMut("kinesis_partition_key", r.PartitionKey)
+	}
+	if !r.Arrived.IsZero() {
+		m.MetaSetMut("kinesis_approximate_arrival_timestamp", r.Arrived.UTC().Format(time.RFC3339Nano))
+	}
+	return m
+}
+
+// flush sends what is in the batcher, once the window has room for it.
+func (c *Consumer) flush(ctx context.Context) error {
+	if c.unflushed == 0 {
+		return nil
+	}
+	messages, last := c.unflushed, c.last
+	c.unflushed = 0
+	batch, err := c.conf.Batcher.Flush(ctx)
+	if err != nil {
+		return fmt.Errorf("flushing a batch of shard %s: %w", c.conf.Lease.Key(), err)
+	}
+	if batch, err = c.process(ctx, batch); err != nil {
+		return err
+	}
+
+	id, err := c.enter(ctx, messages, last)
+	if err != nil {
+		return err
+	}
+	if len(batch) == 0 { // everything was filtered, which is a success
+		c.ack(id)
+		return nil
+	}
+	select {
+	case c.conf.Out <- newDelivery(c, id, batch):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// process runs the processors on a batch until they accept it. They fail as a
+// whole only when something outside of the messages is wrong; what is wrong with
+// one message they note on that message.
+func (c *Consumer) process(ctx context.Context, batch service.MessageBatch) (service.MessageBatch, error) {
+	if len(c.conf.Processors) == 0 {
+		return batch, nil
+	}
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+		results, err := service.ExecuteProcessors(ctx, c.conf.Processors, batch.Copy())
+		if err == nil {
+			var joined service.MessageBatch
+			for _, result := range results {
+				joined = append(joined, result...)
+			}
+			return joined, nil
+		}
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		c.conf.Log.Errorf("Batch processors failed on a batch of shard %s, which is tried again in %s: %v", c.conf.Lease.Key(), pause, err)
+		retry := time.NewTimer(pause)
+		select {
+		case <-retry.C:
+		case <-ctx.Done():
+			retry.Stop()
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// enter adds a batch to the window as soon as it fits.
+func (c *Consumer) enter(ctx context.Context, messages int, last string) (id uint64, err error) {
+	for {
+		c.mu.Lock()
+		fits := c.window.Fits(messages)
+		if fits {
+			id = c.window.Add(messages, last)
+		}
+		c.mu.Unlock()
+		if fits {
+			return id, nil
+		}
+		if err := c.awaitAck(ctx); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// drain returns once everything has been acknowledged. The keeper renews the
+// lease and commits meanwhile.
+func (c *Consumer) drain(ctx context.Context) error {
+	for {
+		c.mu.Lock()
+		empty := c.window.Empty()
+		c.mu.Unlock()
+		if empty {
+			return nil
+		}
+		if err := c.awaitAck(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+func (c *Consumer) awaitAck(ctx context.Context) error {
+	select {
+	case <-c.ackMoved:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// ack notes that a batch is done with. Once the lease has ended nobody looks at
+// the window again, so that a late call moves nothing.
+func (c *Consumer) ack(id uint64) {
+	c.mu.Lock()
+	moved := c.window.Ack(id)
+	c.mu.Unlock()
+	if moved {
+		select {
+		case c.ackMoved <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// acked returns the sequence that may be committed.
+func (c *Consumer) acked() string {
+	c.mu.Lock()
+	sequence, ok := c.window.Acked()
+	held := c.window.Held()
+	c.mu.Unlock()
+	c.gauge(c.conf.Metrics.InFlight, int64(held))
+	if !ok {
+		return c.conf.Committed
+	}
+	return sequence
+}
+
+// end makes the last write and tells the outcome.
+func (c *Consumer) end(children []retrieval.Child, err error) Result {
+	l := c.conf.Lease
+	if cause := context.Cause(l.Context()); errors.Is(cause, lease.ErrLost) {
+		return Result{Outcome: Lost, Err: cause}
+	}
+	// The lease's context may have ended, which is why it is given up.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(l.Context()), endTimeout)
+	defer cancel()
+
+	last, result := l.Release, Result{Outcome: Released}
+	switch {
+	case err == nil:
+		last, result = l.Finish, Result{Outcome: Finished, Children: children}
+	case l.Context().Err() == nil:
+		result = Result{Outcome: Gone, Err: err}
+	}
+	if err := last(ctx, c.acked()); errors.Is(err, lease.ErrLost) {
+		return Result{Outcome: Lost, Err: err}
+	} else if err != nil {
+		return Result{Outcome: Failed, Err: err}
+	}
+	return result
+}
+
+func (c *Consumer) close() {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.conf.Lease.Context()), endTimeout)
+	defer cancel()
+	err := c.conf.Batcher.Close(ctx)
+	for _, p := range c.conf.Processors {
+		err = errors.Join(err, p.Close(ctx))
+	}
+	if err != nil {
+		c.conf.Log.Warnf("Closing the batching policy of shard %s: %v", c.conf.Lease.Key(), err)
+	}
+	c.gauge(c.conf.Metrics.InFlight, 0)
+	c.gauge(c.conf.Metrics.Behind, 0)
+}
+
+func (c *Consumer) gauge(g *service.MetricGauge, value int64) {
+	key := c.conf.Lease.Key()
+	g.Set(value, key.Stream, key.Shard)
+}

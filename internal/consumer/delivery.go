@@ -1,0 +1,70 @@
+package consumer
+
+import (
+	"context"
+	"errors"
+
+	"github.com/benthosdev/benthos/v4/public/service"
+)
+
+// Delivery is a batch on its way to the output. Its messages carry it in their
+// context, so that it can be told from a batch that a wrapper hands on or
+// replays; see Of.
+type Delivery struct {
+	consumer *Consumer
+	id       uint64
+	batch    service.MessageBatch
+}
+
+type deliveryKey struct{}
+
+func newDelivery(c *Consumer, id uint64, batch service.MessageBatch) *Delivery {
+	d := &Delivery{consumer: c, id: id, batch: batch}
+	for i, m := range batch {
+		batch[i] = m.WithContext(context.WithValue(m.Context(), deliveryKey{}, d))
+	}
+	return d
+}
+
+// Of returns the delivery that a batch belongs to, and nil when there is none.
+func Of(batch service.MessageBatch) *Delivery {
+	for _, m := range batch {
+		if d, ok := m.Context().Value(deliveryKey{}).(*Delivery); ok {
+			return d
+		}
+	}
+	return nil
+}
+
+// Take returns the batch and lets go of it, so that its memory does not outlive
+// its way through the pipeline.
+func (d *Delivery) Take() service.MessageBatch {
+	batch := d.batch
+	d.batch = nil
+	return batch
+}
+
+// Await returns nil when the batch may be handed to the output: at this moment
+// nobody else may hold the shard. It waits while that cannot be proved, and
+// fails when the shard was lost or ctx has ended.
+func (d *Delivery) Await(ctx context.Context) error {
+	return d.consumer.conf.Lease.Await(ctx)
+}
+
+// Ack ends the delivery. A batch that was rejected counts as handled too, and is
+// logged and counted, unless the rejection only means that the pipeline is being
+// stopped: then nobody has handled the batch, and it is left to be read again.
+func (d *Delivery) Ack(messages int, rejection error) {
+	if rejection != nil {
+		if errors.Is(rejection, context.Canceled) || errors.Is(rejection, service.ErrEndOfInput) {
+			return
+		}
+		if batch, ok := errors.AsType[*service.BatchError](rejection); ok && batch.IndexedErrors() > 0 {
+			messages = batch.IndexedErrors()
+		}
+		conf, key := d.consumer.conf, d.consumer.conf.Lease.Key()
+		conf.Metrics.Rejected.Incr(int64(messages), key.Stream, key.Shard)
+		conf.Log.Errorf("The output rejected %d messages of shard %s, which are skipped: %v", messages, key, rejection)
+	}
+	d.consumer.ack(d.id)
+}

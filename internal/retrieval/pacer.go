@@ -1,0 +1,65 @@
+package retrieval
+
+import "time"
+
+// The limits that all polling readers of one shard share, and how much of them
+// one reader takes. See "Quotas and limits" in the Kinesis developer guide.
+const (
+	// callSpacing keeps a reader below the 5 GetRecords calls a second that a
+	// shard allows. A fiftieth is left for clocks that disagree.
+	callSpacing = 204 * time.Millisecond
+	// readRate is the 2 MB a second that a shard delivers.
+	readRate = 2e6
+
+	// livePoll is the time between two reads of a shard that had records not
+	// long ago, idlePoll that of one which has been silent. In between it grows
+	// by idleGrowth at each empty answer.
+	livePoll   = 250 * time.Millisecond
+	idlePoll   = 2 * time.Second
+	idleGrowth = 1.2
+	// liveFor is how long a shard counts as live after a record: longer than the
+	// second between the records of a trickle, so that a trickle stays fast.
+	liveFor = 3 * time.Second
+
+	// throttlePause is the mean pause after the first throttled call, doubled
+	// with each further one up to throttleMax.
+	throttlePause = time.Second
+	throttleMax   = 8 * time.Second
+)
+
+// pacer says when to read a shard next. It is pure: the time and randomness are
+// arguments. It belongs to the poller.
+type pacer struct {
+	lastRecord time.Time
+	interval   time.Duration
+	throttled  int // calls in a row
+}
+
+// afterPage returns the pause between the start of the call that brought a page
+// and the start of the next one.
+func (p *pacer) afterPage(now time.Time, records, bytes int, behind time.Duration) time.Duration {
+	p.throttled = 0
+	if records > 0 {
+		p.lastRecord = now
+	}
+	switch {
+	case behind > 0:
+		// A backlog, also when the page is empty: the service answers so when
+		// it searched without finding, and wants to be asked again.
+		p.interval = callSpacing
+	case !p.lastRecord.IsZero() && now.Sub(p.lastRecord) < liveFor:
+		p.interval = livePoll
+	default:
+		p.interval = min(max(livePoll, time.Duration(float64(p.interval)*idleGrowth)), idlePoll)
+	}
+	return max(p.interval, time.Duration(float64(bytes)/readRate*float64(time.Second)))
+}
+
+// afterThrottle returns the pause after a call that was throttled, between half
+// and one and a half times the mean, by random in [0, 1): the other readers that
+// were throttled with us should not come back all at once.
+func (p *pacer) afterThrottle(random float64) time.Duration {
+	mean := min(throttlePause<<min(p.throttled, 10), throttleMax)
+	p.throttled++
+	return mean/2 + time.Duration(random*float64(mean))
+}

@@ -1,0 +1,66 @@
+package retrieval
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+func TestIdleShardIsPolledLessAndLess(t *testing.T) {
+	var p pacer
+	now, last := epoch, time.Duration(0)
+	p.afterPage(now, 1, 100, 0)
+	for now.Before(epoch.Add(time.Minute)) {
+		pause := p.afterPage(now, 0, 0, 0)
+		require.GreaterOrEqual(t, pause, last)
+		if now.Before(epoch.Add(liveFor)) {
+			require.Equal(t, 250*time.Millisecond, pause)
+		}
+		last = pause
+		now = now.Add(pause)
+	}
+	require.Equal(t, 2*time.Second, last)
+	require.Equal(t, 250*time.Millisecond, p.afterPage(now, 1, 100, 0), "a record makes it live at once")
+}
+
+func TestEmptyPageOfABacklogIsFollowedByTheNextAtOnce(t *testing.T) {
+	var p pacer
+	now := epoch
+	for range 100 {
+		pause := p.afterPage(now, 0, 0, time.Hour)
+		require.Equal(t, callSpacing, pause)
+		now = now.Add(pause)
+	}
+}
+
+func TestPaceStaysWithinBothLimitsOfAShard(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var p pacer
+		now, calls, bytes := epoch, 0, 0
+		for now.Before(epoch.Add(time.Minute)) {
+			n := rapid.IntRange(0, 10<<20).Draw(t, "bytes")
+			behind := time.Duration(rapid.IntRange(0, 1).Draw(t, "behind")) * time.Hour
+			now = now.Add(p.afterPage(now, min(n, 1), n, behind))
+			calls++
+			bytes += n
+			seconds := now.Sub(epoch).Seconds()
+			require.LessOrEqual(t, float64(calls), 5*seconds)
+			require.LessOrEqual(t, float64(bytes), 2e6*seconds+1)
+		}
+	})
+}
+
+func TestThrottlingBacksOffWithJitterUntilAPageArrives(t *testing.T) {
+	var p pacer
+	for _, mean := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 8 * time.Second} {
+		again := p
+		require.Equal(t, mean/2, again.afterThrottle(0))
+		require.Equal(t, mean, p.afterThrottle(0.5))
+	}
+	p.afterPage(epoch, 1, 1, 0)
+	require.Equal(t, time.Second, p.afterThrottle(0.5))
+}

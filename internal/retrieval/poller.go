@@ -1,0 +1,224 @@
+package retrieval
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
+	"github.com/aws/smithy-go"
+)
+
+// API is what a Poller uses of the Kinesis client. The client should leave
+// throttled calls to the poller, which knows what the shard can bear.
+type API interface {
+	GetShardIterator(context.Context, *kinesis.GetShardIteratorInput, ...func(*kinesis.Options)) (*kinesis.GetShardIteratorOutput, error)
+	GetRecords(context.Context, *kinesis.GetRecordsInput, ...func(*kinesis.Options)) (*kinesis.GetRecordsOutput, error)
+}
+
+// Shard names a shard for the service.
+type Shard struct {
+	// Stream is a name or an ARN.
+	Stream string
+	// ID is the full id, shardId- and twelve digits.
+	ID string
+}
+
+// StreamParameters returns the stream as the parameters of a call have it: one
+// of name and ARN is nil.
+func StreamParameters(stream string) (name, arn *string) {
+	if strings.HasPrefix(stream, "arn:") {
+		return nil, &stream
+	}
+	return &stream, nil
+}
+
+// Hooks tell of what a source deals with by itself. Each may be nil.
+type Hooks struct {
+	// OnThrottle is called for each throttled call.
+	OnThrottle func()
+	// OnTrouble is called for each call that failed otherwise and is retried.
+	OnTrouble func(error)
+}
+
+// Poller is the source that asks with GetRecords, paced by the limits of a shard
+// and by how lately it had records. A consumer makes one and calls Next from one
+// goroutine; there is nothing to end.
+type Poller struct {
+	api   API
+	shard Shard
+	hooks Hooks
+
+	// position is behind the last record handed out, whatever has been
+	// acknowledged: an iterator made from it brings no record twice.
+	position Position
+	iterator string // empty when one is to be made
+	ended    bool
+
+	pace     pacer
+	nextCall time.Time
+	failures int // calls in a row
+}
+
+// NewPoller returns a poller that begins at from.
+func NewPoller(api API, shard Shard, from Position, hooks Hooks) *Poller {
+	return &Poller{api: api, shard: shard, hooks: hooks, position: from}
+}
+
+// Next returns the next page, which may be empty, when the pace allows it. It
+// retries what may pass. The errors are ErrShardGone and the context's.
+func (p *Poller) Next(ctx context.Context) (Page, error) {
+	for {
+		if p.ended {
+			return Page{}, ErrShardGone
+		}
+		if err := p.waitTurn(ctx); err != nil {
+			return Page{}, err
+		}
+		page, err := p.read(ctx)
+		if err == nil {
+			p.failures = 0
+			return page, nil
+		}
+		if ctx.Err() != nil {
+			return Page{}, ctx.Err()
+		}
+		if errors.Is(err, ErrShardGone) {
+			return Page{}, err
+		}
+		p.nextCall = time.Now().Add(p.recover(err))
+	}
+}
+
+func (p *Poller) waitTurn(ctx context.Context) error {
+	timer := time.NewTimer(time.Until(p.nextCall))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return ctx.Err()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (p *Poller) read(ctx context.Context) (Page, error) {
+	if p.iterator == "" {
+		if err := p.seek(ctx); err != nil {
+			return Page{}, err
+		}
+	}
+	start := time.Now()
+	_, arn := StreamParameters(p.shard.Stream)
+	out, err := p.api.GetRecords(ctx, &kinesis.GetRecordsInput{ShardIterator: &p.iterator, StreamARN: arn})
+	if err != nil {
+		return Page{}, fmt.Errorf("reading shard %s: %w", p.shard.ID, classify(err))
+	}
+
+	page := Page{
+		Records: make([]Record, 0, len(out.Records)),
+		Behind:  time.Duration(aws.ToInt64(out.MillisBehindLatest)) * time.Millisecond,
+		End:     out.NextShardIterator == nil,
+	}
+	bytes := 0
+	for _, r := range out.Records {
+		page.Records = append(page.Records, Record{
+			Data:           r.Data,
+			SequenceNumber: aws.ToString(r.SequenceNumber),
+			PartitionKey:   aws.ToString(r.PartitionKey),
+			Arrived:        aws.ToTime(r.ApproximateArrivalTimestamp),
+		})
+		bytes += len(r.Data) + len(aws.ToString(r.PartitionKey))
+	}
+	for _, c := range out.ChildShards {
+		page.Children = append(page.Children, Child{ID: aws.ToString(c.ShardId), Parents: slices.Clone(c.ParentShards)})
+	}
+
+	if n := len(page.Records); n > 0 {
+		p.position = Position{After: page.Records[n-1].SequenceNumber}
+	}
+	p.iterator, p.ended = aws.ToString(out.NextShardIterator), page.End
+	p.nextCall = start.Add(p.pace.afterPage(start, len(page.Records), bytes, page.Behind))
+	return page, nil
+}
+
+// seek makes an iterator at the position.
+func (p *Poller) seek(ctx context.Context) error {
+	in := &kinesis.GetShardIteratorInput{ShardId: &p.shard.ID}
+	in.StreamName, in.StreamARN = StreamParameters(p.shard.Stream)
+	switch {
+	case p.position.After != "":
+		in.ShardIteratorType = types.ShardIteratorTypeAfterSequenceNumber
+		in.StartingSequenceNumber = &p.position.After
+	case !p.position.At.IsZero():
+		in.ShardIteratorType = types.ShardIteratorTypeAtTimestamp
+		in.Timestamp = &p.position.At
+	default:
+		in.ShardIteratorType = types.ShardIteratorTypeTrimHorizon
+	}
+	out, err := p.api.GetShardIterator(ctx, in)
+	if err != nil {
+		if _, invalid := errors.AsType[*types.InvalidArgumentException](err); invalid && p.position.After != "" {
+			return fmt.Errorf("shard %s has no sequence number %s, which was recorded for another stream of the same name; reading begins at the oldest record: %w: %w",
+				p.shard.ID, p.position.After, errPositionRejected, err)
+		}
+		return fmt.Errorf("making an iterator of shard %s: %w", p.shard.ID, classify(err))
+	}
+	p.iterator = aws.ToString(out.ShardIterator)
+	return nil
+}
+
+// recover prepares for the next call after one that failed and returns the pause
+// before it.
+func (p *Poller) recover(err error) time.Duration {
+	switch {
+	case errors.Is(err, errIteratorExpired):
+		p.iterator = ""
+		return 0
+	case errors.Is(err, errPositionRejected):
+		p.position = Position{}
+	case errors.Is(err, errThrottled):
+		if p.hooks.OnThrottle != nil {
+			p.hooks.OnThrottle()
+		}
+		return p.pace.afterThrottle(rand.Float64()) //nolint:gosec // spreads load, guards nothing
+	}
+	p.iterator = "" // it may be what the service objects to
+	p.failures++
+	if p.hooks.OnTrouble != nil {
+		p.hooks.OnTrouble(err)
+	}
+	pause := min(250*time.Millisecond<<min(p.failures-1, 10), 10*time.Second)
+	return pause/2 + time.Duration(rand.Float64()*float64(pause)) //nolint:gosec // spreads load, guards nothing
+}
+
+var (
+	errIteratorExpired  = errors.New("iterator expired")
+	errThrottled        = errors.New("throttled")
+	errPositionRejected = errors.New("position rejected")
+)
+
+// classify wraps an error of the service in what is to be done about it.
+func classify(err error) error {
+	if _, gone := errors.AsType[*types.ResourceNotFoundException](err); gone {
+		return fmt.Errorf("%w: %w", ErrShardGone, err)
+	}
+	if _, expired := errors.AsType[*types.ExpiredIteratorException](err); expired {
+		return errIteratorExpired
+	}
+	api, ok := errors.AsType[smithy.APIError](err)
+	if !ok {
+		return err
+	}
+	switch api.ErrorCode() {
+	case "ProvisionedThroughputExceededException", "LimitExceededException",
+		"ThrottlingException", "Throttling", "RequestLimitExceeded", "KMSThrottlingException":
+		return fmt.Errorf("%w: %w", errThrottled, err)
+	}
+	return err
+}

@@ -1,0 +1,312 @@
+package retrieval_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/awsfake"
+	"github.com/benthos-plugins/aws-kinesis/internal/retrieval"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	stream = "orders"
+	shard  = "shardId-000000000000"
+)
+
+// start returns a fake with a stream of one shard. It enforces the limits of the
+// service, so that a poller that exceeds them is throttled.
+func start(t *testing.T, opts awsfake.Options) *awsfake.Server {
+	t.Helper()
+	opts.EnforceLimits = true
+	s := awsfake.New(opts)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	require.NoError(t, s.CreateStream(stream, 1))
+	return s
+}
+
+// client does not retry by itself, so that each call is the poller's.
+func client(s *awsfake.Server) *kinesis.Client {
+	return kinesis.NewFromConfig(s.AWSConfig(), func(o *kinesis.Options) { o.Retryer = aws.NopRetryer{} })
+}
+
+// pass lets time pass in a bubble of synctest, where it costs none.
+func pass(d time.Duration) { time.Sleep(d) }
+
+func put(t *testing.T, s *awsfake.Server, from, n int) {
+	t.Helper()
+	for i := from; i < from+n; i++ {
+		_, err := s.PutTo(stream, shard, "key", fmt.Appendf(nil, "record %d", i))
+		require.NoError(t, err)
+	}
+}
+
+// read collects records until there are n.
+func read(t *testing.T, p *retrieval.Poller, n int) []string {
+	t.Helper()
+	var got []string
+	for len(got) < n {
+		page, err := p.Next(t.Context())
+		require.NoError(t, err)
+		for _, r := range page.Records {
+			got = append(got, string(r.Data))
+		}
+	}
+	return got
+}
+
+func records(from, n int) []string {
+	var all []string
+	for i := from; i < from+n; i++ {
+		all = append(all, fmt.Sprintf("record %d", i))
+	}
+	return all
+}
+
+func newPoller(s *awsfake.Server, from retrieval.Position, hooks retrieval.Hooks) *retrieval.Poller {
+	return retrieval.NewPoller(client(s), retrieval.Shard{Stream: stream, ID: shard}, from, hooks)
+}
+
+func TestRecordCarriesWhatTheServiceSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t, awsfake.Options{})
+		_, first, err := s.Put(stream, "key", []byte("with key"))
+		require.NoError(t, err)
+		_, second, err := s.Put(stream, "", []byte("without"))
+		require.NoError(t, err)
+		page, err := newPoller(s, retrieval.Position{}, retrieval.Hooks{}).Next(t.Context())
+		require.NoError(t, err)
+		now := time.Now().Local()
+		require.Equal(t, []retrieval.Record{
+			{Data: []byte("with key"), SequenceNumber: first, PartitionKey: "key", Arrived: page.Records[0].Arrived},
+			{Data: []byte("without"), SequenceNumber: second, Arrived: page.Records[1].Arrived},
+		}, page.Records)
+		require.WithinDuration(t, now, page.Records[0].Arrived, time.Millisecond)
+		require.Zero(t, page.Behind)
+		require.False(t, page.End)
+	})
+}
+
+func TestReadingBeginsAtThePosition(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t, awsfake.Options{})
+		put(t, s, 0, 3)
+		pass(time.Minute)
+		at := time.Now()
+		put(t, s, 3, 3)
+		all, err := s.Records(stream, shard)
+		require.NoError(t, err)
+
+		for name, test := range map[string]struct {
+			from retrieval.Position
+			want []string
+		}{
+			"oldest":         {retrieval.Position{}, records(0, 6)},
+			"after sequence": {retrieval.Position{After: all[1].SequenceNumber}, records(2, 4)},
+			"at time":        {retrieval.Position{At: at}, records(3, 3)},
+		} {
+			require.Equal(t, test.want, read(t, newPoller(s, test.from, retrieval.Hooks{}), len(test.want)), name)
+		}
+	})
+}
+
+func TestStreamIsReadByItsARN(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t, awsfake.Options{})
+		put(t, s, 0, 2)
+		p := retrieval.NewPoller(client(s), retrieval.Shard{Stream: s.StreamARN(stream), ID: shard}, retrieval.Position{}, retrieval.Hooks{})
+		require.Equal(t, records(0, 2), read(t, p, 2))
+	})
+}
+
+func TestExpiredIteratorResumesAfterTheLastRecordRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t, awsfake.Options{})
+		put(t, s, 0, 5)
+		troubles := 0
+		p := newPoller(s, retrieval.Position{}, retrieval.Hooks{OnTrouble: func(error) { troubles++ }})
+		require.Equal(t, records(0, 5), read(t, p, 5))
+		pass(6 * time.Minute) // the output was busy
+		put(t, s, 5, 5)
+		require.Equal(t, records(5, 5), read(t, p, 5))
+		require.Equal(t, 2, s.Calls("GetShardIterator"))
+		require.Zero(t, troubles, "expiry is nothing to worry anybody with")
+	})
+}
+
+func TestExpiredIteratorBeforeTheFirstRecordKeepsThePosition(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t, awsfake.Options{})
+		put(t, s, 0, 1)
+		pass(time.Second)
+		p := newPoller(s, retrieval.Position{At: time.Now()}, retrieval.Hooks{})
+		page, err := p.Next(t.Context())
+		require.NoError(t, err)
+		require.Empty(t, page.Records)
+		put(t, s, 1, 1)
+		pass(6 * time.Minute)
+		require.Equal(t, records(1, 1), read(t, p, 1))
+	})
+}
+
+func TestEmptyPagesOfABacklogAreReadThrough(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t, awsfake.Options{})
+		put(t, s, 0, 3)
+		s.SetEmptyPages(stream, 20)
+		begin := time.Now()
+		require.Equal(t, records(0, 3), read(t, newPoller(s, retrieval.Position{}, retrieval.Hooks{}), 3))
+		require.Less(t, time.Since(begin), 5*time.Second)
+	})
+}
+
+func TestLastPageOfAClosedShardNamesItsChildren(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t, awsfake.Options{})
+		put(t, s, 0, 3)
+		low, high, err := s.Split(stream, shard)
+		require.NoError(t, err)
+		p := newPoller(s, retrieval.Position{}, retrieval.Hooks{})
+		var page retrieval.Page
+		n := 0
+		for !page.End {
+			page, err = p.Next(t.Context())
+			require.NoError(t, err)
+			n += len(page.Records)
+		}
+		require.Equal(t, 3, n)
+		require.Equal(t, []retrieval.Child{
+			{ID: low, Parents: []string{shard}},
+			{ID: high, Parents: []string{shard}},
+		}, page.Children)
+		_, err = p.Next(t.Context())
+		require.ErrorIs(t, err, retrieval.ErrShardGone)
+	})
+}
+
+func TestFaultsCostNoRecordAndBringNoneTwice(t *testing.T) {
+	for name, fault := range map[string]awsfake.Fault{
+		"internal failure":          {Refuse: awsfake.NewError(awsfake.CodeInternalFailure, "sorry")},
+		"throttled":                 {Refuse: awsfake.NewError(awsfake.CodeThroughputExceeded, "slow down")},
+		"answer lost":               {LoseAnswer: true},
+		"answer cut short":          {Truncate: true},
+		"request lost":              {Lose: true},
+		"iterator expired too soon": {Refuse: awsfake.NewError(awsfake.CodeExpiredIterator, "expired")},
+	} {
+		for _, operation := range []string{"GetRecords", "GetShardIterator"} {
+			t.Run(name+" by "+operation, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					s := start(t, awsfake.Options{})
+					put(t, s, 0, 3)
+					noticed := 0
+					p := newPoller(s, retrieval.Position{}, retrieval.Hooks{
+						OnThrottle: func() { noticed++ },
+						OnTrouble:  func(error) { noticed++ },
+					})
+					if operation == "GetRecords" {
+						require.Equal(t, records(0, 3), read(t, p, 3))
+						put(t, s, 3, 3)
+					}
+					fault.Operation, fault.Times = operation, 4
+					s.Inject(fault)
+					if operation == "GetRecords" {
+						require.Equal(t, records(3, 3), read(t, p, 3))
+					} else {
+						require.Equal(t, records(0, 3), read(t, p, 3))
+					}
+					if name != "iterator expired too soon" {
+						require.Equal(t, 4, noticed)
+					}
+				})
+			})
+		}
+	}
+}
+
+func TestSequenceOfAnEarlierStreamStartsAtTheOldestRecordWithAWarning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t, awsfake.Options{})
+		put(t, s, 0, 1)
+		old, err := s.Records(stream, shard)
+		require.NoError(t, err)
+		require.NoError(t, s.DeleteStream(stream))
+		require.NoError(t, s.CreateStream(stream, 1))
+		put(t, s, 1, 2)
+
+		var warned []error
+		p := newPoller(s, retrieval.Position{After: old[0].SequenceNumber},
+			retrieval.Hooks{OnTrouble: func(err error) { warned = append(warned, err) }})
+		require.Equal(t, records(1, 2), read(t, p, 2))
+		require.Len(t, warned, 1)
+		require.ErrorContains(t, warned[0], "reading begins at the oldest record")
+	})
+}
+
+func TestShardThatIsNotThereIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t, awsfake.Options{})
+		p := newPoller(s, retrieval.Position{}, retrieval.Hooks{})
+		_, err := p.Next(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, s.DeleteStream(stream))
+		_, err = p.Next(t.Context())
+		require.ErrorIs(t, err, retrieval.ErrShardGone)
+	})
+}
+
+func TestNextEndsWithItsContextWhateverItWaitsFor(t *testing.T) {
+	for name, fault := range map[string]awsfake.Fault{
+		"the pace":      {},
+		"the service":   {Delay: time.Hour},
+		"a retry":       {Refuse: awsfake.NewError(awsfake.CodeInternalFailure, "sorry")},
+		"the throttles": {Refuse: awsfake.NewError(awsfake.CodeThroughputExceeded, "slow down")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := start(t, awsfake.Options{})
+				p := newPoller(s, retrieval.Position{}, retrieval.Hooks{})
+				_, err := p.Next(t.Context())
+				require.NoError(t, err)
+				fault.Operation = "GetRecords"
+				s.Inject(fault)
+				ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+				defer cancel()
+				begin := time.Now()
+				_, err = p.Next(ctx)
+				require.True(t, errors.Is(err, context.DeadlineExceeded), "%v", err)
+				require.Equal(t, 100*time.Millisecond, time.Since(begin))
+			})
+		})
+	}
+}
+
+func TestBacklogIsReadAtTheLimitWithoutBeingThrottled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t, awsfake.Options{})
+		data := make([]byte, 100_000)
+		for range 600 { // 60 MB: half a minute at 2 MB a second
+			_, err := s.PutTo(stream, shard, "key", data)
+			require.NoError(t, err)
+		}
+		p := newPoller(s, retrieval.Position{}, retrieval.Hooks{})
+		begin := time.Now()
+		for n := 0; n < 600; {
+			page, err := p.Next(t.Context())
+			require.NoError(t, err)
+			n += len(page.Records)
+		}
+		t.Logf("60 MB in %s", time.Since(begin))
+		require.Less(t, time.Since(begin), 40*time.Second)
+		require.Zero(t, s.Refused("GetRecords", "ProvisionedThroughputExceededException"))
+	})
+}

@@ -1,0 +1,56 @@
+// Package retrieval is where the records of a shard come from.
+//
+// A source reads one shard from a position onwards and hands out its pages in
+// order, each record once. It deals with everything that may go wrong between
+// the service and a page: expired iterators, throttling, time-outs, answers that
+// were lost. What it returns as an error its caller must act on.
+package retrieval
+
+import (
+	"errors"
+	"time"
+)
+
+// Record is one record of a shard as it was put.
+type Record struct {
+	// Data is the payload. The record owns it.
+	Data []byte
+	// SequenceNumber is unique in the shard, and higher than those before it.
+	SequenceNumber string
+	// PartitionKey is empty when the service sent none.
+	PartitionKey string
+	// Arrived is when the stream took the record, by the service's clock; zero
+	// when the service sent none.
+	Arrived time.Time
+}
+
+// Page is what one read brought.
+type Page struct {
+	Records []Record
+	// Behind is how far the end of the page lies behind the tip of the shard.
+	Behind time.Duration
+	// End is set on the last page of a closed shard.
+	End bool
+	// Children are the shards that follow a closed one, on its last page.
+	Children []Child
+}
+
+// Child is a shard that a split or a merge made.
+type Child struct {
+	ID string
+	// Parents are the ids of one shard (split) or of two (merge).
+	Parents []string
+}
+
+// Position is where reading begins.
+type Position struct {
+	// After is the sequence number of the last record before it.
+	After string
+	// At is the arrival time of the first record, if After is empty. If it is
+	// zero too, reading begins at the oldest record of the shard.
+	At time.Time
+}
+
+// ErrShardGone means that the shard, or its stream, does not exist, or that its
+// last page has been handed out.
+var ErrShardGone = errors.New("the shard does not exist")
