@@ -1,0 +1,332 @@
+package awskinesis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/lease"
+)
+
+// The attributes of an item. The first five are shared with Benthos' built-in
+// input, which erases the others whenever it commits, and keeps them, stale,
+// when it claims: each of those is tied to the owner or sequence that it was
+// written with, and left out of a lease.Item when that has changed.
+const (
+	attrStream   = "StreamID"
+	attrShard    = "ShardID"
+	attrSequence = "SequenceNumber"
+	attrOwner    = "ClientID"
+	attrToken    = "LeaseTimeout"
+
+	// attrTerm is "owner/term", and stands only while attrOwner is that owner.
+	attrTerm = "LeaseTerm"
+	// attrPeriod is the lease period of that owner, in milliseconds.
+	attrPeriod = "LeasePeriod"
+	// attrStartAt is where a shard without a sequence starts, RFC 3339.
+	attrStartAt = "StartTimestamp"
+	// attrFinished is the sequence with which the shard was finished, and stands
+	// only while attrSequence is the same and nobody owns the item.
+	attrFinished = "FinishedSequence"
+)
+
+// tableWait bounds the wait for a table that is being created. DynamoDB takes
+// seconds for it.
+const tableWait = 2 * time.Minute
+
+// dynamoAPI is what the checkpointer uses of the DynamoDB client.
+type dynamoAPI interface {
+	dynamodb.DescribeTableAPIClient
+	dynamodb.QueryAPIClient
+	CreateTable(context.Context, *dynamodb.CreateTableInput, ...func(*dynamodb.Options)) (*dynamodb.CreateTableOutput, error)
+	GetItem(context.Context, *dynamodb.GetItemInput, ...func(*dynamodb.Options)) (*dynamodb.GetItemOutput, error)
+	UpdateItem(context.Context, *dynamodb.UpdateItemInput, ...func(*dynamodb.Options)) (*dynamodb.UpdateItemOutput, error)
+}
+
+// checkpointer is the lease store in a DynamoDB table: every expression and
+// every error mapping, and no decision. It is safe for concurrent use.
+type checkpointer struct {
+	api   dynamoAPI
+	table tableConfig
+}
+
+var _ lease.Store = (*checkpointer)(nil)
+
+// ensureTable returns nil once the table is there, of the right shape and
+// usable, and creates it first when the configuration says so.
+func (c *checkpointer) ensureTable(ctx context.Context) error {
+	described, err := c.api.DescribeTable(ctx, &dynamodb.DescribeTableInput{TableName: &c.table.name})
+	if _, missing := errors.AsType[*types.ResourceNotFoundException](err); missing {
+		if !c.table.create {
+			return fmt.Errorf("table %q does not exist: create it with the string keys %s (HASH) and %s (RANGE), or set `dynamodb.create: true`",
+				c.table.name, attrStream, attrShard)
+		}
+		if err := c.createTable(ctx); err != nil {
+			return err
+		}
+		return c.awaitTable(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("describing table %q: %w", c.table.name, err)
+	}
+	if err := checkKeys(described.Table); err != nil {
+		return fmt.Errorf("table %q: %w", c.table.name, err)
+	}
+	switch described.Table.TableStatus {
+	case types.TableStatusActive, types.TableStatusUpdating:
+		return nil
+	default:
+		return c.awaitTable(ctx)
+	}
+}
+
+func (c *checkpointer) createTable(ctx context.Context) error {
+	in := &dynamodb.CreateTableInput{
+		TableName:   &c.table.name,
+		BillingMode: c.table.billingMode,
+		AttributeDefinitions: []types.AttributeDefinition{
+			{AttributeName: aws.String(attrStream), AttributeType: types.ScalarAttributeTypeS},
+			{AttributeName: aws.String(attrShard), AttributeType: types.ScalarAttributeTypeS},
+		},
+		KeySchema: []types.KeySchemaElement{
+			{AttributeName: aws.String(attrStream), KeyType: types.KeyTypeHash},
+			{AttributeName: aws.String(attrShard), KeyType: types.KeyTypeRange},
+		},
+	}
+	if c.table.billingMode == types.BillingModeProvisioned {
+		in.ProvisionedThroughput = &types.ProvisionedThroughput{
+			ReadCapacityUnits:  &c.table.readCapacity,
+			WriteCapacityUnits: &c.table.writeCapacity,
+		}
+	}
+	_, err := c.api.CreateTable(ctx, in)
+	if _, raced := errors.AsType[*types.ResourceInUseException](err); raced {
+		return nil // another process creates it at this moment
+	}
+	if err != nil {
+		return fmt.Errorf("creating table %q: %w", c.table.name, err)
+	}
+	return nil
+}
+
+func (c *checkpointer) awaitTable(ctx context.Context) error {
+	waiter := dynamodb.NewTableExistsWaiter(c.api, func(o *dynamodb.TableExistsWaiterOptions) {
+		o.MinDelay, o.MaxDelay = 100*time.Millisecond, 2*time.Second
+	})
+	described, err := waiter.WaitForOutput(ctx, &dynamodb.DescribeTableInput{TableName: &c.table.name}, tableWait)
+	if err != nil {
+		return fmt.Errorf("waiting for table %q to become active: %w", c.table.name, err)
+	}
+	if err := checkKeys(described.Table); err != nil {
+		return fmt.Errorf("table %q: %w", c.table.name, err)
+	}
+	return nil
+}
+
+// checkKeys finds a table that was made for something else before the first
+// query fails with a message about key conditions.
+func checkKeys(table *types.TableDescription) error {
+	keys := map[string]types.KeyType{}
+	for _, key := range table.KeySchema {
+		keys[aws.ToString(key.AttributeName)] = key.KeyType
+	}
+	attributes := map[string]types.ScalarAttributeType{}
+	for _, attribute := range table.AttributeDefinitions {
+		attributes[aws.ToString(attribute.AttributeName)] = attribute.AttributeType
+	}
+	if keys[attrStream] != types.KeyTypeHash || keys[attrShard] != types.KeyTypeRange ||
+		attributes[attrStream] != types.ScalarAttributeTypeS || attributes[attrShard] != types.ScalarAttributeTypeS {
+		return fmt.Errorf("its keys are not the strings %s (HASH) and %s (RANGE): use another table for `dynamodb.table`", attrStream, attrShard)
+	}
+	return nil
+}
+
+// list returns the items of a stream, all pages of them, consistently.
+func (c *checkpointer) list(ctx context.Context, stream string) ([]lease.Item, error) {
+	pages := dynamodb.NewQueryPaginator(c.api, &dynamodb.QueryInput{
+		TableName:                 &c.table.name,
+		ConsistentRead:            aws.Bool(true),
+		KeyConditionExpression:    aws.String(attrStream + " = :stream"),
+		ExpressionAttributeValues: values{":stream": text(stream)},
+	})
+	var items []lease.Item
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("reading the leases of stream %s: %w", stream, err)
+		}
+		for _, attributes := range page.Items {
+			items = append(items, decodeItem(attributes))
+		}
+	}
+	return items, nil
+}
+
+// Get implements lease.Store.
+func (c *checkpointer) Get(ctx context.Context, key lease.Key) (lease.Item, error) {
+	out, err := c.api.GetItem(ctx, &dynamodb.GetItemInput{
+		TableName:      &c.table.name,
+		Key:            keyOf(key),
+		ConsistentRead: aws.Bool(true),
+	})
+	if err != nil {
+		return lease.Item{}, err
+	}
+	if out.Item == nil {
+		return lease.Item{Key: key}, nil
+	}
+	return decodeItem(out.Item), nil
+}
+
+// Claim implements lease.Store.
+func (c *checkpointer) Claim(ctx context.Context, seen lease.Item, grant lease.Grant) (lease.Item, error) {
+	set := []string{
+		attrOwner + " = :owner",
+		attrToken + " = :token",
+		attrTerm + " = :term",
+		attrPeriod + " = :period",
+		// The built-in input fails on an item that it claims without one.
+		attrSequence + " = if_not_exists(" + attrSequence + ", :none)",
+	}
+	v := values{
+		":owner":  text(grant.Owner),
+		":token":  text(grant.Token),
+		":term":   text(termOf(grant.Link)),
+		":period": number(grant.Period.Milliseconds()),
+		":none":   text(""),
+	}
+	if !grant.StartAt.IsZero() {
+		set = append(set, attrStartAt+" = if_not_exists("+attrStartAt+", :startAt)")
+		v[":startAt"] = text(grant.StartAt.UTC().Format(time.RFC3339Nano))
+	}
+
+	condition := asSeen(seen, v)
+	return c.update(ctx, seen.Key, "SET "+strings.Join(set, ", ")+" REMOVE "+attrFinished, condition, v)
+}
+
+// asSeen is the condition that an item is as it was seen before a claim.
+func asSeen(seen lease.Item, v values) string {
+	if !seen.Exists {
+		return "attribute_not_exists(" + attrShard + ")"
+	}
+	same := func(attribute, placeholder, value string) string {
+		if value == "" {
+			v[":none"] = text("")
+			return "(attribute_not_exists(" + attribute + ") OR " + attribute + " = :none)"
+		}
+		v[placeholder] = text(value)
+		return attribute + " = " + placeholder
+	}
+	if seen.Owner == "" {
+		// Not an item that was deleted meanwhile, which would come back as a
+		// phantom, nor one that somebody took and gave back further on.
+		return "attribute_exists(" + attrShard + ") AND attribute_not_exists(" + attrOwner + ") AND " +
+			same(attrSequence, ":seenSequence", seen.Sequence)
+	}
+	return same(attrOwner, ":seenOwner", seen.Owner) + " AND " + same(attrToken, ":seenToken", seen.Token)
+}
+
+// Renew implements lease.Store.
+func (c *checkpointer) Renew(ctx context.Context, key lease.Key, at lease.Link, sequence, token string) (lease.Item, error) {
+	condition, v := held(at)
+	v[":sequence"], v[":next"] = text(sequence), text(token)
+	return c.update(ctx, key, "SET "+attrSequence+" = :sequence, "+attrToken+" = :next", condition, v)
+}
+
+// Release implements lease.Store.
+func (c *checkpointer) Release(ctx context.Context, key lease.Key, at lease.Link, sequence string) error {
+	condition, v := held(at)
+	v[":sequence"] = text(sequence)
+	_, err := c.update(ctx, key, "SET "+attrSequence+" = :sequence REMOVE "+freed, condition, v)
+	return err
+}
+
+// Finish implements lease.Store.
+func (c *checkpointer) Finish(ctx context.Context, key lease.Key, at lease.Link, sequence string) error {
+	condition, v := held(at)
+	v[":sequence"] = text(sequence)
+	_, err := c.update(ctx, key,
+		"SET "+attrSequence+" = :sequence, "+attrFinished+" = :sequence REMOVE "+freed, condition, v)
+	return err
+}
+
+// freed is what an owner takes with it.
+const freed = attrOwner + ", " + attrToken + ", " + attrTerm + ", " + attrPeriod
+
+// held is the condition that the item is still at the given link.
+func held(at lease.Link) (condition string, v values) {
+	return attrOwner + " = :owner AND " + attrToken + " = :token AND " + attrTerm + " = :term",
+		values{":owner": text(at.Owner), ":token": text(at.Token), ":term": text(termOf(at))}
+}
+
+func (c *checkpointer) update(ctx context.Context, key lease.Key, expression, condition string, v values) (lease.Item, error) {
+	out, err := c.api.UpdateItem(ctx, &dynamodb.UpdateItemInput{
+		TableName:                 &c.table.name,
+		Key:                       keyOf(key),
+		UpdateExpression:          &expression,
+		ConditionExpression:       &condition,
+		ExpressionAttributeValues: v,
+		ReturnValues:              types.ReturnValueAllNew,
+	})
+	if _, conflict := errors.AsType[*types.ConditionalCheckFailedException](err); conflict {
+		return lease.Item{}, lease.ErrConflict
+	}
+	if err != nil {
+		return lease.Item{}, err
+	}
+	return decodeItem(out.Attributes), nil
+}
+
+// decodeItem reads an item of ours or of the built-in input. Attributes of
+// another type than expected count as absent.
+func decodeItem(attributes map[string]types.AttributeValue) lease.Item {
+	str := func(name string) string {
+		s, _ := attributes[name].(*types.AttributeValueMemberS)
+		if s == nil {
+			return ""
+		}
+		return s.Value
+	}
+	item := lease.Item{
+		Key:      lease.Key{Stream: str(attrStream), Shard: str(attrShard)},
+		Exists:   true,
+		Sequence: str(attrSequence),
+		Owner:    str(attrOwner),
+		Token:    str(attrToken),
+	}
+	if term, ours := strings.CutPrefix(str(attrTerm), item.Owner+"/"); ours && item.Owner != "" {
+		item.Term = term
+		if n, _ := attributes[attrPeriod].(*types.AttributeValueMemberN); n != nil {
+			if ms, err := strconv.ParseInt(n.Value, 10, 64); err == nil {
+				item.Period = time.Duration(ms) * time.Millisecond
+			}
+		}
+	}
+	if at, err := time.Parse(time.RFC3339Nano, str(attrStartAt)); err == nil {
+		item.StartAt = at
+	}
+	_, marked := attributes[attrFinished].(*types.AttributeValueMemberS)
+	item.Finished = marked && item.Owner == "" && str(attrFinished) == item.Sequence
+	return item
+}
+
+type values = map[string]types.AttributeValue
+
+func keyOf(key lease.Key) values {
+	return values{attrStream: text(key.Stream), attrShard: text(key.Shard)}
+}
+
+func termOf(l lease.Link) string { return l.Owner + "/" + l.Term }
+
+func text(s string) types.AttributeValue { return &types.AttributeValueMemberS{Value: s} }
+
+func number(n int64) types.AttributeValue {
+	return &types.AttributeValueMemberN{Value: strconv.FormatInt(n, 10)}
+}

@@ -1,0 +1,450 @@
+package awskinesis
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"github.com/benthosdev/benthos/v4/public/bloblang"
+	"github.com/benthosdev/benthos/v4/public/service"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/session"
+)
+
+// closeTimeout bounds the closing of the processors that parseConfig makes to
+// see whether they can be made.
+const closeTimeout = 5 * time.Second
+
+var (
+	//go:embed config_spec.md
+	description string
+
+	//go:embed config_lint.blobl
+	lintMaps string
+)
+
+// lintRules are the fields that have a lint rule, "" for the whole
+// configuration, each with the expression that calls its map of
+// config_lint.blobl. `this` is the field's value.
+var lintRules = []struct{ field, call string }{
+	{"", `this.apply("config")`},
+	{"streams", `if this.type() == "array" { this.apply("streams") }`}, // Benthos lints each element too
+	{"dynamodb", `this.apply("table")`},
+	{"dynamodb.credentials", `{"field": "dynamodb.credentials", "value": this}.apply("credentials")`},
+	{"checkpoint_limit", `this.apply("checkpoint_limit")`},
+	{"commit_period", `{"field": "commit_period", "value": this, "example": "5s"}.apply("period")`},
+	{"rebalance_period", `{"field": "rebalance_period", "value": this, "example": "30s"}.apply("period")`},
+	{"lease_period", `{"field": "lease_period", "value": this, "example": "30s"}.apply("period")`},
+	{"credentials", `{"field": "credentials", "value": this}.apply("credentials")`},
+	{"batching", `this.apply("batching")`},
+}
+
+var (
+	lintMap  = regexp.MustCompile(`(?ms)^map (\w+) \{$.*?^\}$`)
+	lintCall = regexp.MustCompile(`\.apply\("(\w+)"\)`)
+)
+
+// lintRule is the Bloblang mapping of one of lintRules: its call and the maps
+// that this needs, but no others, for Bloblang takes a millisecond to parse ten
+// lines and every start of the program parses every rule.
+func lintRule(field string) string {
+	i := slices.IndexFunc(lintRules, func(r struct{ field, call string }) bool { return r.field == field })
+	maps := map[string]string{}
+	for _, m := range lintMap.FindAllStringSubmatch(lintMaps, -1) {
+		maps[m[1]] = m[0]
+	}
+	rule := "root = " + lintRules[i].call + "\n"
+	for todo := rule; todo != ""; {
+		var found string
+		for _, call := range lintCall.FindAllStringSubmatch(todo, -1) {
+			found += maps[call[1]] + "\n"
+			delete(maps, call[1])
+		}
+		rule = found + rule
+		todo = strings.TrimSpace(found)
+	}
+	return rule
+}
+
+func configSpec() *service.ConfigSpec {
+	return service.NewConfigSpec().
+		Stable().
+		Version("3.36.0").
+		Categories("Services", "AWS").
+		Summary("Reads records from one or more Kinesis data streams, and shares their shards with other instances of this input.").
+		Description(description).
+		LintRule(lintRule("")).
+		Fields(
+			service.NewStringListField("streams").
+				Description("The streams to read: each a name or a full ARN, and optionally a shard after a colon, as a number or in full (`foo:0`, `foo:shardId-000000000000`). An element may hold several, separated by commas. Without shards, the shards of each stream are balanced over all instances with the same table; with shards, exactly those are read. An input has either kind of entries, not both.").
+				Examples([]any{"foo", "arn:aws:kinesis:*:111122223333:stream/my-stream"}).
+				LintRule(lintRule("streams")),
+			service.NewObjectField("dynamodb",
+				service.NewStringField("table").
+					Description("The name of the table. It must not be empty.").
+					Default(""),
+				service.NewBoolField("create").
+					Description("Whether to create the table when it does not exist. Otherwise a missing table is an error.").
+					Default(false),
+				service.NewStringEnumField("billing_mode", "PROVISIONED", "PAY_PER_REQUEST").
+					Description("How a table that this input creates is billed.").
+					Default("PAY_PER_REQUEST").
+					LintRule(""). // the rule of dynamodb says what to write instead
+					Advanced(),
+				service.NewIntField("read_capacity_units").
+					Description("The read capacity of a table that this input creates, 1 or more. Required by a `billing_mode` of `PROVISIONED`, and unused by the other.").
+					Default(0).
+					Advanced(),
+				service.NewIntField("write_capacity_units").
+					Description("The write capacity of a table that this input creates, 1 or more. Required by a `billing_mode` of `PROVISIONED`, and unused by the other. An item is written at most once each `commit_period` for each shard in use.").
+					Default(0).
+					Advanced(),
+				service.NewStringField("region").
+					Description("The region of the table, where it differs from that of the streams. Empty: the `region` of this input.").
+					Default("").
+					Advanced(),
+				service.NewStringField("endpoint").
+					Description("The URL at which to reach DynamoDB, where it differs from that of Kinesis. Empty: the `endpoint` of this input.").
+					Default("").
+					Advanced(),
+				credentialsField("Credentials for the table, where they differ from those for the streams. When none of these fields is set, the `credentials` of this input are used.").
+					LintRule(lintRule("dynamodb.credentials")),
+			).
+				Description("The table that stores how far each shard has been read, and through which instances agree on who reads which shard.").
+				LintRule(lintRule("dynamodb")),
+			service.NewIntField("checkpoint_limit").
+				Description("The number of messages of one shard that may be under way at once, read but not yet acknowledged; 1 or more. A higher limit allows more parallel processing and batching at the output. 1 keeps strict order, see [Ordering](#ordering). A batch larger than the limit goes alone. Whatever the limit, a sequence number is stored only when all before it are acknowledged.").
+				Default(1024).
+				LintRule(lintRule("checkpoint_limit")),
+			service.NewDurationField("commit_period").
+				Description("How often the progress of a shard is stored in the table. Records acknowledged since then come again after a crash. It must be shorter than `lease_period`.").
+				Default("5s").
+				LintRule(lintRule("commit_period")),
+			service.NewDurationField("rebalance_period").
+				Description("How often, at least, an instance looks for shards to take over or to pass on.").
+				Default("30s").
+				LintRule(lintRule("rebalance_period")).
+				Advanced(),
+			service.NewDurationField("lease_period").
+				Description("How long an instance may go without renewing its lease on a shard before others count it as gone and take the shard over. It should be the same in all instances.").
+				Default("30s").
+				LintRule(lintRule("lease_period")).
+				Advanced(),
+			service.NewBoolField("start_from_oldest").
+				Description("Where to start when the table knows nothing of a stream: at its oldest record, or (`false`) with records that arrive from now on. Once started, every record is read, those of shards that appear later too.").
+				Default(true),
+		).
+		Fields(sessionFields()...).
+		Fields(
+			service.NewBatchPolicyField("batching").
+				Description("A [batching policy](/docs/configuration/batching), applied to each shard on its own. Unset, each record is a batch of one.").
+				LintRule(lintRule("batching")),
+			service.NewAutoRetryNacksToggleField().
+				Description("Whether batches that the output rejects are delivered again until they are accepted, which holds the shard back while they are not. With `false` they count as handled: logged, counted and not read again.").
+				Advanced(),
+		)
+}
+
+// sessionFields are the fields that reach AWS, for Kinesis, and for DynamoDB
+// unless its own say otherwise.
+func sessionFields() []*service.ConfigField {
+	return []*service.ConfigField{
+		service.NewStringField("region").
+			Description("The AWS region of the streams and the table. Empty: the region of the environment (`AWS_REGION`) or of the profile.").
+			Default("").
+			Advanced(),
+		service.NewStringField("endpoint").
+			Description("The URL at which to reach AWS, such as that of a local emulator. It holds for Kinesis, for DynamoDB unless `dynamodb.endpoint` is set, and for STS when a role is assumed, unless the environment variable `AWS_ENDPOINT_URL_STS` is set.").
+			Default("").
+			Advanced(),
+		credentialsField("The credentials to use. When none of these fields is set, they are found in the usual places: environment, shared configuration, web identity, container and instance.").
+			LintRule(lintRule("credentials")),
+	}
+}
+
+func credentialsField(description string) *service.ConfigField {
+	return service.NewObjectField("credentials",
+		service.NewStringField("profile").
+			Description("The profile of `~/.aws/config` and `~/.aws/credentials` to use, for its region and other settings too.").
+			Default(""),
+		service.NewStringField("id").
+			Description("The access key id. It takes precedence over `from_ec2_role` and the credentials of `profile`.").
+			Default(""),
+		service.NewStringField("secret").
+			Description("The secret access key, required with `id`.").
+			Default("").
+			Secret(),
+		service.NewStringField("token").
+			Description("The session token, required when `id` and `secret` are short-term credentials.").
+			Default(""),
+		service.NewBoolField("from_ec2_role").
+			Description("Use the [role of the EC2 instance](https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_use_switch-role-ec2.html) that this runs on. It takes precedence over the credentials of `profile`.").
+			Default(false).
+			Version("4.2.0"),
+		service.NewStringField("role").
+			Description("The ARN of a role to assume, with whichever credentials the other fields give.").
+			Default(""),
+		service.NewStringField("role_external_id").
+			Description("The external id to send when assuming `role`, for a role of another account that demands one.").
+			Default(""),
+	).Description(description).Advanced()
+}
+
+// config is the input's configuration, checked by parseConfig.
+type config struct {
+	streams         []stream // in the order written, repeated entries folded
+	table           tableConfig
+	checkpointLimit int // messages of a shard; at least 1
+	commitPeriod    time.Duration
+	rebalancePeriod time.Duration
+	leasePeriod     time.Duration // Invariant: 0 < commitPeriod < leasePeriod
+	startFromOldest bool
+
+	// batching has the triggers alone; without any its Count is 1. The
+	// processors stand apart because Benthos' batcher drops a batch on which
+	// they fail, which must not happen to records that are not stored elsewhere.
+	batching service.BatchPolicy
+	// newProcessors makes the batch processors, nil when there are none. Each
+	// call makes a set of its own, which the caller closes.
+	newProcessors func() ([]*service.OwnedProcessor, error)
+
+	autoReplayNacks bool
+
+	// Equal when DynamoDB is reached through the session of Kinesis.
+	kinesis, dynamodb session.Options
+}
+
+// stream is a stream to read.
+type stream struct {
+	id     string   // exactly as configured, name or ARN: the table's StreamID
+	shards []string // explicit shards, exactly as written; empty: all shards, balanced
+}
+
+// shardID is the shard's id in Kinesis, shardId-000000000000 for a shard that is
+// written as 0 or in full.
+func (stream) shardID(written string) string {
+	if strings.HasPrefix(written, "shardId-") {
+		return written
+	}
+	return fmt.Sprintf("shardId-%012s", strings.TrimLeft(written, "0"))
+}
+
+type tableConfig struct {
+	name          string
+	create        bool
+	billingMode   types.BillingMode
+	readCapacity  int64 // units; at least 1 to create a provisioned table
+	writeCapacity int64
+}
+
+// parseConfig reads the configuration and finds every mistake that needs no call
+// to AWS. Its error lists all mistakes, one a line, each with the field, what is
+// wrong and what to write instead.
+func parseConfig(conf *service.ParsedConfig) (config, error) {
+	if err := checkRules(conf); err != nil {
+		return config{}, err
+	}
+
+	r := &reader{conf: conf}
+	c := config{
+		streams: parseStreams(read(r, conf.FieldStringList, "streams")),
+		table: tableConfig{
+			name:          strings.TrimSpace(read(r, conf.FieldString, "dynamodb", "table")),
+			create:        read(r, conf.FieldBool, "dynamodb", "create"),
+			billingMode:   types.BillingMode(strings.ToUpper(read(r, conf.FieldString, "dynamodb", "billing_mode"))),
+			readCapacity:  int64(read(r, conf.FieldInt, "dynamodb", "read_capacity_units")),
+			writeCapacity: int64(read(r, conf.FieldInt, "dynamodb", "write_capacity_units")),
+		},
+		checkpointLimit: read(r, conf.FieldInt, "checkpoint_limit"),
+		commitPeriod:    read(r, conf.FieldDuration, "commit_period"),
+		rebalancePeriod: read(r, conf.FieldDuration, "rebalance_period"),
+		leasePeriod:     read(r, conf.FieldDuration, "lease_period"),
+		startFromOldest: read(r, conf.FieldBool, "start_from_oldest"),
+		batching:        r.batching(),
+		newProcessors:   r.processors(),
+		autoReplayNacks: read(r, conf.FieldBool, service.AutoRetryNacksToggleFieldName),
+		kinesis:         r.session(),
+	}
+	c.dynamodb = r.session("dynamodb").Or(c.kinesis)
+	if r.errs != nil {
+		return config{}, errors.Join(r.errs...)
+	}
+	return c, nil
+}
+
+// compiledRules are lintRules in their order.
+var compiledRules = sync.OnceValues(func() ([]*bloblang.Executor, error) {
+	env := bloblang.NewEnvironment().OnlyPure()
+	rules := make([]*bloblang.Executor, len(lintRules))
+	for i, r := range lintRules {
+		var err error
+		if rules[i], err = env.Parse(lintRule(r.field)); err != nil {
+			return nil, fmt.Errorf("parsing the rule of field `%s`: %w", r.field, err)
+		}
+	}
+	return rules, nil
+})
+
+// checkRules runs the lint rules on the configuration as the component gets it:
+// interpolated, and with its defaults.
+func checkRules(conf *service.ParsedConfig) error {
+	rules, err := compiledRules()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for i, r := range lintRules {
+		var path []string
+		if r.field != "" {
+			path = strings.Split(r.field, ".")
+		}
+		value, err := conf.FieldAny(path...)
+		if err != nil {
+			return err
+		}
+		found, err := rules[i].Query(value)
+		if err != nil {
+			return fmt.Errorf("checking field `%s`: %w", r.field, err)
+		}
+		errs = append(errs, mistakes(found)...)
+	}
+	return errors.Join(errs...)
+}
+
+// mistakes flattens the result of a lint rule: a message, "" for none, or a list
+// of results.
+func mistakes(found any) []error {
+	switch found := found.(type) {
+	case string:
+		if found != "" {
+			return []error{errors.New(found)}
+		}
+	case []any:
+		var errs []error
+		for _, f := range found {
+			errs = append(errs, mistakes(f)...)
+		}
+		return errs
+	}
+	return nil
+}
+
+// reader reads fields, and keeps the errors for parseConfig to return.
+type reader struct {
+	conf *service.ParsedConfig
+	errs []error
+}
+
+func (r *reader) fail(err error) {
+	if err != nil {
+		r.errs = append(r.errs, err)
+	}
+}
+
+// read is the field at path by one of the methods of a *service.ParsedConfig.
+func read[T any](r *reader, get func(...string) (T, error), path ...string) T {
+	v, err := get(path...)
+	r.fail(err)
+	return v
+}
+
+func (r *reader) batching() service.BatchPolicy {
+	policy := service.BatchPolicy{
+		Count:    read(r, r.conf.FieldInt, "batching", "count"),
+		ByteSize: read(r, r.conf.FieldInt, "batching", "byte_size"),
+		Period:   read(r, r.conf.FieldString, "batching", "period"),
+		Check:    read(r, r.conf.FieldString, "batching", "check"),
+	}
+	if policy.Check != "" {
+		if _, err := r.conf.FieldBloblang("batching", "check"); err != nil {
+			r.fail(fmt.Errorf("field `batching.check`: %w", err))
+		}
+	}
+	if policy.Count == 0 && policy.ByteSize == 0 && policy.Period == "" && policy.Check == "" {
+		policy.Count = 1
+	}
+	return policy
+}
+
+// processors is config.newProcessors. It makes one set and closes it, to find
+// now what would fail at the first shard.
+func (r *reader) processors() func() ([]*service.OwnedProcessor, error) {
+	conf := r.conf
+	newProcessors := func() ([]*service.OwnedProcessor, error) {
+		procs, err := conf.FieldProcessorList("batching", "processors")
+		if err != nil {
+			return nil, fmt.Errorf("field `batching.processors`: %w", err)
+		}
+		if len(procs) == 0 {
+			return nil, nil
+		}
+		return procs, nil
+	}
+
+	procs, err := newProcessors()
+	r.fail(err)
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout) //nolint:forbidigo // Benthos gives constructors no context
+	defer cancel()
+	for _, proc := range procs {
+		if err := proc.Close(ctx); err != nil {
+			r.fail(fmt.Errorf("field `batching.processors`: closing a processor: %w", err))
+		}
+	}
+	return newProcessors
+}
+
+// session reads the fields region, endpoint and credentials under path.
+func (r *reader) session(path ...string) session.Options {
+	at := func(name ...string) []string { return slices.Concat(path, name) }
+	str := func(name ...string) string { return read(r, r.conf.FieldString, at(name...)...) }
+	return session.Options{
+		Region:   str("region"),
+		Endpoint: str("endpoint"),
+		Credentials: session.Credentials{
+			Profile:        str("credentials", "profile"),
+			ID:             str("credentials", "id"),
+			Secret:         str("credentials", "secret"),
+			Token:          str("credentials", "token"),
+			FromEC2Role:    read(r, r.conf.FieldBool, at("credentials", "from_ec2_role")...),
+			Role:           str("credentials", "role"),
+			RoleExternalID: str("credentials", "role_external_id"),
+		},
+	}
+}
+
+// explicitShard is the end of an entry that names a shard.
+var explicitShard = regexp.MustCompile(`:(shardId-[0-9]{12}|[0-9]{1,12})$`)
+
+// parseStreams reads the elements of the field streams, which have passed its
+// rule.
+func parseStreams(elements []string) []stream {
+	var streams []stream
+	for _, element := range elements {
+		for entry := range strings.SplitSeq(element, ",") {
+			entry = strings.TrimSpace(entry)
+			if entry == "" {
+				continue
+			}
+			id, shard := entry, ""
+			if at := explicitShard.FindStringIndex(entry); at != nil {
+				id, shard = entry[:at[0]], entry[at[0]+1:]
+			}
+			i := slices.IndexFunc(streams, func(s stream) bool { return s.id == id })
+			if i < 0 {
+				i = len(streams)
+				streams = append(streams, stream{id: id})
+			}
+			if shard != "" {
+				streams[i].shards = append(streams[i].shards, shard)
+			}
+		}
+	}
+	return streams
+}

@@ -1,0 +1,412 @@
+package awskinesis
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	_ "github.com/benthosdev/benthos/v4/public/components/pure"
+	"github.com/benthosdev/benthos/v4/public/service"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/session"
+)
+
+// fieldSpec is what the registered specification says of one field.
+type fieldSpec struct {
+	path     string
+	typ      string // with [] for lists
+	def      string // JSON, "" for none
+	flags    string // of advanced, optional, secret, bloblang, in this order
+	version  string
+	options  string
+	examples string // JSON
+}
+
+// specFields are all fields in order. Up to auto_replay_nacks, and but for those
+// of dynamodb that are marked as ours, they are those of Benthos' own input.
+var specFields = []fieldSpec{
+	{path: "streams", typ: "string[]", examples: `[["foo","arn:aws:kinesis:*:111122223333:stream/my-stream"]]`},
+	{path: "dynamodb", typ: "object"},
+	{path: "dynamodb.table", typ: "string", def: `""`},
+	{path: "dynamodb.create", typ: "bool", def: `false`},
+	{path: "dynamodb.billing_mode", typ: "string", def: `"PAY_PER_REQUEST"`, flags: "advanced", options: "PROVISIONED,PAY_PER_REQUEST"},
+	{path: "dynamodb.read_capacity_units", typ: "int", def: `0`, flags: "advanced"},
+	{path: "dynamodb.write_capacity_units", typ: "int", def: `0`, flags: "advanced"},
+	{path: "dynamodb.region", typ: "string", def: `""`, flags: "advanced"},   // ours
+	{path: "dynamodb.endpoint", typ: "string", def: `""`, flags: "advanced"}, // ours
+	{path: "dynamodb.credentials", typ: "object", flags: "advanced"},         // ours
+	{path: "dynamodb.credentials.profile", typ: "string", def: `""`, flags: "advanced"},
+	{path: "dynamodb.credentials.id", typ: "string", def: `""`, flags: "advanced"},
+	{path: "dynamodb.credentials.secret", typ: "string", def: `""`, flags: "advanced,secret"},
+	{path: "dynamodb.credentials.token", typ: "string", def: `""`, flags: "advanced"},
+	{path: "dynamodb.credentials.from_ec2_role", typ: "bool", def: `false`, flags: "advanced", version: "4.2.0"},
+	{path: "dynamodb.credentials.role", typ: "string", def: `""`, flags: "advanced"},
+	{path: "dynamodb.credentials.role_external_id", typ: "string", def: `""`, flags: "advanced"},
+	{path: "checkpoint_limit", typ: "int", def: `1024`},
+	{path: "commit_period", typ: "string", def: `"5s"`},
+	{path: "rebalance_period", typ: "string", def: `"30s"`, flags: "advanced"},
+	{path: "lease_period", typ: "string", def: `"30s"`, flags: "advanced"},
+	{path: "start_from_oldest", typ: "bool", def: `true`},
+	{path: "region", typ: "string", def: `""`, flags: "advanced"},
+	{path: "endpoint", typ: "string", def: `""`, flags: "advanced"},
+	{path: "credentials", typ: "object", flags: "advanced"},
+	{path: "credentials.profile", typ: "string", def: `""`, flags: "advanced"},
+	{path: "credentials.id", typ: "string", def: `""`, flags: "advanced"},
+	{path: "credentials.secret", typ: "string", def: `""`, flags: "advanced,secret"},
+	{path: "credentials.token", typ: "string", def: `""`, flags: "advanced"},
+	{path: "credentials.from_ec2_role", typ: "bool", def: `false`, flags: "advanced", version: "4.2.0"},
+	{path: "credentials.role", typ: "string", def: `""`, flags: "advanced"},
+	{path: "credentials.role_external_id", typ: "string", def: `""`, flags: "advanced"},
+	{path: "batching", typ: "object", examples: `[{"byte_size":5000,"count":0,"period":"1s"},{"count":10,"period":"1s"},{"check":"this.contains(\"END BATCH\")","count":0,"period":"1m"}]`},
+	{path: "batching.count", typ: "int", def: `0`},
+	{path: "batching.byte_size", typ: "int", def: `0`},
+	{path: "batching.period", typ: "string", def: `""`, examples: `["1s","1m","500ms"]`},
+	{path: "batching.check", typ: "string", def: `""`, flags: "bloblang", examples: `["this.type == \"end_of_transaction\""]`},
+	{path: "batching.processors", typ: "processor[]", flags: "advanced,optional", examples: `[[{"archive":{"format":"concatenate"}}],[{"archive":{"format":"lines"}}],[{"archive":{"format":"json_array"}}]]`},
+	{path: "auto_replay_nacks", typ: "bool", def: `true`, flags: "advanced"}, // ours
+}
+
+// registeredField is a field as Benthos writes it to JSON.
+type registeredField struct {
+	Name        string            `json:"name"`
+	Type        string            `json:"type"`
+	Kind        string            `json:"kind"`
+	Description string            `json:"description"`
+	Advanced    bool              `json:"is_advanced"`
+	Deprecated  bool              `json:"is_deprecated"`
+	Optional    bool              `json:"is_optional"`
+	Secret      bool              `json:"is_secret"`
+	Bloblang    bool              `json:"bloblang"`
+	Default     json.RawMessage   `json:"default"`
+	Examples    json.RawMessage   `json:"examples"`
+	Options     []string          `json:"options"`
+	Version     string            `json:"version"`
+	Children    []registeredField `json:"children"`
+}
+
+type registeredComponent struct {
+	Status     string          `json:"status"`
+	Plugin     bool            `json:"plugin"`
+	Version    string          `json:"version"`
+	Categories []string        `json:"categories"`
+	Config     registeredField `json:"config"`
+}
+
+func registered(t *testing.T) registeredComponent {
+	t.Helper()
+	var found *registeredComponent
+	service.GlobalEnvironment().WalkInputs(func(name string, view *service.ConfigView) {
+		if name != "aws_kinesis" {
+			return
+		}
+		raw, err := view.FormatJSON()
+		require.NoError(t, err)
+		found = &registeredComponent{}
+		require.NoError(t, json.Unmarshal(raw, found))
+	})
+	require.NotNil(t, found, "aws_kinesis is registered")
+	return *found
+}
+
+func flatten(prefix string, fields []registeredField) []fieldSpec {
+	var specs []fieldSpec
+	for _, f := range fields {
+		s := fieldSpec{
+			path: prefix + f.Name, typ: f.Type, def: string(f.Default), version: f.Version,
+			options: strings.Join(f.Options, ","), examples: string(f.Examples),
+		}
+		if f.Kind == "array" {
+			s.typ += "[]"
+		}
+		var flags []string
+		for _, flag := range []struct {
+			name string
+			set  bool
+		}{{"advanced", f.Advanced}, {"deprecated", f.Deprecated}, {"optional", f.Optional}, {"secret", f.Secret}, {"bloblang", f.Bloblang}} {
+			if flag.set {
+				flags = append(flags, flag.name)
+			}
+		}
+		s.flags = strings.Join(flags, ",")
+		specs = append(specs, s)
+		specs = append(specs, flatten(s.path+".", f.Children)...)
+	}
+	return specs
+}
+
+func TestEveryFieldIsThatOfTheReference(t *testing.T) {
+	require.Equal(t, specFields, flatten("", registered(t).Config.Children))
+}
+
+func TestComponentIsDescribed(t *testing.T) {
+	c := registered(t)
+	require.Equal(t, "stable", c.Status)
+	require.Equal(t, "3.36.0", c.Version)
+	require.Equal(t, []string{"Services", "AWS"}, c.Categories)
+
+	var undescribed []string
+	var walk func(fields []registeredField)
+	walk = func(fields []registeredField) {
+		for _, f := range fields {
+			if f.Description == "" {
+				undescribed = append(undescribed, f.Name)
+			}
+			walk(f.Children)
+		}
+	}
+	walk(c.Config.Children)
+	require.Empty(t, undescribed)
+}
+
+// parsed is the YAML as the constructor of the component gets it.
+func parsed(t require.TestingT, yaml string) *service.ParsedConfig {
+	conf, err := configSpec().ParseYAML(yaml, nil)
+	require.NoError(t, err)
+	return conf
+}
+
+const minimal = "streams: [ foo ]\ndynamodb: { table: t }\n"
+
+func TestDefaults(t *testing.T) {
+	c, err := parseConfig(parsed(t, minimal))
+	require.NoError(t, err)
+
+	procs, err := c.newProcessors()
+	require.NoError(t, err)
+	require.Nil(t, procs)
+
+	c.newProcessors = nil
+	require.Equal(t, config{
+		streams:         []stream{{id: "foo"}},
+		table:           tableConfig{name: "t", billingMode: types.BillingModePayPerRequest},
+		checkpointLimit: 1024,
+		commitPeriod:    5 * time.Second,
+		rebalancePeriod: 30 * time.Second,
+		leasePeriod:     30 * time.Second,
+		startFromOldest: true,
+		batching:        service.BatchPolicy{Count: 1},
+		autoReplayNacks: true,
+	}, c)
+}
+
+func TestEveryFieldIsRead(t *testing.T) {
+	c, err := parseConfig(parsed(t, `
+streams: [ "foo:0", " bar:shardId-000000000001 , foo:2" ]
+dynamodb:
+  table: t
+  create: true
+  billing_mode: provisioned
+  read_capacity_units: 3
+  write_capacity_units: 4
+  region: r2
+  endpoint: e2
+  credentials: { profile: p2, id: i2, secret: s2, token: t2, from_ec2_role: true, role: r2, role_external_id: x2 }
+checkpoint_limit: 1
+commit_period: 1m30s
+rebalance_period: 1.5s
+lease_period: 2m
+start_from_oldest: false
+region: r1
+endpoint: e1
+credentials: { profile: p1, id: i1, secret: s1, token: t1, from_ec2_role: true, role: r1, role_external_id: x1 }
+batching:
+  count: 7
+  byte_size: 8
+  period: 9s
+  check: this.end
+  processors: [ { archive: { format: lines } }, { noop: {} } ]
+auto_replay_nacks: false
+`))
+	require.NoError(t, err)
+
+	first, err := c.newProcessors()
+	require.NoError(t, err)
+	second, err := c.newProcessors()
+	require.NoError(t, err)
+	require.Len(t, first, 2)
+	require.Len(t, second, 2)
+	require.NotSame(t, first[0], second[0], "each call makes processors of its own")
+	for _, p := range slices.Concat(first, second) {
+		require.NoError(t, p.Close(t.Context()))
+	}
+
+	c.newProcessors = nil
+	require.Equal(t, config{
+		streams: []stream{{id: "foo", shards: []string{"0", "2"}}, {id: "bar", shards: []string{"shardId-000000000001"}}},
+		table: tableConfig{
+			name: "t", create: true, billingMode: types.BillingModeProvisioned, readCapacity: 3, writeCapacity: 4,
+		},
+		checkpointLimit: 1,
+		commitPeriod:    90 * time.Second,
+		rebalancePeriod: 1500 * time.Millisecond,
+		leasePeriod:     2 * time.Minute,
+		batching:        service.BatchPolicy{Count: 7, ByteSize: 8, Period: "9s", Check: "this.end"},
+		kinesis: session.Options{Region: "r1", Endpoint: "e1", Credentials: session.Credentials{
+			Profile: "p1", ID: "i1", Secret: "s1", Token: "t1", FromEC2Role: true, Role: "r1", RoleExternalID: "x1",
+		}},
+		dynamodb: session.Options{Region: "r2", Endpoint: "e2", Credentials: session.Credentials{
+			Profile: "p2", ID: "i2", Secret: "s2", Token: "t2", FromEC2Role: true, Role: "r2", RoleExternalID: "x2",
+		}},
+	}, c)
+}
+
+func TestDynamoDBSharesTheSessionOfKinesisUnlessItHasItsOwn(t *testing.T) {
+	const kinesis = minimal + "region: r\nendpoint: e\ncredentials: { id: i, secret: s }\n"
+	c, err := parseConfig(parsed(t, kinesis))
+	require.NoError(t, err)
+	require.Equal(t, c.kinesis, c.dynamodb)
+
+	c, err = parseConfig(parsed(t, strings.Replace(kinesis, "table: t", "table: t, region: other", 1)))
+	require.NoError(t, err)
+	require.Equal(t, session.Options{Region: "other", Endpoint: "e", Credentials: c.kinesis.Credentials}, c.dynamodb)
+	require.Equal(t, "r", c.kinesis.Region)
+}
+
+func TestEachTriggerAloneMakesAPolicy(t *testing.T) {
+	for yaml, want := range map[string]service.BatchPolicy{
+		"count: 5":                     {Count: 5},
+		"byte_size: 5":                 {ByteSize: 5},
+		"period: 5s":                   {Period: "5s"},
+		"check: this.ok":               {Check: "this.ok"},
+		"processors: []":               {Count: 1},
+		"processors: [ { noop: {} } ]": {Count: 1}, // the processors run on each record alone
+	} {
+		c, err := parseConfig(parsed(t, minimal+"batching: { "+yaml+" }\n"))
+		require.NoError(t, err)
+		require.Equal(t, want, c.batching, yaml)
+	}
+}
+
+func TestShardIDIsTheFullOne(t *testing.T) {
+	var s stream
+	for written, want := range map[string]string{
+		"0":                    "shardId-000000000000",
+		"00":                   "shardId-000000000000",
+		"17":                   "shardId-000000000017",
+		"017":                  "shardId-000000000017",
+		"123456789012":         "shardId-123456789012",
+		"shardId-000000000017": "shardId-000000000017",
+	} {
+		require.Equal(t, want, s.shardID(written), written)
+	}
+}
+
+// entry is one entry of the field streams, taken apart.
+type entry struct{ id, shard string }
+
+func (e entry) String() string {
+	if e.shard == "" {
+		return e.id
+	}
+	return e.id + ":" + e.shard
+}
+
+func genID() *rapid.Generator[string] {
+	name := rapid.StringMatching(`[a-zA-Z0-9_.-]{1,20}`)
+	arn := rapid.Custom(func(t *rapid.T) string {
+		return fmt.Sprintf("arn:%s:kinesis:%s:%s:stream/%s",
+			rapid.SampledFrom([]string{"aws", "aws-cn", "aws-us-gov"}).Draw(t, "partition"),
+			rapid.SampledFrom([]string{"*", "us-east-1", "cn-north-1", "us-gov-west-1"}).Draw(t, "region"),
+			rapid.StringMatching(`[0-9]{12}`).Draw(t, "account"), name.Draw(t, "name"))
+	})
+	return rapid.OneOf(name, arn)
+}
+
+// TestStreamsAreReadAsWritten spreads entries over elements, commas and blanks
+// in any way, and compares with the entries that went in.
+func TestStreamsAreReadAsWritten(t *testing.T) {
+	spec := configSpec()
+	rapid.Check(t, func(t *rapid.T) {
+		explicit := rapid.Bool().Draw(t, "explicit")
+		entries := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) entry {
+			e := entry{id: genID().Draw(t, "id")}
+			if explicit {
+				n := rapid.IntRange(0, 999_999_999_999).Draw(t, "shard")
+				e.shard = rapid.SampledFrom([]string{strconv.Itoa(n), fmt.Sprintf("shardId-%012d", n)}).Draw(t, "form")
+			}
+			return e
+		}), 1, 6).Draw(t, "entries")
+
+		var elements []string
+		for _, e := range entries {
+			pad := rapid.SampledFrom([]string{"", " ", "\t", " , ,"}).Draw(t, "pad")
+			text := pad + e.String() + " "
+			if len(elements) > 0 && rapid.Bool().Draw(t, "same element") {
+				elements[len(elements)-1] += "," + text
+			} else {
+				elements = append(elements, text)
+			}
+		}
+
+		var want []stream
+		seen := map[string]bool{}
+		repeated := false
+		for _, e := range entries {
+			i := slices.IndexFunc(want, func(s stream) bool { return s.id == e.id })
+			if i < 0 {
+				i = len(want)
+				want = append(want, stream{id: e.id})
+			}
+			if e.shard != "" {
+				want[i].shards = append(want[i].shards, e.shard)
+				full := e.id + want[i].shardID(e.shard)
+				repeated = repeated || seen[full]
+				seen[full] = true
+			}
+		}
+
+		list, err := json.Marshal(elements)
+		require.NoError(t, err)
+		conf, err := spec.ParseYAML("streams: "+string(list)+"\ndynamodb: { table: t }", nil)
+		require.NoError(t, err)
+		got, err := parseConfig(conf)
+		if repeated {
+			require.ErrorContains(t, err, "an earlier entry names already")
+			return
+		}
+		require.NoError(t, err)
+		require.Equal(t, want, got.streams)
+	})
+}
+
+// FuzzStreamEntry holds that an entry which passes the rule is read as a stream
+// and perhaps a shard of the documented form, which together are the entry.
+func FuzzStreamEntry(f *testing.F) {
+	for _, seed := range []string{
+		"foo", "foo:0", "foo:shardId-000000000000", "foo:0:1", "foo:", ":0", "arn:0", "foo:x", "foo bar", "foo\n",
+		"arn:aws:kinesis:*:111122223333:stream/my-stream", "arn:aws-cn:kinesis:cn-north-1:111122223333:stream/a:7",
+		"arn:aws:kinesis:us-east-1:111122223333:stream/foo/bar", "foo:0000000000000",
+		"arn:aws:dynamodb:us-east-1:111122223333:table/t/stream/2020-01-01T00:00:00.000",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, entry string) {
+		entry = strings.TrimSpace(strings.ReplaceAll(entry, ",", ""))
+		if entry == "" {
+			return
+		}
+		if errs := runRule(t, "streams", []any{entry}); len(errs) > 0 {
+			require.Len(t, errs, 1, "one entry has one mistake")
+			require.Contains(t, errs[0].Error(), entry)
+			return
+		}
+		streams := parseStreams([]string{entry})
+		require.Len(t, streams, 1)
+		s := streams[0]
+		require.Regexp(t, `\A(arn:aws[a-z-]*:kinesis:[^:]+:[0-9]{12}:stream/)?[a-zA-Z0-9_.-]{1,128}\z`, s.id)
+		if len(s.shards) == 0 {
+			require.Equal(t, entry, s.id)
+			return
+		}
+		require.Len(t, s.shards, 1)
+		require.Equal(t, entry, s.id+":"+s.shards[0])
+		require.Regexp(t, `\AshardId-[0-9]{12}\z`, s.shardID(s.shards[0]))
+	})
+}

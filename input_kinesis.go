@@ -1,0 +1,361 @@
+// Package awskinesis is an input of Benthos that reads AWS Kinesis Data Streams,
+// registered under the name aws_kinesis.
+//
+// Authoritative are the stream, for which shards there are, and one DynamoDB
+// table, for who reads each of them and how far. Processes that share a table
+// share the shards. Each reads a shard under a lease, hands its records on in
+// order, and commits a sequence number when everything up to it has been
+// acknowledged; see docs/architecture.md for the guarantees and how each is kept.
+//
+// The input connects when the table is usable and every stream can be listed. It
+// then runs until it is closed, or until all shards are finished that the
+// configuration names explicitly. Faults of the services never end it: what can
+// be retried is, what cannot be proved is waited for, and what was lost to
+// another process is left to that process.
+package awskinesis
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis"
+	"github.com/benthosdev/benthos/v4/public/service"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/consumer"
+	"github.com/benthos-plugins/aws-kinesis/internal/lease"
+	"github.com/benthos-plugins/aws-kinesis/internal/lineage"
+	"github.com/benthos-plugins/aws-kinesis/internal/retrieval"
+	"github.com/benthos-plugins/aws-kinesis/internal/session"
+)
+
+// Name is what the input is called in configurations.
+const Name = "aws_kinesis"
+
+func init() {
+	if err := Register(service.GlobalEnvironment()); err != nil {
+		panic(err)
+	}
+}
+
+// Register adds the input to an environment, in place of any other of its name.
+// Importing the package does so for the global environment.
+func Register(env *service.Environment) error {
+	return env.RegisterBatchInput(Name, configSpec(), func(conf *service.ParsedConfig, res *service.Resources) (service.BatchInput, error) {
+		in, err := newInput(conf, res)
+		if err != nil {
+			return nil, err
+		}
+		return in.wrap(conf)
+	})
+}
+
+// inputMetrics are shared by everything in one input. Their labels are stream
+// and, where a shard is meant, shard.
+type inputMetrics struct {
+	held      *service.MetricGauge
+	throttled *service.MetricCounter
+	lost      *service.MetricCounter
+	consumer  consumer.Metrics
+}
+
+func newMetrics(m *service.Metrics) *inputMetrics {
+	return &inputMetrics{
+		held:      m.NewGauge("kinesis_leases_held", "stream"),
+		throttled: m.NewCounter("kinesis_throttled", "stream", "shard"),
+		lost:      m.NewCounter("kinesis_leases_lost", "stream", "shard"),
+		consumer: consumer.Metrics{
+			Behind:   m.NewGauge("kinesis_millis_behind_latest", "stream", "shard"),
+			InFlight: m.NewGauge("kinesis_in_flight_messages", "stream", "shard"),
+			Rejected: m.NewCounter("kinesis_rejected_messages", "stream", "shard"),
+		},
+	}
+}
+
+// input is the component. Benthos calls Connect until it succeeds, then ReadBatch
+// until Close.
+type input struct {
+	conf    config
+	res     *service.Resources
+	log     *service.Logger
+	metrics *inputMetrics
+	client  string
+
+	mu      sync.Mutex
+	running *balancing // nil until connected
+	closed  bool
+}
+
+// balancing is a balancer with its life.
+type balancing struct {
+	cancel   context.CancelFunc
+	out      <-chan *consumer.Delivery
+	finished <-chan struct{}
+	done     <-chan struct{} // closed when all has been released
+}
+
+func newInput(conf *service.ParsedConfig, res *service.Resources) (*input, error) {
+	parsed, err := parseConfig(conf)
+	if err != nil {
+		return nil, err
+	}
+	return &input{
+		conf:    parsed,
+		res:     res,
+		log:     res.Logger(),
+		metrics: newMetrics(res.Metrics()),
+		client:  clientID(),
+	}, nil
+}
+
+// wrap puts Benthos' replay of rejected batches around the input, if the
+// configuration has it, and the last check on the way out around that.
+func (in *input) wrap(conf *service.ParsedConfig) (service.BatchInput, error) {
+	replaying, err := service.AutoRetryNacksBatchedToggled(conf, in)
+	if err != nil {
+		return nil, err
+	}
+	return &guarded{BatchInput: replaying}, nil
+}
+
+// clientID is unique for each instance of the component, and tells an operator
+// which machine it is on.
+func clientID() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return strings.ReplaceAll(host, "/", "-") + "-" + rand.Text()
+}
+
+// Connect checks the table and the streams and starts to balance. It leaves
+// nothing behind when it fails.
+func (in *input) Connect(ctx context.Context) error {
+	in.mu.Lock()
+	connected, closed := in.running != nil, in.closed
+	in.mu.Unlock()
+	if closed {
+		return service.ErrEndOfInput
+	}
+	if connected {
+		return nil
+	}
+
+	kinesisConf, err := in.conf.kinesis.Load(ctx)
+	if err != nil {
+		return fmt.Errorf("loading the AWS session: %w", err)
+	}
+	dynamoConf := kinesisConf
+	if in.conf.dynamodb != in.conf.kinesis {
+		if dynamoConf, err = in.conf.dynamodb.Load(ctx); err != nil {
+			return fmt.Errorf("loading the AWS session of `dynamodb`: %w", err)
+		}
+	}
+	return in.connect(ctx, clients{
+		lister: kinesis.NewFromConfig(kinesisConf),
+		// The throttling of one shard must not slow down the reading of others.
+		reader: kinesis.NewFromConfig(kinesisConf, func(o *kinesis.Options) { o.Retryer = session.CallerPaced() }),
+		table:  dynamodb.NewFromConfig(dynamoConf),
+		closeIdle: func() {
+			session.CloseIdle(kinesisConf)
+			session.CloseIdle(dynamoConf)
+		},
+	})
+}
+
+// clients are the services as an input reaches them.
+type clients struct {
+	lister    shardLister
+	reader    retrieval.API
+	table     dynamoAPI
+	closeIdle func()
+}
+
+func (in *input) connect(ctx context.Context, c clients) error {
+	err := in.tryConnect(ctx, c)
+	if err != nil {
+		c.closeIdle()
+	}
+	return err
+}
+
+func (in *input) tryConnect(ctx context.Context, c clients) error {
+	store := &checkpointer{api: c.table, table: in.conf.table}
+	if err := store.ensureTable(ctx); err != nil {
+		return err
+	}
+	views := make([]*streamView, 0, len(in.conf.streams))
+	for _, s := range in.conf.streams {
+		shards, serverTime, err := listAllShards(ctx, c.lister, s.id)
+		if err != nil {
+			return err
+		}
+		if err := checkShards(s, shards); err != nil {
+			return err
+		}
+		views = append(views, newStreamView(s, shards, serverTime))
+	}
+	return in.start(c, store, views)
+}
+
+// checkShards finds an explicit shard that the stream never had. One that it has
+// no more counts as finished instead: ids are given out in ascending order.
+func checkShards(s stream, shards []lineage.Shard) error {
+	newest := ""
+	for _, shard := range shards {
+		newest = max(newest, shard.ID)
+	}
+	for _, written := range s.shards {
+		if id := s.shardID(written); id > newest {
+			return fmt.Errorf("stream %s has no shard %s, its newest is %s: write one of its shards in `streams`", s.id, written, newest)
+		}
+	}
+	return nil
+}
+
+func (in *input) start(c clients, store *checkpointer, views []*streamView) error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.closed {
+		return service.ErrEndOfInput
+	}
+	// The life of the component is its own: the context of Connect ends with it.
+	ctx, cancel := context.WithCancel(context.Background())
+	out := make(chan *consumer.Delivery)
+	done := make(chan struct{})
+	b := &balancer{
+		client: in.client, streams: views, store: store, lister: c.lister, reader: c.reader, conf: &in.conf,
+		newBatch: in.newBatch, out: out, metrics: in.metrics, log: in.log,
+		finished:  make(chan struct{}),
+		claims:    make(chan struct{}, claimsAtOnce),
+		consumers: map[lease.Key]context.CancelFunc{},
+		ended:     make(chan ended),
+		watcher:   lease.NewWatcher(in.conf.leasePeriod),
+		looked:    make(chan look),
+	}
+	go func() {
+		defer close(done)
+		b.run(ctx)
+		c.closeIdle()
+	}()
+	in.running = &balancing{cancel: cancel, out: out, finished: b.finished, done: done}
+	return nil
+}
+
+func (in *input) newBatch() (consumer.Batcher, []*service.OwnedProcessor, error) {
+	batcher, err := in.conf.batching.NewBatcher(in.res)
+	if err != nil {
+		return nil, nil, err
+	}
+	processors, err := in.conf.newProcessors()
+	if err != nil {
+		return nil, nil, errors.Join(err, batcher.Close(context.Background()))
+	}
+	return batcher, processors, nil
+}
+
+// ReadBatch returns the next batch of any shard.
+func (in *input) ReadBatch(ctx context.Context) (service.MessageBatch, service.AckFunc, error) {
+	in.mu.Lock()
+	running := in.running
+	in.mu.Unlock()
+	if running == nil {
+		return nil, nil, service.ErrNotConnected
+	}
+	select {
+	case d := <-running.out:
+		batch := d.Take()
+		messages := len(batch)
+		return batch, func(_ context.Context, err error) error {
+			d.Ack(messages, err)
+			return nil
+		}, nil
+	case <-running.finished:
+		return nil, nil, service.ErrEndOfInput
+	case <-running.done:
+		return nil, nil, service.ErrEndOfInput
+	case <-ctx.Done():
+		return nil, nil, ctx.Err()
+	}
+}
+
+// Close stops reading, commits what has been acknowledged and releases all
+// shards. It may be called at any time and any number of times.
+func (in *input) Close(ctx context.Context) error {
+	in.mu.Lock()
+	in.closed = true
+	running := in.running
+	in.mu.Unlock()
+	if running == nil {
+		return nil
+	}
+	running.cancel()
+	select {
+	case <-running.done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("releasing the shards: %w", ctx.Err())
+	}
+}
+
+// guarded is the last check on the way out, around the wrapper that replays
+// rejected batches and that holds one batch ready: a process that was stopped and
+// continued would hand that one on, or a replay, long after its lease has passed
+// to another.
+type guarded struct {
+	service.BatchInput
+
+	mu sync.Mutex
+	// kept are batches whose lease could not be proved while a call lasted.
+	kept []outgoing
+}
+
+type outgoing struct {
+	batch service.MessageBatch
+	ack   service.AckFunc
+}
+
+func (g *guarded) ReadBatch(ctx context.Context) (service.MessageBatch, service.AckFunc, error) {
+	for {
+		next, err := g.next(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		if err = consumer.Of(next.batch).Await(ctx); err == nil {
+			return next.batch, next.ack, nil
+		}
+		if ctx.Err() != nil {
+			g.keep(next)
+			return nil, nil, ctx.Err()
+		}
+		// The shard's new reader has these messages. The acknowledgement moves
+		// no checkpoint any more and ends their replay.
+		if err := next.ack(ctx, nil); err != nil {
+			return nil, nil, err
+		}
+	}
+}
+
+func (g *guarded) next(ctx context.Context) (outgoing, error) {
+	g.mu.Lock()
+	if len(g.kept) > 0 {
+		next := g.kept[0]
+		g.kept = g.kept[1:]
+		g.mu.Unlock()
+		return next, nil
+	}
+	g.mu.Unlock()
+	batch, ack, err := g.BatchInput.ReadBatch(ctx)
+	return outgoing{batch, ack}, err
+}
+
+func (g *guarded) keep(o outgoing) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.kept = append(g.kept, o)
+}

@@ -1,0 +1,289 @@
+package awskinesis
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis"
+	"github.com/benthosdev/benthos/v4/public/service"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	_ "github.com/benthosdev/benthos/v4/public/components/io"
+	_ "github.com/benthosdev/benthos/v4/public/components/pure"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/awsfake"
+	"github.com/benthos-plugins/aws-kinesis/internal/lease"
+	"github.com/benthos-plugins/aws-kinesis/internal/session"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const tableName = "leases"
+
+// rig is a local AWS with inputs in front of it, all in one bubble of synctest,
+// where time passes only when everything waits.
+type rig struct {
+	*testing.T
+	aws *awsfake.Server
+	// inputs has those that were opened, for the end of the test to close.
+	inputs []*process
+}
+
+// bubble runs a test on a rig.
+func bubble(t *testing.T, test func(r *rig)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		r := &rig{T: t, aws: awsfake.New(awsfake.Options{
+			EnforceLimits: true,
+			ShardsPerPage: 3, // a reader of first pages alone will not do
+			ItemsPerPage:  3,
+			StaleReads:    time.Minute, // nor one of reads that are not consistent
+		})}
+		defer func() {
+			for _, in := range r.inputs {
+				in.close()
+			}
+			require.NoError(t, r.aws.Close())
+		}()
+		test(r)
+	})
+}
+
+// pass lets time pass, which costs none.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+func (r *rig) stream(name string, shards int) {
+	r.Helper()
+	require.NoError(r, r.aws.CreateStream(name, shards))
+}
+
+func (r *rig) table() {
+	r.Helper()
+	require.NoError(r, r.aws.CreateTable(tableName, attrStream, attrShard))
+}
+
+// put stores n records with numbered contents, spread over all open shards.
+func (r *rig) put(stream string, from, n int) {
+	r.Helper()
+	for i := from; i < from+n; i++ {
+		_, _, err := r.aws.Put(stream, fmt.Sprint("key ", i), fmt.Append(nil, i))
+		require.NoError(r, err)
+	}
+}
+
+func shardName(i int) string { return fmt.Sprintf("shardId-%012d", i) }
+
+func (r *rig) putTo(stream string, shard, from, n int) {
+	r.Helper()
+	for i := from; i < from+n; i++ {
+		_, err := r.aws.PutTo(stream, shardName(shard), "key", fmt.Append(nil, i))
+		require.NoError(r, err)
+	}
+}
+
+func numbers(from, n int) []string {
+	var all []string
+	for i := from; i < from+n; i++ {
+		all = append(all, fmt.Sprint(i))
+	}
+	return all
+}
+
+// item returns the item of a shard as the store reads it.
+func (r *rig) item(stream, shard string) lease.Item {
+	r.Helper()
+	item, err := r.store().Get(r.Context(), lease.Key{Stream: stream, Shard: shard})
+	require.NoError(r, err)
+	return item
+}
+
+func (r *rig) store() *checkpointer {
+	return &checkpointer{api: r.aws.DynamoDB(), table: tableConfig{name: tableName}}
+}
+
+// sequences returns the sequence numbers of a shard's records.
+func (r *rig) sequences(stream, shard string) []string {
+	r.Helper()
+	records, err := r.aws.Records(stream, shard)
+	require.NoError(r, err)
+	var all []string
+	for _, record := range records {
+		all = append(all, record.SequenceNumber)
+	}
+	return all
+}
+
+// clients are as those of a real input, but for the sockets.
+func (r *rig) clients() clients {
+	conf := r.aws.AWSConfig()
+	conf.RetryMode = aws.RetryModeStandard
+	conf.APIOptions = append(conf.APIOptions, session.WithAttemptTimeout(session.AttemptTimeout))
+	return clients{
+		lister:    kinesis.NewFromConfig(conf),
+		reader:    kinesis.NewFromConfig(conf, func(o *kinesis.Options) { o.Retryer = session.CallerPaced() }),
+		table:     dynamodb.NewFromConfig(conf),
+		closeIdle: func() {},
+	}
+}
+
+// process is an input with what it has read.
+type process struct {
+	*rig
+	service.BatchInput
+	*input
+}
+
+// input makes an input that is not connected. The configuration is merged over
+// one that names the table.
+func (r *rig) input(conf string) *process {
+	r.Helper()
+	if table := "dynamodb: { table: " + tableName + " }"; !strings.Contains(conf, "dynamodb:") {
+		if inside, flow := strings.CutPrefix(conf, "{"); flow {
+			conf = "{ " + table + "," + inside
+		} else {
+			conf += "\n" + table
+		}
+	}
+	parsed, err := configSpec().ParseYAML(conf, nil)
+	require.NoError(r, err)
+	in, err := newInput(parsed, service.MockResources())
+	require.NoError(r, err)
+	wrapped, err := in.wrap(parsed)
+	require.NoError(r, err)
+	c := &process{rig: r, BatchInput: wrapped, input: in}
+	r.inputs = append(r.inputs, c)
+	return c
+}
+
+// open makes an input and connects it.
+func (r *rig) open(conf string) *process {
+	r.Helper()
+	c := r.input(conf)
+	require.NoError(r, c.connect(r.Context(), r.clients()))
+	return c
+}
+
+func (c *process) close() {
+	c.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	require.NoError(c, c.BatchInput.Close(ctx))
+}
+
+// crash ends an input as SIGKILL does: the table hears nothing more of it.
+func (c *process) crash() {
+	c.Helper()
+	remove := c.aws.Inject(awsfake.Fault{Service: "dynamodb", Lose: true})
+	defer remove()
+	c.close()
+}
+
+// received is a batch that was read and is yet to be acknowledged.
+type received struct {
+	messages service.MessageBatch
+	ack      service.AckFunc
+}
+
+func (b received) contents() []string {
+	var all []string
+	for _, m := range b.messages {
+		content, err := m.AsBytes()
+		if err != nil {
+			panic(err)
+		}
+		all = append(all, string(content))
+	}
+	return all
+}
+
+func (b received) meta(key string) string {
+	value, _ := b.messages[0].MetaGet(key)
+	return value
+}
+
+// batch reads one batch; ok is false when none came in time.
+func (c *process) batch(within time.Duration) (b received, ok bool) {
+	c.Helper()
+	ctx, cancel := context.WithTimeout(c.Context(), within)
+	defer cancel()
+	messages, ack, err := c.BatchInput.ReadBatch(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return received{}, false
+	}
+	require.NoError(c, err)
+	return received{messages, ack}, true
+}
+
+func (c *process) next() received {
+	c.Helper()
+	b, ok := c.batch(2 * time.Minute)
+	require.True(c, ok, "a batch within two minutes")
+	return b
+}
+
+func (c *process) ack(b received) {
+	c.Helper()
+	require.NoError(c, b.ack(c.Context(), nil))
+}
+
+// read reads and acknowledges until n messages have come, and returns their
+// contents by shard.
+func (c *process) read(n int) map[string][]string {
+	c.Helper()
+	got := map[string][]string{}
+	for n > 0 {
+		b := c.next()
+		got[b.meta("kinesis_shard")] = append(got[b.meta("kinesis_shard")], b.contents()...)
+		n -= len(b.messages)
+		c.ack(b)
+	}
+	return got
+}
+
+// nothing checks that no batch comes for a while.
+func (c *process) nothing(within time.Duration) {
+	c.Helper()
+	if b, ok := c.batch(within); ok {
+		require.Fail(c, "nothing was to come", "%v", b.contents())
+	}
+}
+
+func together(byShard map[string][]string) []string {
+	var all []string
+	for _, contents := range byShard {
+		all = append(all, contents...)
+	}
+	return all
+}
+
+// neverBack watches the table for the rest of the test: no checkpoint goes back,
+// and no item is deleted.
+func (r *rig) neverBack() {
+	r.aws.OnWrite(func(w awsfake.Write) {
+		before, after := w.Before[attrSequence].Text, w.After[attrSequence].Text
+		if w.Before != nil && (w.After == nil || lease.CompareSequences(before, after) > 0) {
+			r.Errorf("checkpoint of %s went back from %q to %q", w.Before[attrShard].Text, before, after)
+		}
+	})
+}
+
+// tryRead is ReadBatch with a time-out.
+func (c *process) tryRead(within time.Duration) (service.MessageBatch, service.AckFunc, error) {
+	ctx, cancel := context.WithTimeout(c.Context(), within)
+	defer cancel()
+	return c.BatchInput.ReadBatch(ctx)
+}
+
+func byNumber(a, b string) int { return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b)) }
