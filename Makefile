@@ -1,0 +1,120 @@
+# Needs Go and make alone to run, build and test. `make integration` needs
+# Node.js 20 with npm, `make fuzz` and `make bench` need bash; the development
+# tools are built from internal/devtools where a target wants them.
+
+.DEFAULT_GOAL := help
+
+PKG      ?= ./...
+COUNT    ?= 10
+FUZZTIME ?= 30s
+BENCH    ?= .
+
+TOOLS   := bin/tools
+MODULES := . internal/devtools
+
+# What `benthos-kinesis --version` says: the nearest tag in a clone, and in a
+# source archive what the Go tool knows by itself.
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
+LDFLAGS := -s -w $(if $(VERSION),-X github.com/benthosdev/benthos/v4/internal/cli.Version=$(VERSION))
+
+export STREAM TABLE REGION ENDPOINT
+
+.PHONY: help
+help: ## List the targets.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: run-arguments build ## Show it at work on a local AWS; on the real one with STREAM=... TABLE=... REGION=... (and ENDPOINT=...).
+	$(if $(STREAM),bin/benthos-kinesis -c,bin/demo -benthos bin/benthos-kinesis -config) docs/examples/quickstart.yaml
+
+# REGION alone is no request for the real AWS: many shells export it.
+.PHONY: run-arguments
+run-arguments:
+	$(if $(STREAM)$(TABLE),$(if $(and $(STREAM),$(TABLE),$(REGION)),,$(error give all of STREAM, TABLE and REGION, or none of them for the demonstration)))
+
+.PHONY: build
+build: ## Build bin/benthos-kinesis and bin/demo.
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/benthos-kinesis ./cmd/benthos-kinesis
+	go build -trimpath -ldflags '-s -w' -o bin/demo ./internal/demo
+
+.PHONY: test
+test: ## Run every test that needs nothing but Go.
+	go test -shuffle=on ./...
+
+.PHONY: race
+race: ## Run the same tests under the race detector.
+	go test -race -shuffle=on -count=1 ./...
+
+.PHONY: stress
+stress: ## Run the tests of PKG under the race detector COUNT times, each in another order and with other seeds.
+	for run in $$(seq $(COUNT)); do \
+	  echo "run $$run of $(COUNT)"; go test -race -shuffle=on -count=1 $(PKG) || exit 1; \
+	done
+
+.PHONY: fuzz
+fuzz bench: SHELL := bash
+fuzz bench: .SHELLFLAGS := -euo pipefail -c
+fuzz: ## Run each fuzz target for FUZZTIME.
+	go list -f '{{.ImportPath}} {{.Dir}}' ./... | while read -r pkg dir; do \
+	  for name in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' "$$dir"/*_test.go 2>/dev/null | cut -d' ' -f2); do \
+	    echo "$$pkg $$name"; \
+	    go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$pkg" </dev/null || exit 1; \
+	  done; \
+	done
+
+.PHONY: integration
+integration: internal/integration/node_modules/.package-lock.json ## Run the contract suite against emulators that others wrote (needs Node.js 20 with npm).
+	go test -tags integration -shuffle=on -count=1 -timeout 5m ./internal/integration/...
+
+# Install scripts are not run: the emulators work without them.
+internal/integration/node_modules/.package-lock.json: internal/integration/package-lock.json
+	@command -v npm >/dev/null || { echo 'make integration: npm not found; install Node.js 20 or later' >&2; exit 1; }
+	npm ci --prefix internal/integration --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+.PHONY: cover
+cover: ## Show the coverage of each package, in coverage.out by line.
+	go test -shuffle=on -count=1 -covermode=atomic -coverprofile=coverage.out . ./internal/...
+	go tool cover -func=coverage.out | tail -n 1
+
+.PHONY: bench
+bench: $(TOOLS)/benchstat ## Run the benchmarks of PKG that BENCH names, COUNT times each, and sum them up.
+	go test -run '^$$' -bench '$(BENCH)' -benchmem -count=$(COUNT) $(PKG) | tee bin/bench.txt
+	$(TOOLS)/benchstat bin/bench.txt
+
+.PHONY: fmt
+fmt: $(TOOLS)/gofumpt ## Format the code.
+	$(TOOLS)/gofumpt -w .
+
+.PHONY: lint
+lint: $(TOOLS)/golangci-lint ## Check layers, style, format and common mistakes.
+	go vet -tags integration ./...
+	$(TOOLS)/golangci-lint run ./...
+
+.PHONY: docs
+docs: ## Write docs/aws_kinesis.md from the registered fields.
+	go run ./internal/docgen
+
+.PHONY: docs-check
+docs-check: ## Check that docs/aws_kinesis.md is what `make docs` writes.
+	go run ./internal/docgen -check
+
+.PHONY: tidy-check
+tidy-check: ## Check that each go.mod and go.sum is tidy.
+	for dir in $(MODULES); do go -C $$dir mod tidy -diff || exit 1; done
+
+.PHONY: ci
+ci: ## Run every check in the order of continuous integration.
+	.ci/run
+
+.PHONY: clean
+clean: ## Remove what was built and installed.
+	rm -rf bin coverage.out internal/integration/node_modules
+
+# Built again when a pinned version changes.
+$(TOOLS)/golangci-lint: internal/devtools/go.mod internal/devtools/go.sum
+	go -C internal/devtools build -trimpath -ldflags '-s -w' -o ../../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+$(TOOLS)/gofumpt: internal/devtools/go.mod internal/devtools/go.sum
+	go -C internal/devtools build -trimpath -ldflags '-s -w' -o ../../$@ mvdan.cc/gofumpt
+$(TOOLS)/benchstat: internal/devtools/go.mod internal/devtools/go.sum
+	go -C internal/devtools build -trimpath -ldflags '-s -w' -o ../../$@ golang.org/x/perf/cmd/benchstat

@@ -1,0 +1,113 @@
+// Package contract states what the component takes for granted about Kinesis
+// and DynamoDB, as tests against any server that speaks their protocols: the
+// local AWS of this repository, so that it cannot drift from the services, and
+// emulators that others wrote.
+package contract
+
+import (
+	"context"
+	"strconv"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis"
+	"github.com/stretchr/testify/require"
+)
+
+// Region is where requests to a target are signed for.
+const Region = "us-east-1"
+
+// patience bounds each test of the contract; the slowest takes two seconds
+// against the slowest emulator.
+const patience = 60 * time.Second
+
+// Target is a pair of servers and what is known to be wrong with them.
+type Target struct {
+	Kinesis    string // URL
+	DynamoDB   string // URL, which may be the same
+	Deviations Deviations
+}
+
+// Deviations are the points in which a target is known to differ from the
+// services; none, the zero value, for a faithful one. A test that meets one
+// requires the deviation instead, so that it is taken off this list when it is
+// gone.
+type Deviations struct {
+	// A closed shard ends before the last record that was put into it.
+	EarlyEndingSequence bool
+	// A stream that is deleted and made anew within the same second gives the
+	// same sequence numbers.
+	SequencesBySecond bool
+	// A sequence number that the stream never gave is not found, rather than
+	// an invalid argument.
+	ForeignSequenceNotFound bool
+	// A broken iterator is an internal failure, rather than an invalid
+	// argument.
+	BrokenIteratorFails bool
+}
+
+// Config returns what a client of either service needs for a server at url.
+func Config(url string) aws.Config {
+	return aws.Config{
+		Region:       Region,
+		BaseEndpoint: aws.String(url),
+		Credentials:  credentials.NewStaticCredentialsProvider("contract", "contract", ""),
+	}
+}
+
+// Run holds target to the whole contract. What needs both services at once takes
+// the target, whose URLs are the endpoints of a configuration.
+func Run(t *testing.T, target Target) {
+	t.Run("Kinesis", func(t *testing.T) {
+		runKinesis(t, kinesis.NewFromConfig(Config(target.Kinesis)), target.Deviations)
+	})
+	t.Run("DynamoDB", func(t *testing.T) {
+		runDynamoDB(t, dynamodb.NewFromConfig(Config(target.DynamoDB)))
+	})
+}
+
+var names atomic.Int64
+
+// unique returns a name for a stream or a table that no other test has.
+func unique() string { return "contract-" + strconv.FormatInt(names.Add(1), 10) }
+
+// bounded returns the test's context with a time-out.
+func bounded(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// await asks every 20 ms whether what is true by now, until ctx ends.
+func await(ctx context.Context, t *testing.T, what string, isTrue func() bool) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !isTrue() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			require.NoError(t, ctx.Err(), "waiting until %s", what)
+		}
+	}
+}
+
+// refused requires that err is the service's E.
+func refused[E error](t *testing.T, err error) {
+	t.Helper()
+	var e E
+	require.ErrorAs(t, err, &e)
+}
+
+// refusedOtherwise requires that err is an error, and not the service's E.
+func refusedOtherwise[E error](t *testing.T, err error) {
+	t.Helper()
+	var e E
+	require.Error(t, err)
+	require.NotErrorAs(t, err, &e)
+}

@@ -1,0 +1,23 @@
+//go:build integration
+
+package integration
+
+import (
+	"testing"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/integration/contract"
+	"github.com/benthos-plugins/aws-kinesis/internal/integration/emulator"
+)
+
+func TestEmulatorsKeepTheContract(t *testing.T) {
+	contract.Run(t, contract.Target{
+		Kinesis:  emulator.Kinesis(t),
+		DynamoDB: emulator.DynamoDB(t),
+		Deviations: contract.Deviations{
+			EarlyEndingSequence:     true,
+			SequencesBySecond:       true,
+			ForeignSequenceNotFound: true,
+			BrokenIteratorFails:     true,
+		},
+	})
+}

@@ -1,0 +1,25 @@
+// Package integration holds the local AWS of this repository, in every run of
+// the tests, and emulators that others wrote, with the build tag integration, to
+// one contract.
+package integration
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/awsfake"
+	"github.com/benthos-plugins/aws-kinesis/internal/integration/contract"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestLocalAWSKeepsTheContract(t *testing.T) {
+	fake := awsfake.New(awsfake.Options{StreamDelay: 50 * time.Millisecond, TableDelay: 50 * time.Millisecond})
+	url, err := fake.Listen()
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, fake.Close()) })
+	contract.Run(t, contract.Target{Kinesis: url, DynamoDB: url})
+}
