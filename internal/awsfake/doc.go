@@ -28,6 +28,8 @@
 // once and only the stream's status lags (Options.StreamDelay). Document paths
 // name top-level attributes only; tables have no indexes, streams or
 // transactions; legacy parameters (Expected, AttributeUpdates, KeyConditions)
-// are refused. Messages of errors resemble the service's; their types and
+// are refused. Of DynamoDB's quotas only the writes of one hash key count, and
+// of the limits of requests those on count and size of records and items.
+// Messages of errors resemble the service's; their types and
 // statuses are the service's.
 package awsfake

@@ -207,7 +207,7 @@ func (s *Server) performUnder(ctx context.Context, f *Fault, c *Call) (answer, e
 	}
 	switch {
 	case f.Refuse != nil:
-		return s.refusal(c, f.Refuse), nil
+		return s.refusal(c, f.Refuse), nil //nolint:nilerr // the refusal is the answer
 	case f.Lose:
 		return answer{}, io.ErrUnexpectedEOF
 	case f.Late > 0:

@@ -277,7 +277,7 @@ func TestTruncatedAnswersEndInTheMiddle(t *testing.T) {
 		defer resp.Body.Close()
 		got, err := io.ReadAll(resp.Body)
 		require.ErrorIs(t, err, io.ErrUnexpectedEOF)
-		require.EqualValues(t, resp.ContentLength/2, len(got))
+		require.Len(t, got, int(resp.ContentLength/2))
 		require.NotEmpty(t, got)
 	})
 }

@@ -292,7 +292,8 @@ func (sh *shard) append(life, count uint64, e entry, millis int64) {
 		}
 		sh.chunk = &chunk{json: make([]byte, 0, max(size, most))}
 	}
-	b := append(sh.chunk.json, `,{"Data":"`...)
+	b := sh.chunk.json
+	b = append(b, `,{"Data":"`...)
 	b = base64.StdEncoding.AppendEncode(b, e.data)
 	b = append(b, '"')
 	if e.hasKey {
