@@ -4,11 +4,11 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/benthosdev/benthos/v4/public/service"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
-	"time"
 )
 
 const table = "dynamodb: { table: t }\n"

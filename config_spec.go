@@ -47,7 +47,7 @@ var lintRules = []struct{ field, call string }{
 }
 
 var (
-	lintMap  = regexp.MustCompile(`(?ms)^map (\w+) \{$.*?^\}$`)
+	lintMap  = regexp.MustCompile(`(?ms)^map (\w+) \{\n.*?\n\}\n`)
 	lintCall = regexp.MustCompile(`\.apply\("(\w+)"\)`)
 )
 
@@ -60,17 +60,17 @@ func lintRule(field string) string {
 	for _, m := range lintMap.FindAllStringSubmatch(lintMaps, -1) {
 		maps[m[1]] = m[0]
 	}
-	rule := "root = " + lintRules[i].call + "\n"
-	for todo := rule; todo != ""; {
-		var found string
-		for _, call := range lintCall.FindAllStringSubmatch(todo, -1) {
-			found += maps[call[1]] + "\n"
-			delete(maps, call[1])
+	var withMaps func(code string) string
+	withMaps = func(code string) string {
+		for _, call := range lintCall.FindAllStringSubmatch(code, -1) {
+			if called, ok := maps[call[1]]; ok {
+				delete(maps, call[1])
+				code = withMaps(called) + code
+			}
 		}
-		rule = found + rule
-		todo = strings.TrimSpace(found)
+		return code
 	}
-	return rule
+	return withMaps("root = " + lintRules[i].call + "\n")
 }
 
 func configSpec() *service.ConfigSpec {
@@ -420,7 +420,7 @@ func (r *reader) session(path ...string) session.Options {
 }
 
 // explicitShard is the end of an entry that names a shard.
-var explicitShard = regexp.MustCompile(`:(shardId-[0-9]{12}|[0-9]{1,12})$`)
+var explicitShard = regexp.MustCompile(`:(shardId-\d{12}|\d{1,12})$`)
 
 // parseStreams reads the elements of the field streams, which have passed its
 // rule.

@@ -224,8 +224,7 @@ func (in *input) start(c clients, store *checkpointer, views []*streamView) erro
 	if in.closed {
 		return service.ErrEndOfInput
 	}
-	// The life of the component is its own: the context of Connect ends with it.
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.Background()) //nolint:forbidigo // the component's own life, which the context of Connect is not
 	out := make(chan *consumer.Delivery)
 	done := make(chan struct{})
 	b := &balancer{
@@ -247,14 +246,14 @@ func (in *input) start(c clients, store *checkpointer, views []*streamView) erro
 	return nil
 }
 
-func (in *input) newBatch() (consumer.Batcher, []*service.OwnedProcessor, error) {
+func (in *input) newBatch(ctx context.Context) (consumer.Batcher, []*service.OwnedProcessor, error) {
 	batcher, err := in.conf.batching.NewBatcher(in.res)
 	if err != nil {
 		return nil, nil, err
 	}
 	processors, err := in.conf.newProcessors()
 	if err != nil {
-		return nil, nil, errors.Join(err, batcher.Close(context.Background()))
+		return nil, nil, errors.Join(err, batcher.Close(ctx))
 	}
 	return batcher, processors, nil
 }

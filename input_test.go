@@ -3,6 +3,7 @@ package awskinesis
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -184,9 +185,7 @@ func TestSequencesOfTheBuiltInInputAreResumed(t *testing.T) {
 		}
 		put := func(shard int, attributes awsfake.Item) {
 			item := awsfake.Item{"StreamID": awsfake.String("orders"), "ShardID": awsfake.String(shardName(shard))}
-			for name, value := range attributes {
-				item[name] = value
-			}
+			maps.Copy(item, attributes)
 			require.NoError(r, r.aws.PutItem(tableName, item))
 		}
 		put(0, awsfake.Item{ // stopped cleanly

@@ -60,7 +60,7 @@ func bubble(t *testing.T, test func(r *rig)) {
 
 // pass lets time pass, which costs none.
 func pass(d time.Duration) {
-	time.Sleep(d)
+	time.Sleep(d) //nolint:forbidigo // virtual time
 	synctest.Wait()
 }
 

@@ -49,7 +49,7 @@ type balancer struct {
 	lister   shardLister
 	reader   retrieval.API
 	conf     *config
-	newBatch func() (consumer.Batcher, []*service.OwnedProcessor, error)
+	newBatch func(context.Context) (consumer.Batcher, []*service.OwnedProcessor, error)
 	out      chan<- *consumer.Delivery
 	metrics  *inputMetrics
 	log      *service.Logger
@@ -397,7 +397,7 @@ func (b *balancer) consume(ctx context.Context, c candidate, seen lease.Item, st
 	if err != nil {
 		return consumer.Result{}, err
 	}
-	batcher, processors, err := b.newBatch()
+	batcher, processors, err := b.newBatch(ctx)
 	if err != nil {
 		err = fmt.Errorf("making the batcher of shard %s: %w", c.key, err)
 		return consumer.Result{}, errors.Join(err, held.Release(ctx, item.Sequence))

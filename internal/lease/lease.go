@@ -70,7 +70,7 @@ type Lease struct {
 	opts  Options
 	key   Key
 
-	ctx  context.Context // ends when the lease is lost; parent is Take's holder
+	ctx  context.Context //nolint:containedctx // it is the lease's life, which ends when the lease is lost
 	lose context.CancelCauseFunc
 
 	// Owned by the holder, as are the methods that use them.

@@ -71,7 +71,7 @@ func (s *table) now() Item {
 
 // pass lets time pass in a bubble of synctest, where it costs none.
 func pass(d time.Duration) {
-	time.Sleep(d)
+	time.Sleep(d) //nolint:forbidigo // virtual time
 	synctest.Wait()
 }
 

@@ -2,7 +2,6 @@ package retrieval_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -41,7 +40,7 @@ func client(s *awsfake.Server) *kinesis.Client {
 }
 
 // pass lets time pass in a bubble of synctest, where it costs none.
-func pass(d time.Duration) { time.Sleep(d) }
+func pass(d time.Duration) { time.Sleep(d) } //nolint:forbidigo // virtual time
 
 func put(t *testing.T, s *awsfake.Server, from, n int) {
 	t.Helper()
@@ -283,7 +282,7 @@ func TestNextEndsWithItsContextWhateverItWaitsFor(t *testing.T) {
 				defer cancel()
 				begin := time.Now()
 				_, err = p.Next(ctx)
-				require.True(t, errors.Is(err, context.DeadlineExceeded), "%v", err)
+				require.ErrorIs(t, err, context.DeadlineExceeded)
 				require.Equal(t, 100*time.Millisecond, time.Since(begin))
 			})
 		})

@@ -239,6 +239,7 @@ func TestAttemptThatTakesTooLongIsRetried(t *testing.T) {
 					answer(w, records)
 				})
 				client := kinesis.NewFromConfig(load(t, o), func(ko *kinesis.Options) {
+					ko.Retryer = fast{ko.Retryer.(aws.RetryerV2)}
 					ko.APIOptions = append(ko.APIOptions, WithAttemptTimeout(50*time.Millisecond))
 				})
 				out, err := client.GetRecords(t.Context(), &kinesis.GetRecordsInput{ShardIterator: aws.String("it")})
@@ -260,6 +261,7 @@ func TestAttemptsThatAllTakeTooLongSaySo(t *testing.T) {
 	})
 	client := kinesis.NewFromConfig(load(t, o), func(ko *kinesis.Options) {
 		ko.APIOptions = append(ko.APIOptions, WithAttemptTimeout(30*time.Millisecond))
+		ko.Retryer = fast{ko.Retryer.(aws.RetryerV2)}
 		ko.RetryMaxAttempts = 2
 	})
 	_, err := client.GetRecords(t.Context(), &kinesis.GetRecordsInput{ShardIterator: aws.String("it")})
