@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -284,6 +285,54 @@ func TestCallersCancellationIsNotRetried(t *testing.T) {
 	_, err := kinesis.NewFromConfig(load(t, o)).GetRecords(ctx, &kinesis.GetRecordsInput{ShardIterator: aws.String("it")})
 	require.ErrorIs(t, err, context.Canceled)
 	require.EqualValues(t, 1, calls.Load())
+}
+
+func TestCallersDeadlineIsNotTakenForAnAttemptTimeout(t *testing.T) {
+	isolate(t, "")
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+	defer cancel()
+	o := static
+	o.Endpoint = serve(t, func(_ http.ResponseWriter, r *http.Request) { stall(r) })
+	_, err := kinesis.NewFromConfig(load(t, o)).GetRecords(ctx, &kinesis.GetRecordsInput{ShardIterator: aws.String("it")})
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	_, timeout := errors.AsType[*AttemptTimeoutError](err)
+	require.False(t, timeout, "%v", err)
+}
+
+func TestClientsShareConnectionsUntilTheseAreClosed(t *testing.T) {
+	isolate(t, "")
+	opened, closed := make(chan struct{}, 10), make(chan struct{}, 10)
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, `{"StreamNames":[],"HasMoreStreams":false}`)
+	}))
+	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			opened <- struct{}{}
+		case http.StateClosed:
+			closed <- struct{}{}
+		}
+	}
+	s.Start()
+	t.Cleanup(s.Close)
+
+	o := static
+	o.Endpoint = s.URL
+	cfg := load(t, o)
+	for range 3 {
+		_, err := kinesis.NewFromConfig(cfg).ListStreams(t.Context(), nil)
+		require.NoError(t, err)
+	}
+	require.Len(t, opened, 1)
+	require.Empty(t, closed)
+
+	CloseIdle(cfg)
+	select {
+	case <-closed:
+	case <-t.Context().Done():
+	case <-time.NewTimer(10 * time.Second).C:
+		require.Fail(t, "the connection stays open")
+	}
 }
 
 func TestCallerPacedReturnsThrottlesAndRetriesTheRest(t *testing.T) {
