@@ -51,6 +51,11 @@ stress: ## Run the tests of PKG under the race detector COUNT times, each in ano
 	  echo "run $$run of $(COUNT)"; go test -race -shuffle=on -count=1 $(PKG) || exit 1; \
 	done
 
+.PHONY: soak
+soak: build ## Account for a million records through the distribution, stopped by SIGTERM and by SIGKILL (2 GB, minutes).
+	go build -trimpath -o bin/soak ./internal/demo/soak
+	bin/soak -benthos bin/benthos-kinesis
+
 .PHONY: fuzz
 fuzz bench: SHELL := bash
 fuzz bench: .SHELLFLAGS := -euo pipefail -c

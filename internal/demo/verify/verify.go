@@ -1,0 +1,199 @@
+// Package verify decides whether a run kept what the input promises: it is
+// told which records were put on a stream and which came out, in the order of
+// either, and reports what is missing, repeated or out of order. It is pure; a
+// Ledger belongs to one goroutine.
+package verify
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// ID names one record of a stream.
+type ID struct {
+	Shard, Sequence string
+}
+
+// Ledger holds what was put and what was seen. Its zero value is not ready for
+// use: New makes it.
+type Ledger struct {
+	index   map[ID]int
+	records []record
+	byKey   map[string][]int // indexes of a key's records, in the order they were put
+	in, out int
+	seen    int // Invariant: 0 <= seen <= len(records)
+	unknown int // seen, but not put so far
+	phases  []Phase
+	stored  map[string]string // checkpoints when the current phase began
+}
+
+type record struct {
+	put   bool
+	first int // ordinal among all first sightings, from 1; 0: not seen
+}
+
+// Phase is the part of a run between two stops of the reading process.
+type Phase struct {
+	// Name of the stop that began the phase.
+	Name string
+	// Out counts sightings, Repeats those of records that were seen before.
+	Out, Repeats int
+	// Allowed is the most repeats that the stop excuses: the records that had
+	// come out above the stored checkpoints when the phase began.
+	Allowed int
+	// Rewound counts sightings at or below the checkpoint that was stored when
+	// the phase began. A reader that resumes at its checkpoints has none.
+	Rewound int
+}
+
+// Report is the state of a Ledger in figures.
+type Report struct {
+	// In counts records put, Out sightings, repeats included.
+	In, Out int
+	// Missing counts records that were put and never seen.
+	Missing int
+	// Repeats counts sightings beyond a record's first.
+	Repeats int
+	// Unknown counts records that were seen and never put.
+	Unknown int
+	// Inversions counts records that were first seen before an earlier record
+	// of their key.
+	Inversions int
+	// Phases of the run, in order; the first one begins with New.
+	Phases []Phase
+}
+
+// New returns an empty ledger whose first phase has the given name.
+func New(phase string) *Ledger {
+	return &Ledger{
+		index:  map[ID]int{},
+		byKey:  map[string][]int{},
+		phases: []Phase{{Name: phase}},
+	}
+}
+
+// Put notes that a record of the key was put, after all records of the same
+// key that were noted before. It may come after the record's first sighting:
+// whoever puts a record learns its name no sooner than its readers.
+func (l *Ledger) Put(key string, id ID) {
+	i := l.at(id)
+	l.in++
+	if l.records[i].first > 0 {
+		l.unknown--
+	}
+	l.records[i].put = true
+	l.byKey[key] = append(l.byKey[key], i)
+}
+
+// See notes that a record came out and reports whether it did for the first
+// time.
+func (l *Ledger) See(id ID) bool {
+	i := l.at(id)
+	p := &l.phases[len(l.phases)-1]
+	l.out++
+	p.Out++
+	if stored := l.stored[id.Shard]; stored != "" && Compare(id.Sequence, stored) <= 0 {
+		p.Rewound++
+	}
+	if l.records[i].first > 0 {
+		p.Repeats++
+		return false
+	}
+	l.seen++
+	l.records[i].first = l.seen
+	if !l.records[i].put {
+		l.unknown++
+	}
+	return true
+}
+
+// Begin starts the next phase. stored has the sequence number that the table
+// holds for each shard now that the reading process is gone; shards without
+// one may be left out.
+func (l *Ledger) Begin(name string, stored map[string]string) {
+	allowed := 0
+	for id, i := range l.index {
+		if l.records[i].first > 0 && Compare(id.Sequence, stored[id.Shard]) > 0 {
+			allowed++
+		}
+	}
+	l.stored = stored
+	l.phases = append(l.phases, Phase{Name: name, Allowed: allowed})
+}
+
+// Outstanding counts the records that were put and are not seen yet.
+func (l *Ledger) Outstanding() int {
+	return l.in - (l.seen - l.unknown)
+}
+
+// In counts the records put.
+func (l *Ledger) In() int { return l.in }
+
+// Seen counts the records seen, each once.
+func (l *Ledger) Seen() int { return l.seen }
+
+// Report sums the ledger up.
+func (l *Ledger) Report() Report {
+	r := Report{
+		In:      l.in,
+		Out:     l.out,
+		Missing: l.Outstanding(),
+		Repeats: l.out - l.seen,
+		Unknown: l.unknown,
+		Phases:  append([]Phase(nil), l.phases...),
+	}
+	for _, key := range l.byKey {
+		// In the order they were put: a record is out of order when one that
+		// was put before it was first seen after it.
+		latest := 0
+		for _, i := range key {
+			first := l.records[i].first
+			if first == 0 {
+				continue
+			}
+			if first < latest {
+				r.Inversions++
+			}
+			latest = max(latest, first)
+		}
+	}
+	return r
+}
+
+// Err says which promises the run broke; nil: none. Repeats that a stop
+// excuses break none.
+func (r Report) Err() error {
+	var errs []error
+	broken := func(n int, what string) {
+		if n > 0 {
+			errs = append(errs, fmt.Errorf("%d %s", n, what))
+		}
+	}
+	broken(r.Missing, "records missing")
+	broken(r.Unknown, "records came out that were never put")
+	broken(r.Inversions, "records came out before an earlier record of their key")
+	for _, p := range r.Phases {
+		broken(p.Rewound, fmt.Sprintf("records came out again after the %s although a checkpoint covered them", p.Name))
+		broken(p.Repeats-p.Allowed, fmt.Sprintf("repeats after the %s beyond what was unacknowledged or uncommitted", p.Name))
+	}
+	return errors.Join(errs...)
+}
+
+// Compare orders sequence numbers, decimal numbers without leading zeros. The
+// empty one, which stands for none, comes first.
+func Compare(a, b string) int {
+	return cmp.Or(cmp.Compare(len(a), len(b)), strings.Compare(a, b))
+}
+
+// at returns the index of a record, which it makes when there is none yet.
+func (l *Ledger) at(id ID) int {
+	i, ok := l.index[id]
+	if !ok {
+		i = len(l.records)
+		l.index[id] = i
+		l.records = append(l.records, record{})
+	}
+	return i
+}
