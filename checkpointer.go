@@ -30,12 +30,32 @@ const (
 	attrTerm = "LeaseTerm"
 	// attrPeriod is the lease period of that owner, in milliseconds.
 	attrPeriod = "LeasePeriod"
+	// attrWanted is who asked for the shard, and stands only while attrWantedIn is
+	// the present attrTerm.
+	attrWanted   = "HandOverTo"
+	attrWantedIn = "HandOverTerm"
 	// attrStartAt is where a shard without a sequence starts, RFC 3339.
 	attrStartAt = "StartTimestamp"
 	// attrFinished is the sequence with which the shard was finished, and stands
 	// only while attrSequence is the same and nobody owns the item.
 	attrFinished = "FinishedSequence"
 )
+
+// Presences are the clients that are there, also those that own nothing yet. They
+// stand under a stream name that no stream can have, and have no attrOwner: the
+// built-in input never sees one. A client that owns shards renews its presence by
+// renewing its leases.
+const (
+	presences = "/clients"
+	// attrStreams are the streams that the client reads, a set of strings.
+	attrStreams = "Streams"
+)
+
+// presence is a client that has announced itself. Its item is owned by it.
+type presence struct {
+	lease.Item
+	streams []string
+}
 
 // tableWait bounds the wait for a table that is being created. DynamoDB takes
 // seconds for it.
@@ -47,6 +67,7 @@ type dynamoAPI interface {
 	dynamodb.QueryAPIClient
 	CreateTable(context.Context, *dynamodb.CreateTableInput, ...func(*dynamodb.Options)) (*dynamodb.CreateTableOutput, error)
 	GetItem(context.Context, *dynamodb.GetItemInput, ...func(*dynamodb.Options)) (*dynamodb.GetItemOutput, error)
+	DeleteItem(context.Context, *dynamodb.DeleteItemInput, ...func(*dynamodb.Options)) (*dynamodb.DeleteItemOutput, error)
 	UpdateItem(context.Context, *dynamodb.UpdateItemInput, ...func(*dynamodb.Options)) (*dynamodb.UpdateItemOutput, error)
 }
 
@@ -148,23 +169,85 @@ func checkKeys(table *types.TableDescription) error {
 	return nil
 }
 
-// list returns the items of a stream, all pages of them, consistently.
+// list returns the items of a stream.
 func (c *checkpointer) list(ctx context.Context, stream string) ([]lease.Item, error) {
+	all, err := c.query(ctx, stream)
+	if err != nil {
+		return nil, fmt.Errorf("reading the leases of stream %s: %w", stream, err)
+	}
+	items := make([]lease.Item, 0, len(all))
+	for _, attributes := range all {
+		items = append(items, decodeItem(attributes))
+	}
+	return items, nil
+}
+
+// present returns the clients that have announced themselves.
+func (c *checkpointer) present(ctx context.Context) ([]presence, error) {
+	all, err := c.query(ctx, presences)
+	if err != nil {
+		return nil, fmt.Errorf("reading who else is there: %w", err)
+	}
+	found := make([]presence, 0, len(all))
+	for _, attributes := range all {
+		p := presence{Item: decodeItem(attributes)}
+		p.Owner = p.Shard
+		if ms, ok := attributes[attrPeriod].(*types.AttributeValueMemberN); ok {
+			p.Period = millis(ms)
+		}
+		if streams, ok := attributes[attrStreams].(*types.AttributeValueMemberSS); ok {
+			p.streams = streams.Value
+		}
+		found = append(found, p)
+	}
+	return found, nil
+}
+
+// announce stores that a client is there, or still is.
+func (c *checkpointer) announce(ctx context.Context, p presence) error {
+	_, err := c.update(ctx, p.Key,
+		"SET "+attrToken+" = :token, "+attrPeriod+" = :period, "+attrStreams+" = :streams",
+		"attribute_not_exists("+attrOwner+")",
+		values{
+			":token": text(p.Token), ":period": number(p.Period.Milliseconds()),
+			":streams": &types.AttributeValueMemberSS{Value: p.streams},
+		})
+	if err != nil {
+		return fmt.Errorf("announcing this client: %w", err)
+	}
+	return nil
+}
+
+// withdraw removes a presence as it was seen. It is no error that it has changed.
+func (c *checkpointer) withdraw(ctx context.Context, p presence) error {
+	condition := attrToken + " = :token"
+	_, err := c.api.DeleteItem(ctx, &dynamodb.DeleteItemInput{
+		TableName:                 &c.table.name,
+		Key:                       keyOf(p.Key),
+		ConditionExpression:       &condition,
+		ExpressionAttributeValues: values{":token": text(p.Token)},
+	})
+	if _, conflict := errors.AsType[*types.ConditionalCheckFailedException](err); err != nil && !conflict {
+		return fmt.Errorf("removing the presence of client %s: %w", p.Owner, err)
+	}
+	return nil
+}
+
+// query returns all items under a hash key, all pages of them, consistently.
+func (c *checkpointer) query(ctx context.Context, stream string) ([]map[string]types.AttributeValue, error) {
 	pages := dynamodb.NewQueryPaginator(c.api, &dynamodb.QueryInput{
 		TableName:                 &c.table.name,
 		ConsistentRead:            aws.Bool(true),
 		KeyConditionExpression:    aws.String(attrStream + " = :stream"),
 		ExpressionAttributeValues: values{":stream": text(stream)},
 	})
-	var items []lease.Item
+	var items []map[string]types.AttributeValue
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(ctx)
 		if err != nil {
-			return nil, fmt.Errorf("reading the leases of stream %s: %w", stream, err)
+			return nil, err
 		}
-		for _, attributes := range page.Items {
-			items = append(items, decodeItem(attributes))
-		}
+		items = append(items, page.Items...)
 	}
 	return items, nil
 }
@@ -208,7 +291,8 @@ func (c *checkpointer) Claim(ctx context.Context, seen lease.Item, grant lease.G
 	}
 
 	condition := asSeen(seen, v)
-	return c.update(ctx, seen.Key, "SET "+strings.Join(set, ", ")+" REMOVE "+attrFinished, condition, v)
+	return c.update(ctx, seen.Key, "SET "+strings.Join(set, ", ")+
+		" REMOVE "+attrFinished+", "+attrWanted+", "+attrWantedIn, condition, v)
 }
 
 // asSeen is the condition that an item is as it was seen before a claim.
@@ -234,10 +318,15 @@ func asSeen(seen lease.Item, v values) string {
 }
 
 // Renew implements lease.Store.
-func (c *checkpointer) Renew(ctx context.Context, key lease.Key, at lease.Link, sequence, token string) (lease.Item, error) {
+func (c *checkpointer) Renew(ctx context.Context, key lease.Key, at lease.Link, token string, sequence lease.Sequence) (lease.Item, error) {
 	condition, v := held(at)
-	v[":sequence"], v[":next"] = text(sequence), text(token)
-	return c.update(ctx, key, "SET "+attrSequence+" = :sequence, "+attrToken+" = :next", condition, v)
+	v[":next"] = text(token)
+	set := "SET " + attrToken + " = :next"
+	if sequence.Commit {
+		set += ", " + attrSequence + " = :sequence"
+		v[":sequence"] = text(sequence.Number)
+	}
+	return c.update(ctx, key, set, condition, v)
 }
 
 // Release implements lease.Store.
@@ -257,8 +346,38 @@ func (c *checkpointer) Finish(ctx context.Context, key lease.Key, at lease.Link,
 	return err
 }
 
-// freed is what an owner takes with it.
-const freed = attrOwner + ", " + attrToken + ", " + attrTerm + ", " + attrPeriod
+// HandOver implements lease.Store.
+func (c *checkpointer) HandOver(ctx context.Context, key lease.Key, at lease.Link, sequence string, to lease.Link) error {
+	condition, v := held(at)
+	v[":sequence"], v[":to"], v[":next"] = text(sequence), text(to.Owner), text(to.Token)
+	_, err := c.update(ctx, key,
+		"SET "+attrSequence+" = :sequence, "+attrOwner+" = :to, "+attrToken+" = :next REMOVE "+ofTerm, condition, v)
+	return err
+}
+
+// Ask implements lease.Store. It leaves the token alone, so that the owner's next
+// write goes through and brings it the news.
+func (c *checkpointer) Ask(ctx context.Context, seen lease.Item, client string) error {
+	_, err := c.update(ctx, seen.Key,
+		"SET "+attrWanted+" = :client, "+attrWantedIn+" = :term",
+		attrOwner+" = :owner AND "+attrTerm+" = :term AND (attribute_not_exists("+attrWantedIn+") OR "+attrWantedIn+" <> :term)",
+		values{":client": text(client), ":owner": text(seen.Owner), ":term": text(termOf(seen.Link()))})
+	return err
+}
+
+// Leave implements lease.Store.
+func (c *checkpointer) Leave(ctx context.Context, taken lease.Item, sequence string) error {
+	v := values{":sequence": text(sequence), ":owner": text(taken.Owner), ":seen": text(taken.Sequence)}
+	_, err := c.update(ctx, taken.Key, "SET "+attrSequence+" = :sequence",
+		attrOwner+" = :owner AND "+attrSequence+" = :seen", v)
+	return err
+}
+
+// What ends with a term, and what an owner takes with it.
+const (
+	ofTerm = attrTerm + ", " + attrPeriod + ", " + attrWanted + ", " + attrWantedIn
+	freed  = attrOwner + ", " + attrToken + ", " + ofTerm
+)
 
 // held is the condition that the item is still at the given link.
 func held(at lease.Link) (condition string, v values) {
@@ -303,10 +422,11 @@ func decodeItem(attributes map[string]types.AttributeValue) lease.Item {
 	}
 	if term, ours := strings.CutPrefix(str(attrTerm), item.Owner+"/"); ours && item.Owner != "" {
 		item.Term = term
-		if n, _ := attributes[attrPeriod].(*types.AttributeValueMemberN); n != nil {
-			if ms, err := strconv.ParseInt(n.Value, 10, 64); err == nil {
-				item.Period = time.Duration(ms) * time.Millisecond
-			}
+		if str(attrWantedIn) == str(attrTerm) {
+			item.Wanted = str(attrWanted)
+		}
+		if ms, ok := attributes[attrPeriod].(*types.AttributeValueMemberN); ok {
+			item.Period = millis(ms)
 		}
 	}
 	if at, err := time.Parse(time.RFC3339Nano, str(attrStartAt)); err == nil {
@@ -321,6 +441,15 @@ type values = map[string]types.AttributeValue
 
 func keyOf(key lease.Key) values {
 	return values{attrStream: text(key.Stream), attrShard: text(key.Shard)}
+}
+
+// millis reads a period; one that is no number counts as none.
+func millis(n *types.AttributeValueMemberN) time.Duration {
+	ms, err := strconv.ParseInt(n.Value, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return time.Duration(ms) * time.Millisecond
 }
 
 func termOf(l lease.Link) string { return l.Owner + "/" + l.Term }

@@ -86,6 +86,7 @@ var configMistakes = []struct {
 	{"negative rebalance period", minimal + "rebalance_period: -1s\n", []string{notAboveZero("rebalance_period", "-1s", "30s")}},
 	{"unknown unit", minimal + "rebalance_period: 1d\n", []string{notADuration("rebalance_period", "1d", "30s")}},
 	{"zero lease period", minimal + "lease_period: 0s\n", []string{notAboveZero("lease_period", "0s", "30s")}},
+	{"zero grace period", minimal + "steal_grace_period: 0s\n", []string{notAboveZero("steal_grace_period", "0s", "2s")}},
 	{"negative lease period", minimal + "lease_period: -30s\n", []string{notAboveZero("lease_period", "-30s", "30s")}},
 	{"lease period beyond 292 years", minimal + "lease_period: 9999999h\n", []string{notADuration("lease_period", "9999999h", "30s")}},
 	{"commit period not below the lease period", minimal + "commit_period: 30s\n", []string{

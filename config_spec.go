@@ -42,6 +42,7 @@ var lintRules = []struct{ field, call string }{
 	{"commit_period", `{"field": "commit_period", "value": this, "example": "5s"}.apply("period")`},
 	{"rebalance_period", `{"field": "rebalance_period", "value": this, "example": "30s"}.apply("period")`},
 	{"lease_period", `{"field": "lease_period", "value": this, "example": "30s"}.apply("period")`},
+	{"steal_grace_period", `{"field": "steal_grace_period", "value": this, "example": "2s"}.apply("period")`},
 	{"credentials", `{"field": "credentials", "value": this}.apply("credentials")`},
 	{"batching", `this.apply("batching")`},
 }
@@ -137,6 +138,11 @@ func configSpec() *service.ConfigSpec {
 				Default("30s").
 				LintRule(lintRule("lease_period")).
 				Advanced(),
+			service.NewDurationField("steal_grace_period").
+				Description("How long past its next commit another instance is waited for whose shard is taken because it cannot be asked for it, as with Benthos' built-in input. What that instance has read and not stored by then comes again.").
+				Default("2s").
+				LintRule(lintRule("steal_grace_period")).
+				Advanced(),
 			service.NewBoolField("start_from_oldest").
 				Description("Where to start when the table knows nothing of a stream: at its oldest record, or (`false`) with records that arrive from now on. Once started, every record is read, those of shards that appear later too.").
 				Default(true),
@@ -199,13 +205,14 @@ func credentialsField(description string) *service.ConfigField {
 
 // config is the input's configuration, checked by parseConfig.
 type config struct {
-	streams         []stream // in the order written, repeated entries folded
-	table           tableConfig
-	checkpointLimit int // messages of a shard; at least 1
-	commitPeriod    time.Duration
-	rebalancePeriod time.Duration
-	leasePeriod     time.Duration // Invariant: 0 < commitPeriod < leasePeriod
-	startFromOldest bool
+	streams          []stream // in the order written, repeated entries folded
+	table            tableConfig
+	checkpointLimit  int // messages of a shard; at least 1
+	commitPeriod     time.Duration
+	rebalancePeriod  time.Duration
+	stealGracePeriod time.Duration
+	leasePeriod      time.Duration // Invariant: 0 < commitPeriod < leasePeriod
+	startFromOldest  bool
 
 	// batching has the triggers alone; without any its Count is 1. The
 	// processors stand apart because Benthos' batcher drops a batch on which
@@ -262,15 +269,16 @@ func parseConfig(conf *service.ParsedConfig) (config, error) {
 			readCapacity:  int64(read(r, conf.FieldInt, "dynamodb", "read_capacity_units")),
 			writeCapacity: int64(read(r, conf.FieldInt, "dynamodb", "write_capacity_units")),
 		},
-		checkpointLimit: read(r, conf.FieldInt, "checkpoint_limit"),
-		commitPeriod:    read(r, conf.FieldDuration, "commit_period"),
-		rebalancePeriod: read(r, conf.FieldDuration, "rebalance_period"),
-		leasePeriod:     read(r, conf.FieldDuration, "lease_period"),
-		startFromOldest: read(r, conf.FieldBool, "start_from_oldest"),
-		batching:        r.batching(),
-		newProcessors:   r.processors(),
-		autoReplayNacks: read(r, conf.FieldBool, service.AutoRetryNacksToggleFieldName),
-		kinesis:         r.session(),
+		checkpointLimit:  read(r, conf.FieldInt, "checkpoint_limit"),
+		commitPeriod:     read(r, conf.FieldDuration, "commit_period"),
+		rebalancePeriod:  read(r, conf.FieldDuration, "rebalance_period"),
+		leasePeriod:      read(r, conf.FieldDuration, "lease_period"),
+		stealGracePeriod: read(r, conf.FieldDuration, "steal_grace_period"),
+		startFromOldest:  read(r, conf.FieldBool, "start_from_oldest"),
+		batching:         r.batching(),
+		newProcessors:    r.processors(),
+		autoReplayNacks:  read(r, conf.FieldBool, service.AutoRetryNacksToggleFieldName),
+		kinesis:          r.session(),
 	}
 	c.dynamodb = r.session("dynamodb").Or(c.kinesis)
 	if r.errs != nil {

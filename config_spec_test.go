@@ -53,6 +53,7 @@ var specFields = []fieldSpec{
 	{path: "commit_period", typ: "string", def: `"5s"`},
 	{path: "rebalance_period", typ: "string", def: `"30s"`, flags: "advanced"},
 	{path: "lease_period", typ: "string", def: `"30s"`, flags: "advanced"},
+	{path: "steal_grace_period", typ: "string", def: `"2s"`, flags: "advanced"}, // ours
 	{path: "start_from_oldest", typ: "bool", def: `true`},
 	{path: "region", typ: "string", def: `""`, flags: "advanced"},
 	{path: "endpoint", typ: "string", def: `""`, flags: "advanced"},
@@ -184,15 +185,16 @@ func TestDefaults(t *testing.T) {
 
 	c.newProcessors = nil
 	require.Equal(t, config{
-		streams:         []stream{{id: "foo"}},
-		table:           tableConfig{name: "t", billingMode: types.BillingModePayPerRequest},
-		checkpointLimit: 1024,
-		commitPeriod:    5 * time.Second,
-		rebalancePeriod: 30 * time.Second,
-		leasePeriod:     30 * time.Second,
-		startFromOldest: true,
-		batching:        service.BatchPolicy{Count: 1},
-		autoReplayNacks: true,
+		streams:          []stream{{id: "foo"}},
+		table:            tableConfig{name: "t", billingMode: types.BillingModePayPerRequest},
+		checkpointLimit:  1024,
+		commitPeriod:     5 * time.Second,
+		rebalancePeriod:  30 * time.Second,
+		leasePeriod:      30 * time.Second,
+		stealGracePeriod: 2 * time.Second,
+		startFromOldest:  true,
+		batching:         service.BatchPolicy{Count: 1},
+		autoReplayNacks:  true,
 	}, c)
 }
 
@@ -212,6 +214,7 @@ checkpoint_limit: 1
 commit_period: 1m30s
 rebalance_period: 1.5s
 lease_period: 2m
+steal_grace_period: 3s
 start_from_oldest: false
 region: r1
 endpoint: e1
@@ -243,11 +246,12 @@ auto_replay_nacks: false
 		table: tableConfig{
 			name: "t", create: true, billingMode: types.BillingModeProvisioned, readCapacity: 3, writeCapacity: 4,
 		},
-		checkpointLimit: 1,
-		commitPeriod:    90 * time.Second,
-		rebalancePeriod: 1500 * time.Millisecond,
-		leasePeriod:     2 * time.Minute,
-		batching:        service.BatchPolicy{Count: 7, ByteSize: 8, Period: "9s", Check: "this.end"},
+		checkpointLimit:  1,
+		commitPeriod:     90 * time.Second,
+		rebalancePeriod:  1500 * time.Millisecond,
+		leasePeriod:      2 * time.Minute,
+		stealGracePeriod: 3 * time.Second,
+		batching:         service.BatchPolicy{Count: 7, ByteSize: 8, Period: "9s", Check: "this.end"},
 		kinesis: session.Options{Region: "r1", Endpoint: "e1", Credentials: session.Credentials{
 			Profile: "p1", ID: "i1", Secret: "s1", Token: "t1", FromEC2Role: true, Role: "r1", RoleExternalID: "x1",
 		}},

@@ -22,6 +22,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis"
@@ -231,11 +232,12 @@ func (in *input) start(c clients, store *checkpointer, views []*streamView) erro
 		client: in.client, streams: views, store: store, lister: c.lister, reader: c.reader, conf: &in.conf,
 		newBatch: in.newBatch, out: out, metrics: in.metrics, log: in.log,
 		finished:  make(chan struct{}),
-		claims:    make(chan struct{}, claimsAtOnce),
+		calls:     make(chan struct{}, callsAtOnce),
 		consumers: map[lease.Key]context.CancelFunc{},
 		ended:     make(chan ended),
 		watcher:   lease.NewWatcher(in.conf.leasePeriod),
 		looked:    make(chan look),
+		asked:     map[lease.Key]time.Time{},
 	}
 	go func() {
 		defer close(done)

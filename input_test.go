@@ -207,8 +207,7 @@ func TestSequencesOfTheBuiltInInputAreResumed(t *testing.T) {
 		in.close()
 
 		// And back: what it finds is what it would have written itself.
-		items, err := r.aws.Items(tableName)
-		require.NoError(r, err)
+		items := r.items()
 		for _, item := range items {
 			shard := item["ShardID"].Text
 			all := r.sequences("orders", shard)
@@ -224,8 +223,7 @@ func TestItemInUseReadsAsTheBuiltInInputWritesIt(t *testing.T) {
 		r.stream("orders", 1)
 		r.open(`streams: [ orders ]`)
 		pass(time.Second)
-		items, err := r.aws.Items(tableName)
-		require.NoError(r, err)
+		items := r.items()
 		require.Len(r, items, 1)
 		require.Equal(r, awsfake.String(""), items[0]["SequenceNumber"], "it fails on an item without one")
 		require.NotEmpty(r, items[0]["ClientID"].Text)
@@ -364,8 +362,12 @@ func TestBlockedOutputKeepsItsLeasesAndReadsOnePageAhead(t *testing.T) {
 		pass(time.Minute)
 		r.put("orders", 100, 100)
 		calls := r.aws.Calls("GetRecords")
-		other := r.open(`streams: [ orders ]`)
-		other.nothing(5 * time.Minute)
+		owner := r.item("orders", shardName(0)).Owner
+		for range 10 {
+			pass(30 * time.Second)
+			require.Equal(r, owner, r.item("orders", shardName(0)).Owner)
+			require.Equal(r, owner, r.item("orders", shardName(1)).Owner)
+		}
 		require.LessOrEqual(r, r.aws.Calls("GetRecords")-calls, 2)
 		in.ack(b)
 		require.Len(r, together(in.read(199)), 199)

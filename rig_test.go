@@ -5,7 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -101,6 +105,14 @@ func numbers(from, n int) []string {
 	return all
 }
 
+// items returns the items of all shards.
+func (r *rig) items() []awsfake.Item {
+	r.Helper()
+	all, err := r.aws.Items(tableName)
+	require.NoError(r, err)
+	return slices.DeleteFunc(all, func(item awsfake.Item) bool { return item[attrStream].Text == presences })
+}
+
 // item returns the item of a shard as the store reads it.
 func (r *rig) item(stream, shard string) lease.Item {
 	r.Helper()
@@ -125,9 +137,25 @@ func (r *rig) sequences(stream, shard string) []string {
 	return all
 }
 
+// line is the connection of one process to the services. Cut, it stays so.
+type line struct {
+	service aws.HTTPClient
+	cut     atomic.Bool
+}
+
+func (l *line) Do(req *http.Request) (*http.Response, error) {
+	if l.cut.Load() {
+		return nil, errors.New("the process is dead")
+	}
+	return l.service.Do(req)
+}
+
 // clients are as those of a real input, but for the sockets.
-func (r *rig) clients() clients {
+func (r *rig) clients() clients { return r.clientsOver(&line{service: r.aws.HTTPClient()}) }
+
+func (r *rig) clientsOver(l *line) clients {
 	conf := r.aws.AWSConfig()
+	conf.HTTPClient = l
 	conf.RetryMode = aws.RetryModeStandard
 	conf.APIOptions = append(conf.APIOptions, session.WithAttemptTimeout(session.AttemptTimeout))
 	return clients{
@@ -143,6 +171,9 @@ type process struct {
 	*rig
 	service.BatchInput
 	*input
+	line *line
+	// dying ends when what a crash left of the process has.
+	dying sync.WaitGroup
 }
 
 // input makes an input that is not connected. The configuration is merged over
@@ -162,7 +193,7 @@ func (r *rig) input(conf string) *process {
 	require.NoError(r, err)
 	wrapped, err := in.wrap(parsed)
 	require.NoError(r, err)
-	c := &process{rig: r, BatchInput: wrapped, input: in}
+	c := &process{rig: r, BatchInput: wrapped, input: in, line: &line{service: r.aws.HTTPClient()}}
 	r.inputs = append(r.inputs, c)
 	return c
 }
@@ -171,7 +202,7 @@ func (r *rig) input(conf string) *process {
 func (r *rig) open(conf string) *process {
 	r.Helper()
 	c := r.input(conf)
-	require.NoError(r, c.connect(r.Context(), r.clients()))
+	require.NoError(r, c.connect(r.Context(), r.clientsOver(c.line)))
 	return c
 }
 
@@ -180,14 +211,13 @@ func (c *process) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	require.NoError(c, c.BatchInput.Close(ctx))
+	c.dying.Wait()
 }
 
-// crash ends an input as SIGKILL does: the table hears nothing more of it.
+// crash ends an input as SIGKILL does: nobody hears of it again.
 func (c *process) crash() {
-	c.Helper()
-	remove := c.aws.Inject(awsfake.Fault{Service: "dynamodb", Lose: true})
-	defer remove()
-	c.close()
+	c.line.cut.Store(true)
+	c.dying.Go(func() { _ = c.BatchInput.Close(context.Background()) })
 }
 
 // received is a batch that was read and is yet to be acknowledged.
@@ -272,6 +302,9 @@ func together(byShard map[string][]string) []string {
 // and no item is deleted.
 func (r *rig) neverBack() {
 	r.aws.OnWrite(func(w awsfake.Write) {
+		if w.Key[attrStream].Text == presences {
+			return
+		}
 		before, after := w.Before[attrSequence].Text, w.After[attrSequence].Text
 		if w.Before != nil && (w.After == nil || lease.CompareSequences(before, after) > 0) {
 			r.Errorf("checkpoint of %s went back from %q to %q", w.Before[attrShard].Text, before, after)

@@ -8,35 +8,26 @@ import (
 	"sync"
 	"time"
 
-	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
-	"github.com/aws/aws-sdk-go-v2/service/kinesis"
-	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
 	"github.com/benthosdev/benthos/v4/public/service"
 
+	"github.com/benthos-plugins/aws-kinesis/internal/balance"
 	"github.com/benthos-plugins/aws-kinesis/internal/consumer"
 	"github.com/benthos-plugins/aws-kinesis/internal/lease"
-	"github.com/benthos-plugins/aws-kinesis/internal/lineage"
 	"github.com/benthos-plugins/aws-kinesis/internal/retrieval"
 )
 
 const (
-	// lookTimeout bounds one reading of the shards and leases of all streams.
-	lookTimeout = 30 * time.Second
 	// lookSoon is the pause before a look that something has called for.
 	lookSoon = 250 * time.Millisecond
-	// claimsAtOnce bounds the claims under way, so that a process that starts on
-	// a thousand shards does not open a thousand connections.
-	claimsAtOnce = 64
-	// looksAtOnce bounds the streams that a look reads side by side.
-	looksAtOnce = 16
-	// listPage is the number of shards asked for at once, the most there is.
-	listPage = 10_000
+	// askPoll is the time between looks while a shard that was asked for is on
+	// its way.
+	askPoll = 500 * time.Millisecond
+	// callsAtOnce bounds the claims and requests under way, so that a process
+	// that starts on a thousand shards does not open a thousand connections.
+	callsAtOnce = 64
+	// withdrawTimeout bounds the last call of a process.
+	withdrawTimeout = 2 * time.Second
 )
-
-// shardLister is what the balancer uses of the Kinesis client.
-type shardLister interface {
-	ListShards(context.Context, *kinesis.ListShardsInput, ...func(*kinesis.Options)) (*kinesis.ListShardsOutput, error)
-}
 
 // balancer decides which shards this process reads. Its loop, the goroutine that
 // runs run, owns every field below the first group. Reading the table and the
@@ -44,8 +35,7 @@ type shardLister interface {
 // a shard needs by one goroutine a shard: so the loop never waits for a service.
 type balancer struct {
 	client   string
-	streams  []*streamView
-	store    *checkpointer
+	store    leaseTable
 	lister   shardLister
 	reader   retrieval.API
 	conf     *config
@@ -56,9 +46,12 @@ type balancer struct {
 
 	// finished is closed when every explicit shard has been read to its end.
 	finished chan struct{}
+	// calls has a token for each claim and request under way, requests ends with
+	// the last of the latter.
+	calls    chan struct{}
+	requests sync.WaitGroup
 
-	claims chan struct{} // a token for each claim under way
-
+	streams   []*streamView
 	consumers map[lease.Key]context.CancelFunc
 	ended     chan ended
 	watcher   *lease.Watcher
@@ -70,36 +63,24 @@ type balancer struct {
 	// changes counts the consumers that have ended. A look knows nothing of
 	// those that ended after it was begun.
 	changes int
+
+	// present are the clients that have announced themselves, this one too.
+	present map[string]presence
+	// Errors of the last look at them, empty when it went well.
+	trouble, untidy string
+	// free is since when a shard has stood free that others should claim.
+	free map[lease.Key]time.Time
+	// asked is when a shard was asked for that has not come yet.
+	asked map[lease.Key]time.Time
 }
 
-// streamView is a stream as the balancer's loop knows it.
-type streamView struct {
-	stream
-	shards []lineage.Shard
-	items  map[lease.Key]lease.Item // nil until they have been read
-
-	// ended has the consumers that ended lately, by their number. What we know
-	// of their shards is newer than looks that were begun before.
-	ended map[lease.Key]int
-	// unsure are shards that are left alone until a look tells whose they are.
-	unsure map[lease.Key]bool
-
-	// listed is when the shards were listed; zero asks for a new list.
-	listed     time.Time
-	serverTime time.Time // of that list, by the service's clock
-	// startAt is where shards without an item start; zero for the oldest record.
-	startAt time.Time
-
-	trouble string // the error of the last look; empty when it went well
-}
-
-// newStreamView returns the view of a stream whose shards have been listed.
-func newStreamView(s stream, shards []lineage.Shard, serverTime time.Time) *streamView {
-	return &streamView{
-		stream: s, shards: shards,
-		listed: time.Now(), serverTime: serverTime,
-		ended: map[lease.Key]int{}, unsure: map[lease.Key]bool{},
-	}
+// leaseTable is the lease store with what the balancer needs beside it.
+type leaseTable interface {
+	lease.Store
+	list(ctx context.Context, stream string) ([]lease.Item, error)
+	present(context.Context) ([]presence, error)
+	announce(context.Context, presence) error
+	withdraw(context.Context, presence) error
 }
 
 // ended tells the loop that a consumer has come to its end.
@@ -107,21 +88,6 @@ type ended struct {
 	key    lease.Key
 	result consumer.Result
 	err    error // it never began
-}
-
-// look is what one reading of the service and the table brought.
-type look struct {
-	changes int
-	views   []streamLook
-}
-
-type streamLook struct {
-	start, end time.Time
-	items      []lease.Item
-	shards     []lineage.Shard
-	listed     time.Time // zero when they were not
-	serverTime time.Time
-	err        error
 }
 
 // run balances until ctx ends, and returns when everything that it started has.
@@ -140,7 +106,7 @@ func (b *balancer) run(ctx context.Context) {
 			b.bury(e)
 			b.act(ctx)
 		case <-ctx.Done():
-			b.stop()
+			b.stop(ctx)
 			return
 		}
 		timer.Reset(time.Until(b.nextAt))
@@ -149,13 +115,21 @@ func (b *balancer) run(ctx context.Context) {
 
 // stop waits for the consumers, whose contexts have ended, to release their
 // leases.
-func (b *balancer) stop() {
+func (b *balancer) stop(ctx context.Context) {
 	for len(b.consumers) > 0 || b.looking {
 		select {
 		case e := <-b.ended:
 			b.bury(e)
 		case <-b.looked:
 			b.looking = false
+		}
+	}
+	b.requests.Wait()
+	if self, ok := b.present[b.client]; ok {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), withdrawTimeout)
+		defer cancel()
+		if err := b.store.withdraw(ctx, self); err != nil {
+			b.log.Warnf("Others will notice in a while that this client has gone: %v", err)
 		}
 	}
 }
@@ -174,236 +148,230 @@ func (b *balancer) lookWithin(d time.Duration) {
 	}
 }
 
-func (b *balancer) startLook(ctx context.Context) {
-	b.nextAt = time.Now().Add(b.lookEvery())
-	if b.looking {
-		return
-	}
-	b.looking = true
-	listShards := make([]bool, len(b.streams))
-	for i, s := range b.streams {
-		listShards[i] = time.Since(s.listed) >= b.conf.rebalancePeriod
-	}
-	changes := b.changes
-	go func() { // run and stop receive until it has ended
-		b.looked <- b.look(ctx, changes, listShards)
-	}()
+// offer is a shard that may be read now, by whoever it is that should.
+type offer struct {
+	candidate
+	view *streamView
+	item lease.Item
+	// owner has a lease that is alive; empty when there is none.
+	owner string
+	// unsure shards are counted and left alone.
+	unsure bool
 }
 
-// look reads the leases of all streams, and the shards of those that ask for it.
-// It runs beside the loop and touches nothing that the loop owns.
-func (b *balancer) look(ctx context.Context, changes int, listShards []bool) look {
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
-	defer cancel()
-	l := look{changes: changes, views: make([]streamLook, len(b.streams))}
-	slots := make(chan struct{}, looksAtOnce)
-	var streams sync.WaitGroup
-	for i, s := range b.streams {
-		slots <- struct{}{}
-		streams.Go(func() {
-			defer func() { <-slots }()
-			l.views[i] = b.lookAt(ctx, s.id, listShards[i])
-		})
-	}
-	streams.Wait()
-	return l
-}
-
-func (b *balancer) lookAt(ctx context.Context, stream string, listShards bool) (v streamLook) {
-	// Shards first: an item of a shard that is not listed is then an old one,
-	// and one that is listed without an item cannot have been finished before.
-	if listShards {
-		v.listed = time.Now()
-		if v.shards, v.serverTime, v.err = listAllShards(ctx, b.lister, stream); v.err != nil {
-			return v
-		}
-	}
-	v.start = time.Now()
-	v.items, v.err = b.store.list(ctx, stream)
-	v.end = time.Now()
-	return v
-}
-
-// listAllShards returns every shard of a stream, all pages, and the service's
-// own time.
-func listAllShards(ctx context.Context, api shardLister, stream string) (shards []lineage.Shard, at time.Time, err error) {
-	in := &kinesis.ListShardsInput{MaxResults: new(int32(listPage))}
-	in.StreamName, in.StreamARN = retrieval.StreamParameters(stream)
-	for {
-		out, err := api.ListShards(ctx, in)
-		if err != nil {
-			return nil, time.Time{}, fmt.Errorf("listing the shards of stream %s: %w", stream, err)
-		}
-		for _, s := range out.Shards {
-			shards = append(shards, shardOf(s))
-		}
-		if out.NextToken == nil {
-			at, _ = awsmiddleware.GetServerTime(out.ResultMetadata)
-			return shards, at, nil
-		}
-		// A next token goes alone.
-		in = &kinesis.ListShardsInput{NextToken: out.NextToken, MaxResults: in.MaxResults}
-	}
-}
-
-func shardOf(s types.Shard) lineage.Shard {
-	shard := lineage.Shard{ID: *s.ShardId}
-	for _, parent := range []*string{s.ParentShardId, s.AdjacentParentShardId} {
-		if parent != nil {
-			shard.Parents = append(shard.Parents, *parent)
-		}
-	}
-	shard.Closed = s.SequenceNumberRange != nil && s.SequenceNumberRange.EndingSequenceNumber != nil
-	return shard
-}
-
-// absorb takes in what a look has brought.
-func (b *balancer) absorb(l look) {
-	for i, v := range l.views {
-		s := b.streams[i]
-		if v.err != nil {
-			b.report(s, v.err)
-			continue
-		}
-		s.trouble = ""
-		// A list from before a shard's end would undo what its end has told.
-		if !v.listed.IsZero() && l.changes == b.changes {
-			s.shards, s.listed, s.serverTime = v.shards, v.listed, v.serverTime
-		}
-		b.absorbItems(s, v, l.changes)
-	}
-	if due, ok := b.watcher.NextDue(time.Now(), b.client); ok {
-		b.lookWithin(time.Until(due))
-	}
-}
-
-// report logs a failed look once, however often it is repeated.
-func (b *balancer) report(s *streamView, err error) {
-	if err.Error() != s.trouble && !errors.Is(err, context.Canceled) {
-		b.log.Errorf("Balancing goes on with what was known before: %v", err)
-	}
-	s.trouble = err.Error()
-}
-
-func (b *balancer) absorbItems(s *streamView, v streamLook, changes int) {
-	b.watcher.Observe(s.id, v.items, v.start, v.end)
-	before := s.items
-	s.items = make(map[lease.Key]lease.Item, len(v.items))
-	for _, item := range v.items {
-		s.items[item.Key] = item
-		// Where the first process on this stream began is where late shards
-		// begin too: those from before that time that nobody has got to yet,
-		// and those from after it, all of whose records are newer.
-		if !item.StartAt.IsZero() && (s.startAt.IsZero() || item.StartAt.Before(s.startAt)) {
-			s.startAt = item.StartAt
-		}
-	}
-	if before == nil && len(v.items) == 0 && !b.conf.startFromOldest {
-		s.startAt = s.serverTime
-	}
-	for key, number := range s.ended {
-		if number > changes {
-			delete(s.items, key)
-			if item, ok := before[key]; ok {
-				s.items[key] = item
-			}
-			b.lookWithin(lookSoon)
-			continue
-		}
-		delete(s.ended, key)
-		delete(s.unsure, key)
-	}
-}
-
-// act starts what may be started.
+// act claims what may be claimed and asks for what others have too much of.
 func (b *balancer) act(ctx context.Context) {
+	offers := b.survey()
+	if b.explicit() {
+		for _, o := range offers {
+			if o.owner == "" && !o.unsure {
+				b.start(ctx, o, false)
+			}
+		}
+	} else {
+		b.balance(ctx, offers)
+	}
+	b.observe()
+}
+
+// explicit reports whether the configuration names the shards. It does so for
+// all streams or for none.
+func (b *balancer) explicit() bool { return len(b.streams[0].stream.shards) > 0 }
+
+func (b *balancer) survey() []offer {
+	var offers []offer
 	for _, s := range b.streams {
 		if s.items == nil {
 			continue
 		}
 		graph := s.graph()
 		for _, c := range s.candidates() {
-			if _, running := b.consumers[c.key]; running || s.unsure[c.key] || !graph.Ready(c.shard) {
-				continue
-			}
 			item, exists := s.items[c.key]
 			if !exists {
 				item = lease.Item{Key: c.key}
 			}
-			if item.Free() || item.Owner == b.client || b.watcher.Dead(item) {
-				b.start(ctx, s, c, item)
+			o := offer{candidate: c, view: s, item: item, owner: b.owner(item), unsure: s.unsure[c.key]}
+			if o.owner != "" || graph.Ready(c.shard) {
+				offers = append(offers, o)
 			}
 		}
 	}
-	b.observe()
+	return offers
 }
 
-// candidate is a shard that is ours to read, if the lineage and the table let us.
-type candidate struct {
-	key   lease.Key
-	shard string // full id
+// owner returns the client that has a lease on a shard which is alive. A lease of
+// this client without a consumer is not: nobody reads the shard.
+func (b *balancer) owner(item lease.Item) string {
+	_, running := b.consumers[item.Key]
+	switch {
+	case running:
+		return b.client
+	case item.Owner == b.client || b.watcher.Dead(item):
+		return ""
+	}
+	return item.Owner
 }
 
-func (s *streamView) candidates() []candidate {
-	var cs []candidate
-	for _, id := range s.stream.shards {
-		cs = append(cs, candidate{key: lease.Key{Stream: s.id, Shard: id}, shard: s.shardID(id)})
+// balance carries out this client's part of a plan for all.
+func (b *balancer) balance(ctx context.Context, offers []offer) {
+	shards := make([]balance.Shard, len(offers))
+	unsure := false
+	for i, o := range offers {
+		shards[i] = balance.Shard{Stream: o.key.Stream, ID: o.key.Shard, Owner: o.owner, Asker: o.item.Wanted}
+		unsure = unsure || o.unsure
 	}
-	if len(cs) > 0 {
-		return cs
-	}
-	for _, shard := range s.shards {
-		cs = append(cs, candidate{key: lease.Key{Stream: s.id, Shard: shard.ID}, shard: shard.ID})
-	}
-	return cs
-}
-
-// graph is the lineage of the candidates. Of explicit shards, those that are not
-// listed in the configuration are somebody else's business and hold nobody.
-func (s *streamView) graph() *lineage.Graph {
-	states := make(map[string]lineage.State, len(s.items))
-	explicit := map[string]bool{}
-	for _, c := range s.candidates() {
-		explicit[c.shard] = true
-		if item, ok := s.items[c.key]; ok {
-			states[c.shard] = lineage.Begun
-			if item.Finished {
-				states[c.shard] = lineage.Finished
-			}
+	plan := balance.New(b.members(offers), shards)
+	part := plan.Part(b.client)
+	for _, i := range part.Claim {
+		if !offers[i].unsure {
+			b.start(ctx, offers[i], false)
 		}
 	}
-	return lineage.NewGraph(slices.DeleteFunc(slices.Clone(s.shards), func(shard lineage.Shard) bool {
-		return !explicit[shard.ID]
-	}), states)
+	b.claimLeftovers(ctx, plan, offers)
+	if unsure {
+		return // what we have is not certain, so neither is what we lack
+	}
+	for _, i := range part.Ask {
+		if _, announced := b.present[offers[i].owner]; announced || offers[i].item.Term != "" {
+			b.ask(ctx, offers[i].item)
+		} else {
+			b.take(ctx, offers, offers[i])
+		}
+	}
+}
+
+// members are this client and the others that have announced themselves and are
+// alive. Owners that have not count too, by what they own.
+func (b *balancer) members(offers []offer) []balance.Member {
+	owning := map[string]bool{}
+	for _, o := range offers {
+		owning[o.owner] = true
+	}
+	streams := make([]string, len(b.streams))
+	for i, s := range b.streams {
+		streams[i] = s.id
+	}
+	members := []balance.Member{{Client: b.client, Streams: streams}}
+	for client, p := range b.present {
+		if client != b.client && (owning[client] || !b.watcher.Dead(p.Item)) {
+			members = append(members, balance.Member{Client: client, Streams: p.streams})
+		}
+	}
+	return members
+}
+
+// claimLeftovers claims what another client should have claimed and has not: it
+// may be unable to, or its plan may be made from something else.
+func (b *balancer) claimLeftovers(ctx context.Context, plan *balance.Plan, offers []offer) {
+	free := map[lease.Key]time.Time{}
+	for i, o := range offers {
+		if o.owner != "" || plan.Owner(i) == b.client {
+			continue
+		}
+		since, known := b.free[o.key]
+		if !known {
+			since = time.Now()
+		}
+		free[o.key] = since
+		if time.Since(since) > b.conf.leasePeriod/3+time.Second && !o.unsure {
+			b.start(ctx, o, false)
+		}
+	}
+	b.free = free
+}
+
+// ask requests a shard from its owner, which hands it over once it has drained.
+func (b *balancer) ask(ctx context.Context, item lease.Item) {
+	if _, pending := b.asked[item.Key]; pending {
+		return
+	}
+	b.asked[item.Key] = time.Now()
+	b.lookWithin(askPoll)
+	b.requests.Go(func() {
+		ctx, cancel := context.WithTimeout(ctx, b.conf.leasePeriod/3)
+		defer cancel()
+		if b.begin(ctx) != nil {
+			return
+		}
+		defer b.done()
+		if err := b.store.Ask(ctx, item, b.client); err != nil && !errors.Is(err, lease.ErrConflict) && ctx.Err() == nil {
+			b.log.Debugf("Asking for shard %s: %v", item.Key, err)
+		}
+	})
+}
+
+// expect forgets requests that were granted or have come to nothing, and looks
+// often while there are others.
+func (b *balancer) expect() {
+	for key, at := range b.asked {
+		item := b.view(key.Stream).items[key]
+		if _, running := b.consumers[key]; running || item.Owner == b.client || time.Since(at) > b.conf.leasePeriod {
+			delete(b.asked, key)
+		}
+	}
+	if len(b.asked) > 0 {
+		b.lookWithin(askPoll)
+	}
+}
+
+// take takes a shard from an owner that knows nothing of requests, as the
+// built-in input: one a stream at a time, and only where that input would do the
+// same, so that the two do not take it from each other for ever.
+func (b *balancer) take(ctx context.Context, offers []offer, o offer) {
+	theirs, ours := 0, 0
+	for _, other := range offers {
+		if other.key.Stream != o.key.Stream {
+			continue
+		}
+		switch other.owner {
+		case o.owner:
+			theirs++
+		case b.client:
+			ours++
+		}
+	}
+	if theirs-ours < 2 || time.Since(o.view.tookAt) < b.lookEvery() {
+		return
+	}
+	o.view.tookAt = time.Now()
+	b.log.Infof("Taking shard %s from client %s, which has %d shards to our %d", o.key, o.owner, theirs, ours)
+	b.start(ctx, o, true)
 }
 
 // start claims a shard and reads it, on a goroutine of its own that the loop
-// hears of through ended.
-func (b *balancer) start(ctx context.Context, s *streamView, c candidate, seen lease.Item) {
+// hears of through ended. A shard that was taken from a living client is read
+// once that client has had its last word.
+func (b *balancer) start(ctx context.Context, o offer, taken bool) {
 	ctx, cancel := context.WithCancel(ctx)
-	b.consumers[c.key] = cancel
-	startAt := s.startAt
-	if !seen.StartAt.IsZero() {
-		startAt = seen.StartAt
+	b.consumers[o.key] = cancel
+	delete(b.asked, o.key)
+	startAt := o.view.startAt
+	if !o.item.StartAt.IsZero() {
+		startAt = o.item.StartAt
 	}
 	go func() {
-		result, err := b.consume(ctx, c, seen, startAt)
-		b.ended <- ended{key: c.key, result: result, err: err}
+		result, err := b.consume(ctx, o, startAt, taken)
+		b.ended <- ended{key: o.key, result: result, err: err}
 	}()
 }
 
-func (b *balancer) consume(ctx context.Context, c candidate, seen lease.Item, startAt time.Time) (consumer.Result, error) {
-	held, item, err := b.claim(ctx, seen, startAt)
+func (b *balancer) consume(ctx context.Context, o offer, startAt time.Time, taken bool) (consumer.Result, error) {
+	held, item, err := b.claim(ctx, o.item, startAt)
 	if err != nil {
 		return consumer.Result{}, err
 	}
+	if taken {
+		if item.Sequence, err = held.LastWord(ctx, b.conf.commitPeriod+b.conf.stealGracePeriod); err != nil {
+			return consumer.Result{}, errors.Join(err, b.giveUp(ctx, held, o.item.Sequence))
+		}
+	}
 	batcher, processors, err := b.newBatch(ctx)
 	if err != nil {
-		err = fmt.Errorf("making the batcher of shard %s: %w", c.key, err)
-		return consumer.Result{}, errors.Join(err, held.Release(ctx, item.Sequence))
+		err = fmt.Errorf("making the batcher of shard %s: %w", o.key, err)
+		return consumer.Result{}, errors.Join(err, b.giveUp(ctx, held, item.Sequence))
 	}
-	log := b.log.With("stream", c.key.Stream, "shard", c.key.Shard)
-	log.Debugf("Reading shard %s from sequence number %q", c.key, item.Sequence)
+	log := b.log.With("stream", o.key.Stream, "shard", o.key.Shard)
+	log.Debugf("Reading shard %s from sequence number %q", o.key, item.Sequence)
 
 	position := retrieval.Position{After: item.Sequence}
 	if item.Sequence == "" {
@@ -412,26 +380,25 @@ func (b *balancer) consume(ctx context.Context, c candidate, seen lease.Item, st
 	return consumer.New(consumer.Config{
 		Lease:     held,
 		Committed: item.Sequence,
-		Source: retrieval.NewPoller(b.reader, retrieval.Shard{Stream: c.key.Stream, ID: c.shard}, position, retrieval.Hooks{
-			OnThrottle: func() { b.metrics.throttled.Incr(1, c.key.Stream, c.key.Shard) },
+		Source: retrieval.NewPoller(b.reader, retrieval.Shard{Stream: o.key.Stream, ID: o.shard}, position, retrieval.Hooks{
+			OnThrottle: func() { b.metrics.throttled.Incr(1, o.key.Stream, o.key.Shard) },
 			OnTrouble:  func(err error) { log.Warnf("Going on after: %v", err) },
 		}),
-		Batcher:    batcher,
-		Processors: processors,
-		Limit:      b.conf.checkpointLimit,
-		Out:        b.out,
-		Metrics:    b.metrics.consumer,
-		Log:        log,
+		Batcher:      batcher,
+		Processors:   processors,
+		Limit:        b.conf.checkpointLimit,
+		DrainTimeout: b.conf.leasePeriod / 3,
+		Out:          b.out,
+		Metrics:      b.metrics.consumer,
+		Log:          log,
 	}).Run(), nil
 }
 
 func (b *balancer) claim(ctx context.Context, seen lease.Item, startAt time.Time) (*lease.Lease, lease.Item, error) {
-	select {
-	case b.claims <- struct{}{}:
-		defer func() { <-b.claims }()
-	case <-ctx.Done():
-		return nil, lease.Item{}, ctx.Err()
+	if err := b.begin(ctx); err != nil {
+		return nil, lease.Item{}, err
 	}
+	defer b.done()
 	return lease.Take(ctx, ctx, b.store, seen, startAt, lease.Options{
 		Client:       b.client,
 		Period:       b.conf.leasePeriod,
@@ -439,6 +406,25 @@ func (b *balancer) claim(ctx context.Context, seen lease.Item, startAt time.Time
 		OnTrouble:    func(err error) { b.log.Warnf("Trying again: %v", err) },
 	})
 }
+
+// giveUp releases a lease under which nothing was read.
+func (b *balancer) giveUp(ctx context.Context, held *lease.Lease, sequence string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), withdrawTimeout)
+	defer cancel()
+	return held.Release(ctx, sequence)
+}
+
+// begin waits for a place among the calls under way, which done gives back.
+func (b *balancer) begin(ctx context.Context) error {
+	select {
+	case b.calls <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (b *balancer) done() { <-b.calls }
 
 // bury takes note of how a consumer ended. It has let go of its lease, or will
 // not use it again.
@@ -448,7 +434,7 @@ func (b *balancer) bury(e ended) {
 	b.changes++
 	s := b.view(e.key.Stream)
 	s.ended[e.key] = b.changes
-	s.unsure[e.key] = true
+	s.unsure[e.key] = e.result.Outcome != consumer.Finished
 
 	switch {
 	case errors.Is(e.err, lease.ErrConflict):
@@ -457,13 +443,14 @@ func (b *balancer) bury(e ended) {
 	case e.err != nil:
 		b.log.Warnf("Trying again: %v", e.err)
 	default:
-		b.lookWithin(lookSoon)
 		b.conclude(s, e)
 	}
 }
 
 func (b *balancer) conclude(s *streamView, e ended) {
 	switch e.result.Outcome {
+	case consumer.Released, consumer.HandedOver:
+		return
 	case consumer.Finished:
 		b.log.Infof("Shard %s is closed and has been read to its end", e.key)
 		s.items[e.key] = lease.Item{Key: e.key, Exists: true, Finished: true}
@@ -476,24 +463,8 @@ func (b *balancer) conclude(s *streamView, e ended) {
 		s.listed = time.Time{}
 	case consumer.Failed:
 		b.log.Warnf("Its lease will run out by itself: %v", e.result.Err)
-	case consumer.Released:
 	}
-}
-
-// adopt adds the children of a shard that was read to its end to those known, so
-// that they begin at once. The next list confirms them.
-func (s *streamView) adopt(parent string, children []retrieval.Child) {
-	s.listed = time.Time{}
-	for i := range s.shards {
-		if s.shards[i].ID == parent {
-			s.shards[i].Closed = true
-		}
-	}
-	for _, child := range children {
-		if !slices.ContainsFunc(s.shards, func(known lineage.Shard) bool { return known.ID == child.ID }) {
-			s.shards = append(s.shards, lineage.Shard{ID: child.ID, Parents: child.Parents})
-		}
-	}
+	b.lookWithin(lookSoon)
 }
 
 func (b *balancer) view(stream string) *streamView {
@@ -518,14 +489,4 @@ func (b *balancer) observe() {
 			close(b.finished)
 		}
 	}
-}
-
-// finished reports whether nothing will ever be left to read of a stream, which
-// only explicit shards can come to.
-func (s *streamView) finished() bool {
-	if len(s.stream.shards) == 0 || s.items == nil {
-		return false
-	}
-	graph := s.graph()
-	return !slices.ContainsFunc(s.candidates(), func(c candidate) bool { return !graph.Finished(c.shard) })
 }

@@ -64,6 +64,10 @@ type Config struct {
 	Processors []*service.OwnedProcessor
 	// Limit is the greatest number of messages in flight, at least 1.
 	Limit int
+	// DrainTimeout bounds the wait for acknowledgements before the shard is
+	// handed to a client that asked for it. What is not acknowledged by then
+	// comes again from that client.
+	DrainTimeout time.Duration
 	// Out takes the deliveries.
 	Out     chan<- *Delivery
 	Metrics Metrics
@@ -79,6 +83,8 @@ const (
 	Released Outcome = iota + 1
 	// Finished: the shard is closed, read to its end and acknowledged.
 	Finished
+	// HandedOver: the client that asked for the shard owns it.
+	HandedOver
 	// Lost: another client owns the shard.
 	Lost
 	// Gone: the service does not know the shard.
@@ -94,6 +100,8 @@ func (o Outcome) String() string {
 		return "released"
 	case Finished:
 		return "finished"
+	case HandedOver:
+		return "handed over"
 	case Lost:
 		return "lost"
 	case Gone:
@@ -140,8 +148,14 @@ func New(conf Config) *Consumer {
 	}
 }
 
-// Run reads the shard until it is finished, its lease is lost or the context of
-// the lease ends. It returns within a few seconds of that.
+// wantedError is why a consumer stops that another client has asked to.
+type wantedError string
+
+func (client wantedError) Error() string { return "wanted by " + string(client) }
+
+// Run reads the shard until it is finished, another client asks for it, its lease
+// is lost or the context of the lease ends. It returns within a few seconds of
+// that, and when it is asked for, within the drain time-out more.
 func (c *Consumer) Run() Result {
 	ctx, stop := context.WithCancel(c.conf.Lease.Context())
 	defer stop()
@@ -153,17 +167,29 @@ func (c *Consumer) Run() Result {
 		// A loss ends ctx, and is told from its cause.
 		_ = c.conf.Lease.Keep(keeping, c.acked)
 	})
+	reading, interrupt := context.WithCancelCause(ctx)
+	workers.Go(func() {
+		select {
+		case client := <-c.conf.Lease.Wanted():
+			interrupt(wantedError(client))
+		case <-reading.Done():
+		}
+	})
 	pages := make(chan fetched)
-	workers.Go(func() { c.fetch(ctx, pages) })
+	workers.Go(func() { c.fetch(reading, pages) })
 
-	children, err := c.pump(ctx, pages)
+	children, err := c.pump(reading, pages)
 	if err == nil {
-		err = c.drain(ctx)
+		err = c.drain(reading)
+	}
+	asker, wanted := errors.AsType[wantedError](err)
+	if wanted {
+		c.drainBriefly(ctx)
 	}
 	stop()
 	workers.Wait()
 
-	result := c.end(children, err)
+	result := c.end(children, asker, err)
 	c.close()
 	return result
 }
@@ -275,6 +301,9 @@ func (c *Consumer) flush(ctx context.Context) error {
 	case c.conf.Out <- newDelivery(c, id, batch):
 		return nil
 	case <-ctx.Done():
+		c.mu.Lock()
+		c.window.Withdraw(id)
+		c.mu.Unlock()
 		return context.Cause(ctx)
 	}
 }
@@ -343,6 +372,13 @@ func (c *Consumer) drain(ctx context.Context) error {
 	}
 }
 
+// drainBriefly waits for what is under way, for which it is no failure to be late.
+func (c *Consumer) drainBriefly(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, c.conf.DrainTimeout)
+	defer cancel()
+	_ = c.drain(ctx)
+}
+
 func (c *Consumer) awaitAck(ctx context.Context) error {
 	select {
 	case <-c.ackMoved:
@@ -380,7 +416,7 @@ func (c *Consumer) acked() string {
 }
 
 // end makes the last write and tells the outcome.
-func (c *Consumer) end(children []retrieval.Child, err error) Result {
+func (c *Consumer) end(children []retrieval.Child, asker wantedError, err error) Result {
 	l := c.conf.Lease
 	if cause := context.Cause(l.Context()); errors.Is(cause, lease.ErrLost) {
 		return Result{Outcome: Lost, Err: cause}
@@ -393,7 +429,11 @@ func (c *Consumer) end(children []retrieval.Child, err error) Result {
 	switch {
 	case err == nil:
 		last, result = l.Finish, Result{Outcome: Finished, Children: children}
-	case l.Context().Err() == nil:
+	case l.Context().Err() != nil:
+	case asker != "":
+		last = func(ctx context.Context, sequence string) error { return l.HandOver(ctx, sequence, string(asker)) }
+		result = Result{Outcome: HandedOver}
+	default:
 		result = Result{Outcome: Gone, Err: err}
 	}
 	if err := last(ctx, c.acked()); errors.Is(err, lease.ErrLost) {

@@ -62,6 +62,17 @@ func (w *Window[P]) Add(n int, position P) uint64 {
 	return w.first + uint64(len(w.batches)) - 1
 }
 
+// Withdraw takes back the batch that was added last, which was not sent after
+// all, so that nobody waits for its acknowledgement. It panics for any other.
+func (w *Window[P]) Withdraw(id uint64) {
+	last := len(w.batches) - 1
+	if last < 0 || id != w.first+uint64(last) || w.batches[last].acked {
+		panic("inflight: withdrawn batch is not the newest")
+	}
+	w.held -= w.batches[last].messages
+	w.batches = w.batches[:last]
+}
+
 // Ack notes that a batch is done with and reports whether the committable
 // position moved. Acknowledging a batch again changes nothing.
 func (w *Window[P]) Ack(id uint64) bool {

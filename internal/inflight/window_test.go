@@ -1,6 +1,7 @@
 package inflight
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -56,6 +57,16 @@ func TestBatchLargerThanTheLimitGoesAlone(t *testing.T) {
 	require.True(t, w.Fits(50))
 }
 
+func TestOnlyTheNewestBatchMayBeWithdrawn(t *testing.T) {
+	w := New[int](10)
+	a, b := w.Add(1, 1), w.Add(1, 2)
+	require.Panics(t, func() { w.Withdraw(a) })
+	w.Withdraw(b)
+	w.Ack(a)
+	require.True(t, w.Empty())
+	require.Panics(t, func() { w.Withdraw(a) })
+}
+
 func TestLimitBelowOneIsRefused(t *testing.T) {
 	require.Panics(t, func() { New[int](0) })
 }
@@ -96,6 +107,7 @@ func TestWindowAgreesWithNaiveModel(t *testing.T) {
 					return
 				}
 				ids = append(ids, w.Add(n, len(m.sizes)))
+				require.Len(t, slices.Compact(slices.Clone(ids)), len(ids))
 				m.sizes, m.acked = append(m.sizes, n), append(m.acked, false)
 			},
 			"ack": func(t *rapid.T) {
@@ -106,6 +118,14 @@ func TestWindowAgreesWithNaiveModel(t *testing.T) {
 				before := m.committed()
 				m.acked[i] = true
 				require.Equal(t, m.committed() != before, w.Ack(ids[i]))
+			},
+			"withdraw": func(*rapid.T) {
+				last := len(ids) - 1
+				if last < 0 || m.acked[last] {
+					return
+				}
+				w.Withdraw(ids[last])
+				ids, m.sizes, m.acked = ids[:last], m.sizes[:last], m.acked[:last]
 			},
 			"": func(t *rapid.T) {
 				require.Equal(t, m.held(), w.Held())

@@ -12,6 +12,7 @@
 //
 //	free ──Claim──▶ held ──Release──▶ free
 //	dead ──Claim──▶ held ──Finish───▶ finished
+//	                held ──HandOver─▶ held by who asked for it
 //	                held ──(conflict)─▶ lost
 //
 // # Guarantees

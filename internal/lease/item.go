@@ -39,6 +39,9 @@ type Item struct {
 	// Period is the lease period that the owner wrote beside its lease; zero
 	// for owners that write none.
 	Period time.Duration
+	// Wanted is the client that asked the owner, in this term, to hand the shard
+	// over to it.
+	Wanted string
 	// StartAt is where a shard without a sequence starts; zero for its oldest
 	// record.
 	StartAt time.Time
@@ -76,12 +79,28 @@ type Store interface {
 	Get(ctx context.Context, key Key) (Item, error)
 	// Claim takes the item over, if it is as it was seen.
 	Claim(ctx context.Context, seen Item, grant Grant) (Item, error)
-	// Renew commits the sequence and moves the token of an item on.
-	Renew(ctx context.Context, key Key, at Link, sequence, token string) (Item, error)
+	// Renew moves the token of an item on, and commits a sequence if there is one
+	// to commit.
+	Renew(ctx context.Context, key Key, at Link, token string, sequence Sequence) (Item, error)
 	// Release commits the sequence and frees the item.
 	Release(ctx context.Context, key Key, at Link, sequence string) error
 	// Finish commits the sequence, frees the item and marks it finished.
 	Finish(ctx context.Context, key Key, at Link, sequence string) error
+	// HandOver commits the sequence and makes another client the owner, without a
+	// term: it claims the item from itself to begin one.
+	HandOver(ctx context.Context, key Key, at Link, sequence string, to Link) error
+	// Ask marks an item as wanted by a client, if it is still held in the term in
+	// which it was seen and nobody has asked for it in that term.
+	Ask(ctx context.Context, seen Item, client string) error
+	// Leave commits the last sequence of a client that the item was taken from, if
+	// the item is still as the new owner took it.
+	Leave(ctx context.Context, taken Item, sequence string) error
+}
+
+// Sequence is a sequence number to commit, or none.
+type Sequence struct {
+	Number string
+	Commit bool
 }
 
 // CompareSequences orders two sequence numbers, decimal numbers too long for any

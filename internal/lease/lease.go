@@ -78,7 +78,8 @@ type Lease struct {
 	committed string
 	renewedAt time.Time
 
-	urge chan struct{} // cap 1: somebody waits for trust, renew now
+	urge   chan struct{} // cap 1: somebody waits for trust, renew now
+	wanted chan string   // cap 1: who asked for the shard, once
 
 	mu          sync.Mutex
 	trustedFrom time.Time     // start of the last attempt that succeeded
@@ -106,6 +107,7 @@ func Take(ctx, holder context.Context, store Store, seen Item, startAt time.Time
 	l := &Lease{
 		store: store, opts: opts, key: seen.Key,
 		urge:    make(chan struct{}, 1),
+		wanted:  make(chan string, 1),
 		renewed: make(chan struct{}),
 	}
 	l.ctx, l.lose = context.WithCancelCause(holder)
@@ -172,6 +174,10 @@ func (l *Lease) Await(ctx context.Context) error {
 	}
 }
 
+// Wanted receives the client that asks for the shard, once, as soon as a renewal
+// has brought the news. The holder drains and calls HandOver.
+func (l *Lease) Wanted() <-chan string { return l.wanted }
+
 // Keep renews the lease and commits what acked returns, in one request, until
 // ctx ends (nil) or the lease is lost (an error that wraps ErrLost). A request
 // is made when something new was acknowledged, looked at every CommitPeriod, or
@@ -220,7 +226,9 @@ func (l *Lease) renew(ctx context.Context, sequence string) error {
 	token := l.opts.newToken(start)
 	attempt, cancel := context.WithTimeout(ctx, l.opts.attemptTimeout())
 	defer cancel()
-	item, err := l.store.Renew(attempt, l.key, l.link, sequence, token)
+	// A sequence that is stored already is not written again: the client that the
+	// shard was taken from may have its last word in between.
+	item, err := l.store.Renew(attempt, l.key, l.link, token, Sequence{Number: sequence, Commit: sequence != l.committed})
 	if err == nil {
 		l.succeed(item, start)
 		return nil
@@ -231,7 +239,7 @@ func (l *Lease) renew(ctx context.Context, sequence string) error {
 	case !owned.known:
 		return err
 	case !owned.ours:
-		return l.lost(item)
+		return l.lost(ctx, item, sequence)
 	case item.Token == token:
 		l.succeed(item, start) // the answer was lost, not the write
 		return nil
@@ -261,6 +269,12 @@ func (l *Lease) look(ctx context.Context) (Item, ownership) {
 
 func (l *Lease) succeed(item Item, start time.Time) {
 	l.link, l.committed, l.renewedAt = item.Link(), item.Sequence, start
+	if item.Wanted != "" {
+		select {
+		case l.wanted <- item.Wanted:
+		default: // told before
+		}
+	}
 
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -269,7 +283,16 @@ func (l *Lease) succeed(item Item, start time.Time) {
 	l.renewed = make(chan struct{})
 }
 
-func (l *Lease) lost(item Item) error {
+// lost ends the lease. An owner that took the shard from a living client, as the
+// built-in input does, begins after that client's last word.
+func (l *Lease) lost(ctx context.Context, item Item, sequence string) error {
+	if item.Exists && item.Owner != "" && item.Sequence == l.committed && sequence != l.committed {
+		ctx, cancel := context.WithTimeout(ctx, l.opts.attemptTimeout())
+		defer cancel()
+		if err := l.store.Leave(ctx, item, sequence); err != nil && !errors.Is(err, ErrConflict) && l.opts.OnTrouble != nil {
+			l.opts.OnTrouble(fmt.Errorf("leaving the last sequence of shard %s: %w", l.key, err))
+		}
+	}
 	owner := item.Owner
 	if owner == "" {
 		owner = "nobody"
@@ -295,6 +318,48 @@ func (l *Lease) Finish(ctx context.Context, sequence string) error {
 	})
 }
 
+// HandOver commits the last sequence and passes the shard to the client that
+// asked for it, and is otherwise like Release.
+func (l *Lease) HandOver(ctx context.Context, sequence, to string) error {
+	next := Link{Owner: to, Token: l.opts.newToken(time.Now())}
+	write := func(ctx context.Context, key Key, at Link, sequence string) error {
+		return l.store.HandOver(ctx, key, at, sequence, next)
+	}
+	return l.end(ctx, "handing over", sequence, write, func(now Item) bool { return now.Owner == to })
+}
+
+// LastWord gives the client that the shard was taken from time to store its last
+// sequence: until that has come, or for as long as wait. It returns the sequence
+// to begin after. The shard must not be read before.
+func (l *Lease) LastWord(ctx context.Context, wait time.Duration) (string, error) {
+	before := l.committed
+	deadline := time.NewTimer(wait)
+	defer deadline.Stop()
+	tick := time.NewTicker(max(wait/20, 50*time.Millisecond))
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			return l.committed, nil
+		case <-ctx.Done():
+			return "", context.Cause(ctx)
+		}
+		if time.Since(l.renewedAt) > l.opts.Period/3 {
+			if err := l.renew(ctx, l.committed); errors.Is(err, ErrLost) {
+				return "", err
+			} else if err != nil && l.opts.OnTrouble != nil {
+				l.opts.OnTrouble(err)
+			}
+		} else if item, owned := l.look(ctx); owned.known && !owned.ours {
+			return "", l.lost(ctx, item, before)
+		}
+		if l.committed != before {
+			return l.committed, nil
+		}
+	}
+}
+
 // end makes the last write of a lease. done tells from the item whether a write
 // whose answer was lost took effect.
 func (l *Lease) end(
@@ -314,7 +379,7 @@ func (l *Lease) end(
 			l.lose(fmt.Errorf("%w: given up by its holder", ErrLost))
 			return nil
 		case owned.known && !owned.ours:
-			return l.lost(item)
+			return l.lost(ctx, item, sequence)
 		}
 
 		pause := time.NewTimer(l.opts.retryAfter(failures))

@@ -70,10 +70,7 @@ func (s *table) now() Item {
 }
 
 // pass lets time pass in a bubble of synctest, where it costs none.
-func pass(d time.Duration) {
-	time.Sleep(d) //nolint:forbidigo // virtual time
-	synctest.Wait()
-}
+func pass(d time.Duration) { time.Sleep(d) } //nolint:forbidigo // virtual time
 
 func (s *table) Get(ctx context.Context, _ Key) (item Item, err error) {
 	err = s.do(ctx, "Get", func() error { item = s.item; return nil })
@@ -107,9 +104,12 @@ func (s *table) held(ctx context.Context, method string, at Link, write func()) 
 	})
 }
 
-func (s *table) Renew(ctx context.Context, _ Key, at Link, sequence, token string) (item Item, err error) {
+func (s *table) Renew(ctx context.Context, _ Key, at Link, token string, sequence Sequence) (item Item, err error) {
 	err = s.held(ctx, "Renew", at, func() {
-		s.item.Sequence, s.item.Token = sequence, token
+		s.item.Token = token
+		if sequence.Commit {
+			s.item.Sequence = sequence.Number
+		}
 		item = s.item
 	})
 	return item, err
@@ -124,6 +124,32 @@ func (s *table) Release(ctx context.Context, _ Key, at Link, sequence string) er
 func (s *table) Finish(ctx context.Context, _ Key, at Link, sequence string) error {
 	return s.held(ctx, "Finish", at, func() {
 		s.item = Item{Key: s.item.Key, Exists: true, Sequence: sequence, Finished: true}
+	})
+}
+
+func (s *table) HandOver(ctx context.Context, _ Key, at Link, sequence string, to Link) error {
+	return s.held(ctx, "HandOver", at, func() {
+		s.item = Item{Key: s.item.Key, Exists: true, Sequence: sequence, Owner: to.Owner, Token: to.Token}
+	})
+}
+
+func (s *table) Ask(ctx context.Context, seen Item, client string) error {
+	return s.do(ctx, "Ask", func() error {
+		if s.item.Owner != seen.Owner || s.item.Term != seen.Term || s.item.Wanted != "" {
+			return ErrConflict
+		}
+		s.item.Wanted = client
+		return nil
+	})
+}
+
+func (s *table) Leave(ctx context.Context, taken Item, sequence string) error {
+	return s.do(ctx, "Leave", func() error {
+		if s.item.Owner != taken.Owner || s.item.Sequence != taken.Sequence {
+			return ErrConflict
+		}
+		s.item.Sequence = sequence
+		return nil
 	})
 }
 
@@ -270,10 +296,10 @@ func TestLeaseTakenByAnotherIsLostAndWritesNothingMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &table{}
 		l := take(t, s)
-		end := keep(t, l, nothing)
+		end := keep(t, l, func() string { return "500" })
 		pass(time.Second)
 		s.mu.Lock()
-		s.item.Owner, s.item.Term = "other", ""
+		s.item.Owner, s.item.Term, s.item.Sequence = "other", "", "600"
 		s.mu.Unlock()
 
 		<-l.Context().Done()
@@ -281,8 +307,62 @@ func TestLeaseTakenByAnotherIsLostAndWritesNothingMore(t *testing.T) {
 		require.ErrorIs(t, end(), ErrLost)
 		require.False(t, l.Trusted())
 		require.ErrorIs(t, l.Release(t.Context(), "500"), ErrLost)
-		require.Empty(t, s.now().Sequence)
+		require.Equal(t, "600", s.now().Sequence, "the new owner has moved")
 		require.Equal(t, "other", s.now().Owner)
+	})
+}
+
+func TestOwnerThatHasNotMovedGetsTheLastWord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &table{}
+		end := keep(t, take(t, s), func() string { return "500" })
+		pass(time.Second)
+		s.mu.Lock()
+		s.item.Owner, s.item.Term = "other", "" // as the built-in input takes a shard
+		s.mu.Unlock()
+		pass(5 * time.Second)
+		require.ErrorIs(t, end(), ErrLost)
+		require.Equal(t, "500", s.now().Sequence)
+		require.Equal(t, "other", s.now().Owner)
+	})
+}
+
+func TestRequestReachesTheOwnerWithItsNextRenewalAndIsGranted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &table{}
+		l := take(t, s)
+		require.NoError(t, s.Ask(t.Context(), s.now(), "other"))
+		end := keep(t, l, nothing)
+		require.Equal(t, "other", <-l.Wanted())
+		require.NoError(t, end())
+		require.NoError(t, l.HandOver(t.Context(), "100", "other"))
+		require.False(t, l.Trusted())
+		require.Equal(t, Item{Exists: true, Key: key, Sequence: "100", Owner: "other", Token: s.now().Token}, s.now())
+	})
+}
+
+func TestLastWordOfTheFormerOwnerIsWaitedForButNotForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &table{}
+		l := take(t, s)
+		begin := time.Now()
+		go func() {
+			pass(3 * time.Second)
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.item.Sequence = "100"
+		}()
+		after, err := l.LastWord(t.Context(), 7*time.Second)
+		require.NoError(t, err)
+		require.Equal(t, "100", after)
+		require.Less(t, time.Since(begin), 4*time.Second)
+
+		begin = time.Now()
+		after, err = l.LastWord(t.Context(), 47*time.Second)
+		require.NoError(t, err)
+		require.Equal(t, "100", after)
+		require.Equal(t, 47*time.Second, time.Since(begin))
+		require.True(t, l.Trusted(), "it is renewed meanwhile")
 	})
 }
 
@@ -296,7 +376,7 @@ func TestAttemptThatArrivesLateDoesNotMoveTheCheckpointBack(t *testing.T) {
 		pass(6 * time.Second)
 		require.Equal(t, "100", s.now().Sequence)
 
-		_, err := s.Renew(t.Context(), key, late, "50", "late")
+		_, err := s.Renew(t.Context(), key, late, "late", Sequence{"50", true})
 		require.ErrorIs(t, err, ErrConflict)
 		require.Equal(t, "100", s.now().Sequence)
 		require.NoError(t, end())
@@ -317,7 +397,7 @@ func TestEarlierAttemptThatTookEffectIsBuiltUpon(t *testing.T) {
 		}
 		end := keep(t, l, func() string { return "100" })
 		pass(5*time.Second + 12*time.Second + 100*time.Millisecond)
-		_, err := s.Renew(t.Context(), key, link, "90", "arrived late")
+		_, err := s.Renew(t.Context(), key, link, "arrived late", Sequence{"90", true})
 		require.NoError(t, err)
 
 		pass(10 * time.Second)

@@ -23,7 +23,7 @@ const (
 
 	// throttlePause is the mean pause after the first throttled call, doubled
 	// with each further one up to throttleMax.
-	throttlePause = time.Second
+	throttlePause = 500 * time.Millisecond
 	throttleMax   = 8 * time.Second
 )
 

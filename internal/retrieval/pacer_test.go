@@ -56,11 +56,11 @@ func TestPaceStaysWithinBothLimitsOfAShard(t *testing.T) {
 
 func TestThrottlingBacksOffWithJitterUntilAPageArrives(t *testing.T) {
 	var p pacer
-	for _, mean := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 8 * time.Second} {
+	for _, mean := range []time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 8 * time.Second} {
 		again := p
 		require.Equal(t, mean/2, again.afterThrottle(0))
 		require.Equal(t, mean, p.afterThrottle(0.5))
 	}
 	p.afterPage(epoch, 1, 1, 0)
-	require.Equal(t, time.Second, p.afterThrottle(0.5))
+	require.Equal(t, 500*time.Millisecond, p.afterThrottle(0.5))
 }

@@ -1,0 +1,388 @@
+package awskinesis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/lease"
+	"github.com/benthos-plugins/aws-kinesis/internal/lineage"
+	"github.com/benthos-plugins/aws-kinesis/internal/retrieval"
+)
+
+const (
+	// lookTimeout bounds one reading of the shards and leases of all streams.
+	lookTimeout = 30 * time.Second
+	// looksAtOnce bounds the streams that a look reads side by side.
+	looksAtOnce = 16
+	// listPage is the number of shards asked for at once, the most there is.
+	listPage = 10_000
+	// settle is the time between a client's announcement and its first look:
+	// clients that start together see one another before they claim.
+	settle = 250 * time.Millisecond
+)
+
+// shardLister is what the balancer uses of the Kinesis client.
+type shardLister interface {
+	ListShards(context.Context, *kinesis.ListShardsInput, ...func(*kinesis.Options)) (*kinesis.ListShardsOutput, error)
+}
+
+// streamView is a stream as the balancer's loop knows it.
+type streamView struct {
+	stream
+	shards []lineage.Shard
+	items  map[lease.Key]lease.Item // nil until they have been read
+
+	// ended has the consumers that ended lately, by their number. What we know
+	// of their shards is newer than looks that were begun before.
+	ended map[lease.Key]int
+	// unsure are shards that are left alone until a look tells whose they are.
+	unsure map[lease.Key]bool
+
+	// listed is when the shards were listed; zero asks for a new list.
+	listed     time.Time
+	serverTime time.Time // of that list, by the service's clock
+	// startAt is where shards without an item start; zero for the oldest record.
+	startAt time.Time
+
+	tookAt time.Time // when a shard was last taken from a client that cannot be asked
+
+	trouble string // the error of the last look; empty when it went well
+}
+
+// newStreamView returns the view of a stream whose shards have been listed.
+func newStreamView(s stream, shards []lineage.Shard, serverTime time.Time) *streamView {
+	return &streamView{
+		stream: s, shards: shards,
+		listed: time.Now(), serverTime: serverTime,
+		ended: map[lease.Key]int{}, unsure: map[lease.Key]bool{},
+	}
+}
+
+// look is what one reading of the service and the table brought.
+type look struct {
+	changes int
+	views   []streamLook
+
+	start, end time.Time
+	present    []presence
+	err        error // of announcing this client and reading the others
+	untidy     error // of removing those that have died
+}
+
+type streamLook struct {
+	start, end time.Time
+	items      []lease.Item
+	shards     []lineage.Shard
+	listed     time.Time // zero when they were not
+	serverTime time.Time
+	err        error
+}
+
+// task is what a look has to do.
+type task struct {
+	changes    int
+	listShards []bool // by stream
+	// announce is stored first, if its client is set, and dead are removed.
+	announce presence
+	first    bool
+	dead     []presence
+}
+
+func (b *balancer) startLook(ctx context.Context) {
+	b.nextAt = time.Now().Add(b.lookEvery())
+	if b.looking {
+		return
+	}
+	b.looking = true
+	t := task{changes: b.changes, listShards: make([]bool, len(b.streams))}
+	for i, s := range b.streams {
+		t.listShards[i] = time.Since(s.listed) >= b.conf.rebalancePeriod
+	}
+	if !b.explicit() {
+		b.planPresence(&t)
+	}
+	go func() { // run and stop receive until it has ended
+		b.looked <- b.look(ctx, t)
+	}()
+}
+
+// planPresence has a client announce itself that others cannot see by its leases,
+// and the announcements of those removed that have gone without a word.
+func (b *balancer) planPresence(t *task) {
+	_, announced := b.present[b.client]
+	t.first = b.present == nil
+	if !announced || len(b.consumers) == 0 {
+		t.announce = b.presence()
+	}
+	owning := map[string]bool{}
+	for _, s := range b.streams {
+		for _, item := range s.items {
+			owning[item.Owner] = true
+		}
+	}
+	for client, p := range b.present {
+		if client != b.client && !owning[client] && b.watcher.Dead(p.Item) {
+			t.dead = append(t.dead, p)
+		}
+	}
+}
+
+func (b *balancer) presence() presence {
+	p := presence{Item: lease.Item{
+		Key:    lease.Key{Stream: presences, Shard: b.client},
+		Owner:  b.client,
+		Token:  time.Now().UTC().Format(time.RFC3339Nano),
+		Period: b.conf.leasePeriod,
+	}}
+	for _, s := range b.streams {
+		p.streams = append(p.streams, s.id)
+	}
+	return p
+}
+
+// look reads the leases of all streams, and the shards of those that ask for it.
+// It runs beside the loop and touches nothing that the loop owns.
+func (b *balancer) look(ctx context.Context, t task) look {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	l := look{changes: t.changes, views: make([]streamLook, len(b.streams))}
+	l.err = b.meet(ctx, t)
+	for _, p := range t.dead {
+		l.untidy = errors.Join(l.untidy, b.store.withdraw(ctx, p))
+	}
+	l.start = time.Now()
+	if l.err == nil && !b.explicit() {
+		l.present, l.err = b.store.present(ctx)
+	}
+	l.end = time.Now()
+
+	slots := make(chan struct{}, looksAtOnce)
+	var streams sync.WaitGroup
+	for i, s := range b.streams {
+		slots <- struct{}{}
+		streams.Go(func() {
+			defer func() { <-slots }()
+			l.views[i] = b.lookAt(ctx, s.id, t.listShards[i])
+		})
+	}
+	streams.Wait()
+	return l
+}
+
+// meet announces this client, and waits for others to do the same.
+func (b *balancer) meet(ctx context.Context, t task) error {
+	if t.announce.Owner != "" {
+		if err := b.store.announce(ctx, t.announce); err != nil {
+			return err
+		}
+	}
+	if t.first && !b.explicit() {
+		pause := time.NewTimer(settle)
+		defer pause.Stop()
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+func (b *balancer) lookAt(ctx context.Context, stream string, listShards bool) (v streamLook) {
+	// Shards first: an item of a shard that is not listed is then an old one,
+	// and one that is listed without an item cannot have been finished before.
+	if listShards {
+		v.listed = time.Now()
+		if v.shards, v.serverTime, v.err = listAllShards(ctx, b.lister, stream); v.err != nil {
+			return v
+		}
+	}
+	v.start = time.Now()
+	v.items, v.err = b.store.list(ctx, stream)
+	v.end = time.Now()
+	return v
+}
+
+// listAllShards returns every shard of a stream, all pages, and the service's
+// own time.
+func listAllShards(ctx context.Context, api shardLister, stream string) (shards []lineage.Shard, at time.Time, err error) {
+	in := &kinesis.ListShardsInput{MaxResults: new(int32(listPage))}
+	in.StreamName, in.StreamARN = retrieval.StreamParameters(stream)
+	for {
+		out, err := api.ListShards(ctx, in)
+		if err != nil {
+			return nil, time.Time{}, fmt.Errorf("listing the shards of stream %s: %w", stream, err)
+		}
+		for _, s := range out.Shards {
+			shards = append(shards, shardOf(s))
+		}
+		if out.NextToken == nil {
+			at, _ = awsmiddleware.GetServerTime(out.ResultMetadata)
+			return shards, at, nil
+		}
+		// A next token goes alone.
+		in = &kinesis.ListShardsInput{NextToken: out.NextToken, MaxResults: in.MaxResults}
+	}
+}
+
+func shardOf(s types.Shard) lineage.Shard {
+	shard := lineage.Shard{ID: *s.ShardId}
+	for _, parent := range []*string{s.ParentShardId, s.AdjacentParentShardId} {
+		if parent != nil {
+			shard.Parents = append(shard.Parents, *parent)
+		}
+	}
+	shard.Closed = s.SequenceNumberRange != nil && s.SequenceNumberRange.EndingSequenceNumber != nil
+	return shard
+}
+
+// absorb takes in what a look has brought.
+func (b *balancer) absorb(l look) {
+	for i, v := range l.views {
+		s := b.streams[i]
+		b.report(&s.trouble, v.err)
+		if v.err != nil {
+			continue
+		}
+		// A list from before a shard's end would undo what its end has told.
+		if !v.listed.IsZero() && l.changes == b.changes {
+			s.shards, s.listed, s.serverTime = v.shards, v.listed, v.serverTime
+		}
+		b.absorbItems(s, v, l.changes)
+	}
+	b.absorbPresence(l)
+	b.expect()
+	if due, ok := b.watcher.NextDue(time.Now(), b.client); ok {
+		b.lookWithin(time.Until(due))
+	}
+}
+
+func (b *balancer) absorbPresence(l look) {
+	b.report(&b.untidy, l.untidy)
+	b.report(&b.trouble, l.err)
+	if l.err != nil {
+		return
+	}
+	b.present = make(map[string]presence, len(l.present))
+	items := make([]lease.Item, 0, len(l.present))
+	for _, p := range l.present {
+		b.present[p.Owner] = p
+		items = append(items, p.Item)
+	}
+	b.watcher.Observe(presences, items, l.start, l.end)
+}
+
+// report logs what went wrong in a look once, however often it is repeated.
+func (b *balancer) report(last *string, err error) {
+	said := ""
+	if err != nil {
+		said = err.Error()
+	}
+	if said != "" && said != *last && !errors.Is(err, context.Canceled) {
+		b.log.Errorf("Balancing goes on with what is known: %v", err)
+	}
+	*last = said
+}
+
+func (b *balancer) absorbItems(s *streamView, v streamLook, changes int) {
+	b.watcher.Observe(s.id, v.items, v.start, v.end)
+	before := s.items
+	s.items = make(map[lease.Key]lease.Item, len(v.items))
+	for _, item := range v.items {
+		s.items[item.Key] = item
+		// Where the first process on this stream began is where late shards
+		// begin too: those from before that time that nobody has got to yet,
+		// and those from after it, all of whose records are newer.
+		if !item.StartAt.IsZero() && (s.startAt.IsZero() || item.StartAt.Before(s.startAt)) {
+			s.startAt = item.StartAt
+		}
+	}
+	if before == nil && len(v.items) == 0 && !b.conf.startFromOldest {
+		s.startAt = s.serverTime
+	}
+	for key, number := range s.ended {
+		if number > changes {
+			delete(s.items, key)
+			if item, ok := before[key]; ok {
+				s.items[key] = item
+			}
+			b.lookWithin(lookSoon)
+			continue
+		}
+		delete(s.ended, key)
+		delete(s.unsure, key)
+	}
+}
+
+// candidate is a shard that is ours to read, if the lineage and the table let us.
+type candidate struct {
+	key   lease.Key
+	shard string // full id
+}
+
+func (s *streamView) candidates() []candidate {
+	var cs []candidate
+	for _, id := range s.stream.shards {
+		cs = append(cs, candidate{key: lease.Key{Stream: s.id, Shard: id}, shard: s.shardID(id)})
+	}
+	if len(cs) > 0 {
+		return cs
+	}
+	for _, shard := range s.shards {
+		cs = append(cs, candidate{key: lease.Key{Stream: s.id, Shard: shard.ID}, shard: shard.ID})
+	}
+	return cs
+}
+
+// graph is the lineage of the candidates. Of explicit shards, those that are not
+// listed in the configuration are somebody else's business and hold nobody.
+func (s *streamView) graph() *lineage.Graph {
+	states := make(map[string]lineage.State, len(s.items))
+	explicit := map[string]bool{}
+	for _, c := range s.candidates() {
+		explicit[c.shard] = true
+		if item, ok := s.items[c.key]; ok {
+			states[c.shard] = lineage.Begun
+			if item.Finished {
+				states[c.shard] = lineage.Finished
+			}
+		}
+	}
+	return lineage.NewGraph(slices.DeleteFunc(slices.Clone(s.shards), func(shard lineage.Shard) bool {
+		return !explicit[shard.ID]
+	}), states)
+}
+
+// adopt adds the children of a shard that was read to its end to those known, so
+// that they begin at once. The next list confirms them.
+func (s *streamView) adopt(parent string, children []retrieval.Child) {
+	s.listed = time.Time{}
+	for i := range s.shards {
+		if s.shards[i].ID == parent {
+			s.shards[i].Closed = true
+		}
+	}
+	for _, child := range children {
+		if !slices.ContainsFunc(s.shards, func(known lineage.Shard) bool { return known.ID == child.ID }) {
+			s.shards = append(s.shards, lineage.Shard{ID: child.ID, Parents: child.Parents})
+		}
+	}
+}
+
+// finished reports whether nothing will ever be left to read of a stream, which
+// only explicit shards can come to.
+func (s *streamView) finished() bool {
+	if len(s.stream.shards) == 0 || s.items == nil {
+		return false
+	}
+	graph := s.graph()
+	return !slices.ContainsFunc(s.candidates(), func(c candidate) bool { return !graph.Finished(c.shard) })
+}
