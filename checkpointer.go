@@ -233,6 +233,21 @@ func (c *checkpointer) withdraw(ctx context.Context, p presence) error {
 	return nil
 }
 
+// forget removes the mark of a finished shard, if it still stands.
+func (c *checkpointer) forget(ctx context.Context, mark lease.Item) error {
+	condition := "attribute_not_exists(" + attrOwner + ") AND " + attrFinished + " = :sequence AND " + attrSequence + " = :sequence"
+	_, err := c.api.DeleteItem(ctx, &dynamodb.DeleteItemInput{
+		TableName:                 &c.table.name,
+		Key:                       keyOf(mark.Key),
+		ConditionExpression:       &condition,
+		ExpressionAttributeValues: values{":sequence": text(mark.Sequence)},
+	})
+	if _, conflict := errors.AsType[*types.ConditionalCheckFailedException](err); err != nil && !conflict {
+		return fmt.Errorf("removing the mark of finished shard %s: %w", mark.Key, err)
+	}
+	return nil
+}
+
 // query returns all items under a hash key, all pages of them, consistently.
 func (c *checkpointer) query(ctx context.Context, stream string) ([]map[string]types.AttributeValue, error) {
 	pages := dynamodb.NewQueryPaginator(c.api, &dynamodb.QueryInput{

@@ -96,6 +96,13 @@ var configMistakes = []struct {
 		"field `commit_period`: 5s is not below `lease_period` (4900ms): write a shorter commit_period, such as a sixth of lease_period",
 	}},
 
+	{"start in no known form", minimal + "start_from_timestamp: yesterday\n", []string{
+		"field `start_from_timestamp`: `yesterday` is not a time in RFC 3339: write one such as `2024-05-01T12:00:00Z`",
+	}},
+	{"two starts", minimal + "start_from_oldest: false\nstart_from_timestamp: 2024-05-01T12:00:00Z\n", []string{
+		"field `start_from_timestamp`: `start_from_oldest: false` says to start from now on: write one of the two",
+	}},
+
 	{"external id without role", minimal + "credentials: { role_external_id: x }\n", []string{
 		"field `credentials.role_external_id`: an external id is of use only when a role is assumed: write the ARN of the role in `credentials.role`, or leave both out",
 	}},

@@ -146,6 +146,11 @@ func configSpec() *service.ConfigSpec {
 			service.NewBoolField("start_from_oldest").
 				Description("Where to start when the table knows nothing of a stream: at its oldest record, or (`false`) with records that arrive from now on. Once started, every record is read, those of shards that appear later too.").
 				Default(true),
+			service.NewStringField("start_from_timestamp").
+				Description("Where to start when the table knows nothing of a stream: with the records that arrived at this time or later, in RFC 3339. It excludes `start_from_oldest: false`. Once started, every record is read.").
+				Example("2024-05-01T12:00:00Z").
+				Optional().
+				Advanced(),
 		).
 		Fields(sessionFields()...).
 		Fields(
@@ -213,6 +218,7 @@ type config struct {
 	stealGracePeriod time.Duration
 	leasePeriod      time.Duration // Invariant: 0 < commitPeriod < leasePeriod
 	startFromOldest  bool
+	startFrom        time.Time // zero when there is none
 
 	// batching has the triggers alone; without any its Count is 1. The
 	// processors stand apart because Benthos' batcher drops a batch on which
@@ -275,6 +281,7 @@ func parseConfig(conf *service.ParsedConfig) (config, error) {
 		leasePeriod:      read(r, conf.FieldDuration, "lease_period"),
 		stealGracePeriod: read(r, conf.FieldDuration, "steal_grace_period"),
 		startFromOldest:  read(r, conf.FieldBool, "start_from_oldest"),
+		startFrom:        r.startFrom(),
 		batching:         r.batching(),
 		newProcessors:    r.processors(),
 		autoReplayNacks:  read(r, conf.FieldBool, service.AutoRetryNacksToggleFieldName),
@@ -361,6 +368,22 @@ func read[T any](r *reader, get func(...string) (T, error), path ...string) T {
 	v, err := get(path...)
 	r.fail(err)
 	return v
+}
+
+func (r *reader) startFrom() time.Time {
+	const field = "start_from_timestamp"
+	if !r.conf.Contains(field) {
+		return time.Time{}
+	}
+	written := read(r, r.conf.FieldString, field)
+	if written == "" {
+		return time.Time{}
+	}
+	at, err := time.Parse(time.RFC3339Nano, written)
+	if err != nil { // such as a thirteenth month, which the rule lets pass
+		r.fail(fmt.Errorf("field `%s`: `%s` is not a time in RFC 3339: write one such as `2024-05-01T12:00:00Z`", field, written))
+	}
+	return at
 }
 
 func (r *reader) batching() service.BatchPolicy {

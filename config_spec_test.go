@@ -55,6 +55,7 @@ var specFields = []fieldSpec{
 	{path: "lease_period", typ: "string", def: `"30s"`, flags: "advanced"},
 	{path: "steal_grace_period", typ: "string", def: `"2s"`, flags: "advanced"}, // ours
 	{path: "start_from_oldest", typ: "bool", def: `true`},
+	{path: "start_from_timestamp", typ: "string", flags: "advanced,optional", examples: `["2024-05-01T12:00:00Z"]`}, // ours
 	{path: "region", typ: "string", def: `""`, flags: "advanced"},
 	{path: "endpoint", typ: "string", def: `""`, flags: "advanced"},
 	{path: "credentials", typ: "object", flags: "advanced"},

@@ -24,6 +24,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis"
 	"github.com/benthosdev/benthos/v4/public/service"
@@ -60,6 +61,7 @@ func Register(env *service.Environment) error {
 // and, where a shard is meant, shard.
 type inputMetrics struct {
 	held      *service.MetricGauge
+	unread    *service.MetricGauge
 	throttled *service.MetricCounter
 	lost      *service.MetricCounter
 	consumer  consumer.Metrics
@@ -68,6 +70,7 @@ type inputMetrics struct {
 func newMetrics(m *service.Metrics) *inputMetrics {
 	return &inputMetrics{
 		held:      m.NewGauge("kinesis_leases_held", "stream"),
+		unread:    m.NewGauge("kinesis_unread_shards", "stream"),
 		throttled: m.NewCounter("kinesis_throttled", "stream", "shard"),
 		lost:      m.NewCounter("kinesis_leases_lost", "stream", "shard"),
 		consumer: consumer.Metrics{
@@ -83,7 +86,7 @@ func newMetrics(m *service.Metrics) *inputMetrics {
 type input struct {
 	conf    config
 	res     *service.Resources
-	log     *service.Logger
+	log     logger
 	metrics *inputMetrics
 	client  string
 
@@ -199,9 +202,37 @@ func (in *input) tryConnect(ctx context.Context, c clients) error {
 		if err := checkShards(s, shards); err != nil {
 			return err
 		}
+		if err := in.checkForm(ctx, c.lister, store, s.id); err != nil {
+			return err
+		}
 		views = append(views, newStreamView(s, shards, serverTime))
 	}
 	return in.start(c, store, views)
+}
+
+// checkForm warns when a stream that begins from nothing has items under its
+// other form: by name and by ARN are two keys in the table.
+func (in *input) checkForm(ctx context.Context, lister shardLister, store *checkpointer, stream string) error {
+	items, err := store.list(ctx, stream)
+	if err != nil || len(items) > 0 {
+		return err
+	}
+	_, other, isARN := strings.Cut(stream, ":stream/")
+	if !isARN {
+		out, err := lister.DescribeStreamSummary(ctx, &kinesis.DescribeStreamSummaryInput{StreamName: &stream})
+		if err != nil {
+			// It may not be permitted, and is worth no more than a warning.
+			in.log.Debugf("Whether stream %s has checkpoints under its ARN is not known: %v", stream, err)
+			return nil
+		}
+		other = aws.ToString(out.StreamDescriptionSummary.StreamARN)
+	}
+	if items, err = store.list(ctx, other); err != nil || len(items) == 0 {
+		return err
+	}
+	in.log.Warnf("Stream %s has no checkpoints and is read from its start. There are %d under %s, the same stream written otherwise: to go on there, stop this pipeline, delete the items of %s from table %s, and write `%s` in `streams`",
+		stream, len(items), other, stream, in.conf.table.name, other)
+	return nil
 }
 
 // checkShards finds an explicit shard that the stream never had. One that it has
@@ -219,7 +250,7 @@ func checkShards(s stream, shards []lineage.Shard) error {
 	return nil
 }
 
-func (in *input) start(c clients, store *checkpointer, views []*streamView) error {
+func (in *input) start(c clients, store leaseTable, views []*streamView) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if in.closed {
@@ -233,11 +264,13 @@ func (in *input) start(c clients, store *checkpointer, views []*streamView) erro
 		newBatch: in.newBatch, out: out, metrics: in.metrics, log: in.log,
 		finished:  make(chan struct{}),
 		calls:     make(chan struct{}, callsAtOnce),
-		consumers: map[lease.Key]context.CancelFunc{},
+		consumers: map[lease.Key]*holding{},
+		claimed:   make(chan lease.Key),
 		ended:     make(chan ended),
 		watcher:   lease.NewWatcher(in.conf.leasePeriod),
 		looked:    make(chan look),
 		asked:     map[lease.Key]time.Time{},
+		heirs:     map[lease.Key]bool{},
 	}
 	go func() {
 		defer close(done)

@@ -39,7 +39,32 @@ type rig struct {
 	*testing.T
 	aws *awsfake.Server
 	// inputs has those that were opened, for the end of the test to close.
-	inputs []*process
+	inputs  []*process
+	journal journal
+}
+
+// journal keeps what the inputs log above the level of debugging.
+type journal struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func (j *journal) note(template string, args ...any) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.lines = append(j.lines, fmt.Sprintf(template, args...))
+}
+
+func (j *journal) Errorf(template string, args ...any) { j.note(template, args...) }
+func (j *journal) Warnf(template string, args ...any)  { j.note(template, args...) }
+func (j *journal) Infof(template string, args ...any)  { j.note(template, args...) }
+func (*journal) Debugf(string, ...any)                 {}
+
+// logged returns the lines that contain a text.
+func (j *journal) logged(text string) []string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(j.lines), func(line string) bool { return !strings.Contains(line, text) })
 }
 
 // bubble runs a test on a rig.
@@ -193,6 +218,7 @@ func (r *rig) input(conf string) *process {
 	require.NoError(r, err)
 	wrapped, err := in.wrap(parsed)
 	require.NoError(r, err)
+	in.log = &r.journal
 	c := &process{rig: r, BatchInput: wrapped, input: in, line: &line{service: r.aws.HTTPClient()}}
 	r.inputs = append(r.inputs, c)
 	return c

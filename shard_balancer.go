@@ -42,7 +42,7 @@ type balancer struct {
 	newBatch func(context.Context) (consumer.Batcher, []*service.OwnedProcessor, error)
 	out      chan<- *consumer.Delivery
 	metrics  *inputMetrics
-	log      *service.Logger
+	log      logger
 
 	// finished is closed when every explicit shard has been read to its end.
 	finished chan struct{}
@@ -52,7 +52,8 @@ type balancer struct {
 	requests sync.WaitGroup
 
 	streams   []*streamView
-	consumers map[lease.Key]context.CancelFunc
+	consumers map[lease.Key]*holding
+	claimed   chan lease.Key
 	ended     chan ended
 	watcher   *lease.Watcher
 
@@ -70,17 +71,36 @@ type balancer struct {
 	trouble, untidy string
 	// free is since when a shard has stood free that others should claim.
 	free map[lease.Key]time.Time
+	// heirs are the children of shards that were finished here. They begin here
+	// too, at once: others would have to look first. Whether they stay is for
+	// later plans.
+	heirs map[lease.Key]bool
 	// asked is when a shard was asked for that has not come yet.
 	asked map[lease.Key]time.Time
+}
+
+// logger is what the input uses of Benthos' logger. Messages name the shard that
+// they are about.
+type logger interface {
+	consumer.Logger
+	Infof(template string, args ...any)
+	Debugf(template string, args ...any)
 }
 
 // leaseTable is the lease store with what the balancer needs beside it.
 type leaseTable interface {
 	lease.Store
 	list(ctx context.Context, stream string) ([]lease.Item, error)
+	forget(ctx context.Context, mark lease.Item) error
 	present(context.Context) ([]presence, error)
 	announce(context.Context, presence) error
 	withdraw(context.Context, presence) error
+}
+
+// holding is a shard that this process claims or reads.
+type holding struct {
+	cancel  context.CancelFunc
+	claimed bool
 }
 
 // ended tells the loop that a consumer has come to its end.
@@ -102,6 +122,9 @@ func (b *balancer) run(ctx context.Context) {
 			b.looking = false
 			b.absorb(l)
 			b.act(ctx)
+		case key := <-b.claimed:
+			b.consumers[key].claimed = true
+			b.observe()
 		case e := <-b.ended:
 			b.bury(e)
 			b.act(ctx)
@@ -118,6 +141,7 @@ func (b *balancer) run(ctx context.Context) {
 func (b *balancer) stop(ctx context.Context) {
 	for len(b.consumers) > 0 || b.looking {
 		select {
+		case <-b.claimed:
 		case e := <-b.ended:
 			b.bury(e)
 		case <-b.looked:
@@ -170,6 +194,7 @@ func (b *balancer) act(ctx context.Context) {
 		}
 	} else {
 		b.balance(ctx, offers)
+		b.audit()
 	}
 	b.observe()
 }
@@ -227,6 +252,11 @@ func (b *balancer) balance(ctx context.Context, offers []offer) {
 			b.start(ctx, offers[i], false)
 		}
 	}
+	for _, o := range offers {
+		if _, started := b.consumers[o.key]; !started && b.heirs[o.key] && o.owner == "" && !o.unsure {
+			b.start(ctx, o, false)
+		}
+	}
 	b.claimLeftovers(ctx, plan, offers)
 	if unsure {
 		return // what we have is not certain, so neither is what we lack
@@ -265,7 +295,7 @@ func (b *balancer) members(offers []offer) []balance.Member {
 func (b *balancer) claimLeftovers(ctx context.Context, plan *balance.Plan, offers []offer) {
 	free := map[lease.Key]time.Time{}
 	for i, o := range offers {
-		if o.owner != "" || plan.Owner(i) == b.client {
+		if _, started := b.consumers[o.key]; started || o.owner != "" || plan.Owner(i) == b.client {
 			continue
 		}
 		since, known := b.free[o.key]
@@ -343,8 +373,9 @@ func (b *balancer) take(ctx context.Context, offers []offer, o offer) {
 // once that client has had its last word.
 func (b *balancer) start(ctx context.Context, o offer, taken bool) {
 	ctx, cancel := context.WithCancel(ctx)
-	b.consumers[o.key] = cancel
+	b.consumers[o.key] = &holding{cancel: cancel}
 	delete(b.asked, o.key)
+	delete(b.heirs, o.key)
 	startAt := o.view.startAt
 	if !o.item.StartAt.IsZero() {
 		startAt = o.item.StartAt
@@ -360,6 +391,7 @@ func (b *balancer) consume(ctx context.Context, o offer, startAt time.Time, take
 	if err != nil {
 		return consumer.Result{}, err
 	}
+	b.claimed <- o.key
 	if taken {
 		if item.Sequence, err = held.LastWord(ctx, b.conf.commitPeriod+b.conf.stealGracePeriod); err != nil {
 			return consumer.Result{}, errors.Join(err, b.giveUp(ctx, held, o.item.Sequence))
@@ -370,8 +402,7 @@ func (b *balancer) consume(ctx context.Context, o offer, startAt time.Time, take
 		err = fmt.Errorf("making the batcher of shard %s: %w", o.key, err)
 		return consumer.Result{}, errors.Join(err, b.giveUp(ctx, held, item.Sequence))
 	}
-	log := b.log.With("stream", o.key.Stream, "shard", o.key.Shard)
-	log.Debugf("Reading shard %s from sequence number %q", o.key, item.Sequence)
+	b.log.Debugf("Reading shard %s from sequence number %q", o.key, item.Sequence)
 
 	position := retrieval.Position{After: item.Sequence}
 	if item.Sequence == "" {
@@ -382,7 +413,7 @@ func (b *balancer) consume(ctx context.Context, o offer, startAt time.Time, take
 		Committed: item.Sequence,
 		Source: retrieval.NewPoller(b.reader, retrieval.Shard{Stream: o.key.Stream, ID: o.shard}, position, retrieval.Hooks{
 			OnThrottle: func() { b.metrics.throttled.Incr(1, o.key.Stream, o.key.Shard) },
-			OnTrouble:  func(err error) { log.Warnf("Going on after: %v", err) },
+			OnTrouble:  func(err error) { b.log.Warnf("Stream %s: going on after: %v", o.key.Stream, err) },
 		}),
 		Batcher:      batcher,
 		Processors:   processors,
@@ -390,7 +421,7 @@ func (b *balancer) consume(ctx context.Context, o offer, startAt time.Time, take
 		DrainTimeout: b.conf.leasePeriod / 3,
 		Out:          b.out,
 		Metrics:      b.metrics.consumer,
-		Log:          log,
+		Log:          b.log,
 	}).Run(), nil
 }
 
@@ -429,7 +460,7 @@ func (b *balancer) done() { <-b.calls }
 // bury takes note of how a consumer ended. It has let go of its lease, or will
 // not use it again.
 func (b *balancer) bury(e ended) {
-	b.consumers[e.key]()
+	b.consumers[e.key].cancel()
 	delete(b.consumers, e.key)
 	b.changes++
 	s := b.view(e.key.Stream)
@@ -455,6 +486,9 @@ func (b *balancer) conclude(s *streamView, e ended) {
 		b.log.Infof("Shard %s is closed and has been read to its end", e.key)
 		s.items[e.key] = lease.Item{Key: e.key, Exists: true, Finished: true}
 		s.adopt(s.shardID(e.key.Shard), e.result.Children)
+		for _, child := range e.result.Children {
+			b.heirs[lease.Key{Stream: s.id, Shard: child.ID}] = true
+		}
 	case consumer.Lost:
 		b.metrics.lost.Incr(1, e.key.Stream, e.key.Shard)
 		b.log.Warnf("%v", e.result.Err)
@@ -471,11 +505,56 @@ func (b *balancer) view(stream string) *streamView {
 	return b.streams[slices.IndexFunc(b.streams, func(s *streamView) bool { return s.id == stream })]
 }
 
+// audit counts the open shards whose records nobody reads, nor will when a shard
+// before them is finished. It overlooks those that are on their way to an owner,
+// which takes a look or two, and warns of one that stays.
+func (b *balancer) audit() {
+	for _, s := range b.streams {
+		if s.items == nil {
+			continue
+		}
+		graph := s.graph()
+		read := func(id string) bool {
+			key := lease.Key{Stream: s.id, Shard: id}
+			if held, ok := b.consumers[key]; ok {
+				return held.claimed
+			}
+			return b.owner(s.items[key]) != ""
+		}
+		unread := map[string]time.Time{}
+		count, overdue := int64(0), ""
+		for _, shard := range s.shards {
+			if shard.Closed || graph.Reached(shard.ID, read) {
+				continue
+			}
+			since, known := s.unread[shard.ID]
+			if !known {
+				since = time.Now()
+			}
+			unread[shard.ID] = since
+			if time.Since(since) > 2*b.lookEvery() {
+				count++
+			}
+			if time.Since(since) > 2*b.conf.leasePeriod {
+				overdue = shard.ID
+			}
+		}
+		s.unread = unread
+		b.metrics.unread.Set(count, s.id)
+		if overdue != "" && !s.warned {
+			b.log.Warnf("Nobody has read shard %s of stream %s for two lease periods, one of %d such shards", overdue, s.id, count)
+		}
+		s.warned = overdue != ""
+	}
+}
+
 // observe sets the gauges and notices the end of all explicit shards.
 func (b *balancer) observe() {
 	held := make(map[string]int64, len(b.streams))
-	for key := range b.consumers {
-		held[key.Stream]++
+	for key, h := range b.consumers {
+		if h.claimed {
+			held[key.Stream]++
+		}
 	}
 	finished := len(b.consumers) == 0
 	for _, s := range b.streams {

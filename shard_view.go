@@ -24,13 +24,18 @@ const (
 	looksAtOnce = 16
 	// listPage is the number of shards asked for at once, the most there is.
 	listPage = 10_000
+	// relistAfter is the number of rebalance periods after which the shards are
+	// listed anew without a reason. Reasons are a finished shard, a shard that is
+	// gone, and an item of a shard that is not in the list.
+	relistAfter = 10
 	// settle is the time between a client's announcement and its first look:
 	// clients that start together see one another before they claim.
 	settle = 250 * time.Millisecond
 )
 
-// shardLister is what the balancer uses of the Kinesis client.
+// shardLister is what the input uses of the Kinesis client beside reading.
 type shardLister interface {
+	DescribeStreamSummary(context.Context, *kinesis.DescribeStreamSummaryInput, ...func(*kinesis.Options)) (*kinesis.DescribeStreamSummaryOutput, error)
 	ListShards(context.Context, *kinesis.ListShardsInput, ...func(*kinesis.Options)) (*kinesis.ListShardsOutput, error)
 }
 
@@ -49,8 +54,15 @@ type streamView struct {
 	// listed is when the shards were listed; zero asks for a new list.
 	listed     time.Time
 	serverTime time.Time // of that list, by the service's clock
+	// strange is the newest shard in the table for which the shards have been
+	// listed anew. It may belong to an earlier stream of the same name.
+	strange string
 	// startAt is where shards without an item start; zero for the oldest record.
 	startAt time.Time
+
+	// unread is since when nobody has read an open shard, nor one before it.
+	unread map[string]time.Time
+	warned bool // of one that has been unread for long
 
 	tookAt time.Time // when a shard was last taken from a client that cannot be asked
 
@@ -94,6 +106,7 @@ type task struct {
 	announce presence
 	first    bool
 	dead     []presence
+	gone     []lease.Item
 }
 
 func (b *balancer) startLook(ctx context.Context) {
@@ -104,7 +117,8 @@ func (b *balancer) startLook(ctx context.Context) {
 	b.looking = true
 	t := task{changes: b.changes, listShards: make([]bool, len(b.streams))}
 	for i, s := range b.streams {
-		t.listShards[i] = time.Since(s.listed) >= b.conf.rebalancePeriod
+		t.listShards[i] = time.Since(s.listed) >= relistAfter*b.conf.rebalancePeriod
+		t.gone = append(t.gone, s.gone()...)
 	}
 	if !b.explicit() {
 		b.planPresence(&t)
@@ -157,6 +171,9 @@ func (b *balancer) look(ctx context.Context, t task) look {
 	l.err = b.meet(ctx, t)
 	for _, p := range t.dead {
 		l.untidy = errors.Join(l.untidy, b.store.withdraw(ctx, p))
+	}
+	for _, mark := range t.gone {
+		l.untidy = errors.Join(l.untidy, b.store.forget(ctx, mark))
 	}
 	l.start = time.Now()
 	if l.err == nil && !b.explicit() {
@@ -305,8 +322,14 @@ func (b *balancer) absorbItems(s *streamView, v streamLook, changes int) {
 			s.startAt = item.StartAt
 		}
 	}
-	if before == nil && len(v.items) == 0 && !b.conf.startFromOldest {
-		s.startAt = s.serverTime
+	if before == nil && len(v.items) == 0 {
+		s.startAt = b.conf.startFrom
+		if !b.conf.startFromOldest {
+			s.startAt = s.serverTime
+		}
+	}
+	if id := s.unlisted(); id > s.strange {
+		s.strange, s.listed = id, time.Time{}
 	}
 	for key, number := range s.ended {
 		if number > changes {
@@ -320,6 +343,44 @@ func (b *balancer) absorbItems(s *streamView, v streamLook, changes int) {
 		delete(s.ended, key)
 		delete(s.unsure, key)
 	}
+}
+
+// newest returns the highest id of the shards listed. Ids are given out in
+// ascending order.
+func (s *streamView) newest() string {
+	newest := ""
+	for _, shard := range s.shards {
+		newest = max(newest, shard.ID)
+	}
+	return newest
+}
+
+// unlisted returns the highest id of a shard that the table knows and that is
+// newer than the list; empty when there is none.
+func (s *streamView) unlisted() string {
+	highest, newest := "", s.newest()
+	for key := range s.items {
+		if id := s.shardID(key.Shard); id > newest {
+			highest = max(highest, id)
+		}
+	}
+	return highest
+}
+
+// gone returns the marks of finished shards that have left the stream.
+func (s *streamView) gone() []lease.Item {
+	listed := make(map[string]bool, len(s.shards))
+	for _, shard := range s.shards {
+		listed[shard.ID] = true
+	}
+	newest := s.newest()
+	var gone []lease.Item
+	for key, item := range s.items {
+		if id := s.shardID(key.Shard); item.Finished && !listed[id] && id < newest {
+			gone = append(gone, item)
+		}
+	}
+	return gone
 }
 
 // candidate is a shard that is ours to read, if the lineage and the table let us.

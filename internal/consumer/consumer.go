@@ -71,7 +71,13 @@ type Config struct {
 	// Out takes the deliveries.
 	Out     chan<- *Delivery
 	Metrics Metrics
-	Log     *service.Logger
+	Log     Logger
+}
+
+// Logger is what a consumer uses of Benthos' logger.
+type Logger interface {
+	Errorf(template string, args ...any)
+	Warnf(template string, args ...any)
 }
 
 // Outcome says how a consumer came to its end.

@@ -98,6 +98,29 @@ func (g *Graph) Ready(id string) bool {
 	return true
 }
 
+// Reached reports whether the shard or an ancestor of it is being read, so that
+// its own turn comes by itself.
+func (g *Graph) Reached(id string, read func(id string) bool) bool {
+	return g.reached(id, read, map[string]bool{})
+}
+
+func (g *Graph) reached(id string, read func(id string) bool, seen map[string]bool) bool {
+	shard, listed := g.shards[id]
+	if !listed || seen[id] {
+		return false
+	}
+	seen[id] = true
+	if read(id) {
+		return true
+	}
+	for _, parent := range shard.Parents {
+		if g.reached(parent, read, seen) {
+			return true
+		}
+	}
+	return false
+}
+
 func (g *Graph) hasDescendantItem(id string) bool {
 	if known, ok := g.descended[id]; ok {
 		return known

@@ -66,6 +66,22 @@ func TestTrimmedParentHoldsNobody(t *testing.T) {
 	require.False(t, g.Ready("a"), "a shard that is not there cannot be read")
 }
 
+func TestShardIsReachedThroughAnyAncestor(t *testing.T) {
+	g := NewGraph([]Shard{
+		{ID: "a", Closed: true},
+		{ID: "b", Closed: true},
+		{ID: "ab", Parents: []string{"a", "b"}, Closed: true},
+		{ID: "child", Parents: []string{"ab"}},
+		{ID: "alone"},
+	}, nil)
+	only := func(read string) func(string) bool { return func(id string) bool { return id == read } }
+	require.True(t, g.Reached("child", only("b")))
+	require.True(t, g.Reached("child", only("child")))
+	require.False(t, g.Reached("alone", only("b")))
+	require.False(t, g.Reached("a", only("child")), "a descendant does not help")
+	require.False(t, g.Reached("unknown", only("unknown")))
+}
+
 // stream is a naive stream with its readers: shards split, merge, are trimmed
 // when finished, are begun and finished as the graph allows.
 type stream struct {
