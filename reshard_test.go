@@ -109,6 +109,34 @@ func TestMergeOfShardsOfTwoProcessesBeginsSoonAfterTheLaterOne(t *testing.T) {
 	})
 }
 
+func TestChildrenBeginAtOnceWhereTheirParentEnded(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.table()
+		r.stream("orders", 4)
+		n := 0
+		f := &fleet{rig: r, conf: `{ streams: [ orders ] }`}
+		members := []*member{f.join(), f.join(), f.join(), f.join()}
+		pass(time.Minute)
+		require.Equal(r, []int{1, 1, 1, 1}, r.shares())
+		for parent := range 4 {
+			low, _, err := r.aws.Split("orders", shardName(parent))
+			require.NoError(r, err)
+			begin := time.Now()
+			_, err = r.aws.PutTo("orders", low, "key", fmt.Append(nil, n))
+			require.NoError(r, err)
+			n++
+			pass(3 * time.Second) // an idle parent may be polled for its end two seconds later
+			f.mu.Lock()
+			require.Len(r, f.seen, n)
+			require.Less(r, f.seen[n-1].at.Sub(begin), 2500*time.Millisecond)
+			f.mu.Unlock()
+		}
+		for _, m := range members {
+			m.leave()
+		}
+	})
+}
+
 func TestStreamOfManyShardsIsReadInPages(t *testing.T) {
 	bubble(t, func(r *rig) {
 		require.NoError(r, r.aws.Close())

@@ -93,7 +93,7 @@ type Store interface {
 	// which it was seen and nobody has asked for it in that term.
 	Ask(ctx context.Context, seen Item, client string) error
 	// Leave commits the last sequence of a client that the item was taken from, if
-	// the item is still as the new owner took it.
+	// the item is still as it was seen.
 	Leave(ctx context.Context, taken Item, sequence string) error
 }
 

@@ -197,7 +197,7 @@ func (l *Lease) Keep(ctx context.Context, acked func() string) error {
 
 		sequence := acked()
 		age := time.Since(l.renewedAt)
-		if failures == 0 && sequence == l.committed && age < renewAfter && l.Trusted() {
+		if failures == 0 && !l.moves(sequence) && age < renewAfter && l.Trusted() {
 			timer.Reset(min(l.opts.CommitPeriod, renewAfter-age))
 			continue
 		}
@@ -226,9 +226,7 @@ func (l *Lease) renew(ctx context.Context, sequence string) error {
 	token := l.opts.newToken(start)
 	attempt, cancel := context.WithTimeout(ctx, l.opts.attemptTimeout())
 	defer cancel()
-	// A sequence that is stored already is not written again: the client that the
-	// shard was taken from may have its last word in between.
-	item, err := l.store.Renew(attempt, l.key, l.link, token, Sequence{Number: sequence, Commit: sequence != l.committed})
+	item, err := l.store.Renew(attempt, l.key, l.link, token, Sequence{Number: sequence, Commit: l.moves(sequence)})
 	if err == nil {
 		l.succeed(item, start)
 		return nil
@@ -246,6 +244,11 @@ func (l *Lease) renew(ctx context.Context, sequence string) error {
 	}
 	return err
 }
+
+// moves reports whether a sequence is worth a write: it is later than the one that
+// is stored. The client that the shard was taken from may have had its last word
+// further on than where this one began.
+func (l *Lease) moves(sequence string) bool { return CompareSequences(sequence, l.committed) > 0 }
 
 // ownership is what a look at the item tells of the lease.
 type ownership struct{ known, ours bool }
@@ -283,10 +286,11 @@ func (l *Lease) succeed(item Item, start time.Time) {
 	l.renewed = make(chan struct{})
 }
 
-// lost ends the lease. An owner that took the shard from a living client, as the
-// built-in input does, begins after that client's last word.
+// lost ends the lease. An owner without a term, as the built-in input is, took
+// the shard from a living client and begins after that client's last word. One
+// with a term reads already: its checkpoint would go back behind such a word.
 func (l *Lease) lost(ctx context.Context, item Item, sequence string) error {
-	if item.Exists && item.Owner != "" && item.Sequence == l.committed && sequence != l.committed {
+	if item.Owner != "" && item.Term == "" && item.Sequence == l.committed && l.moves(sequence) {
 		ctx, cancel := context.WithTimeout(ctx, l.opts.attemptTimeout())
 		defer cancel()
 		if err := l.store.Leave(ctx, item, sequence); err != nil && !errors.Is(err, ErrConflict) && l.opts.OnTrouble != nil {
@@ -398,5 +402,8 @@ func (l *Lease) endOnce(
 ) error {
 	ctx, cancel := context.WithTimeout(ctx, l.opts.attemptTimeout())
 	defer cancel()
+	if !l.moves(sequence) {
+		sequence = l.committed
+	}
 	return write(ctx, l.key, l.link, sequence)
 }

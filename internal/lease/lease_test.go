@@ -7,6 +7,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -444,6 +445,37 @@ func TestReleaseEndsWithItsContext(t *testing.T) {
 		require.ErrorContains(t, l.Release(ctx, "100"), "releasing shard orders:shardId-000000000000")
 		require.Equal(t, 5*time.Second, time.Since(start))
 	})
+}
+
+func TestRenewalLeavesALastWordOfTheFormerOwnerAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &table{}
+		l := take(t, s)
+		end := keep(t, l, func() string { return "50" })
+		pass(6 * time.Second)
+		require.Equal(t, "50", s.now().Sequence)
+		s.mu.Lock()
+		s.item.Sequence = "77" // unconditionally, as the built-in input yields
+		s.mu.Unlock()
+		pass(15 * time.Second)
+		require.Equal(t, 2, s.writes)
+		require.Equal(t, "77", s.now().Sequence)
+		require.NoError(t, end())
+		require.NoError(t, l.Release(t.Context(), "50"))
+		require.Equal(t, "77", s.now().Sequence)
+	})
+}
+
+func TestElapsedTimeIsTheLargerOfTheTwoClocks(t *testing.T) {
+	const wallSecond = 1 << 30 // of the first word of a time.Time with a monotonic reading
+	from := time.Now()
+	suspended := from // the wall clock went on, the monotonic one stood still
+	*(*uint64)(unsafe.Pointer(&suspended)) += 3600 * wallSecond
+	require.Equal(t, time.Hour, elapsed(from, suspended))
+
+	setBack := from.Add(time.Minute)
+	*(*uint64)(unsafe.Pointer(&setBack)) -= 3600 * wallSecond
+	require.Equal(t, time.Minute, elapsed(from, setBack))
 }
 
 func TestOlderLookDoesNotCountTowardsDeath(t *testing.T) {

@@ -1,7 +1,7 @@
 // Package contract states what the component takes for granted about Kinesis
 // and DynamoDB, as tests against any server that speaks their protocols: the
 // local AWS of this repository, so that it cannot drift from the services, and
-// emulators that others wrote.
+// emulators that others wrote. The whole input runs against each of them too.
 package contract
 
 import (
@@ -59,14 +59,17 @@ func Config(url string) aws.Config {
 	}
 }
 
-// Run holds target to the whole contract. What needs both services at once takes
-// the target, whose URLs are the endpoints of a configuration.
+// Run holds target to the whole contract, and the input to what it promises when
+// it meets the target.
 func Run(t *testing.T, target Target) {
 	t.Run("Kinesis", func(t *testing.T) {
 		runKinesis(t, kinesis.NewFromConfig(Config(target.Kinesis)), target.Deviations)
 	})
 	t.Run("DynamoDB", func(t *testing.T) {
 		runDynamoDB(t, dynamodb.NewFromConfig(Config(target.DynamoDB)))
+	})
+	t.Run("Input", func(t *testing.T) {
+		runInput(t, target)
 	})
 }
 

@@ -1,0 +1,99 @@
+package consumer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+
+	"github.com/benthosdev/benthos/v4/public/service"
+	"github.com/stretchr/testify/require"
+)
+
+func TestBatchIsKnownByItsMessages(t *testing.T) {
+	bubble(t, func(c *Config) { c.Batcher = batcher(t, service.BatchPolicy{Count: 3}) }, func(r *rig) {
+		r.put(page(0, 3))
+		synctest.Wait()
+		d := <-r.out
+		batch := d.Take()
+		require.Same(r, d, Of(batch))
+		require.Same(r, d, Of(batch.Copy()[2:]), "what a wrapper replays")
+		mixed := service.MessageBatch{service.NewMessage(nil), batch[1]}
+		require.Same(r, d, Of(mixed), "what a processor has added to")
+	})
+	require.Nil(t, Of(nil))
+	require.Nil(t, Of(service.MessageBatch{service.NewMessage(nil)}))
+}
+
+func TestDeliveryLetsGoOfItsBatch(t *testing.T) {
+	bubble(t, nil, func(r *rig) {
+		r.put(page(0, 1))
+		d, got := r.next()
+		require.Len(r, got, 1)
+		require.Nil(r, d.Take())
+	})
+}
+
+func TestDeliveryWaitsWhileNobodyCanTellWhoseTheShardIs(t *testing.T) {
+	bubble(t, nil, func(r *rig) {
+		r.put(page(0, 1))
+		d, _ := r.next()
+		require.NoError(r, d.Await(r.Context()))
+
+		r.table.change(func(s *table) { s.silent = true })
+		pass(leasePeriod)
+		ctx, cancel := context.WithCancel(r.Context())
+		waited := make(chan error, 2)
+		go func() { waited <- d.Await(ctx) }()
+		synctest.Wait()
+		require.Empty(r, waited)
+		cancel()
+		require.ErrorIs(r, <-waited, context.Canceled)
+
+		go func() { waited <- d.Await(r.Context()) }()
+		synctest.Wait()
+		require.Empty(r, waited)
+		r.table.change(func(s *table) { s.silent = false })
+		require.NoError(r, <-waited)
+	})
+}
+
+func TestRejectedBatchIsSkippedAndItsMessagesAreCounted(t *testing.T) {
+	m := newMeter(t)
+	bubble(t, func(c *Config) {
+		c.Batcher = batcher(t, service.BatchPolicy{Count: 3})
+		c.Metrics = m.metrics()
+	}, func(r *rig) {
+		r.put(page(0, 6))
+		first, _ := r.next()
+		second, _ := r.next()
+		first.Ack(3, errElsewhere)
+		require.EqualValues(r, 3, m.value("rejected"))
+
+		m0, m1, m2 := service.NewMessage(nil), service.NewMessage(nil), service.NewMessage(nil)
+		two := service.NewBatchError(service.MessageBatch{m0, m1, m2}, errElsewhere).
+			Failed(0, errElsewhere).Failed(2, errElsewhere)
+		second.Ack(3, fmt.Errorf("writing: %w", two))
+		require.EqualValues(r, 5, m.value("rejected"), "only the messages that were rejected")
+		pass(commitPeriod)
+		require.Equal(r, sequence(5), r.table.now().Sequence)
+	})
+}
+
+func TestBatchThatAStoppingPipelineGivesUpIsReadAgain(t *testing.T) {
+	for _, rejection := range []error{context.Canceled, service.ErrEndOfInput} {
+		t.Run(rejection.Error(), func(t *testing.T) {
+			m := newMeter(t)
+			bubble(t, func(c *Config) { c.Metrics = m.metrics() }, func(r *rig) {
+				r.put(page(0, 1))
+				d, _ := r.next()
+				d.Ack(1, errors.Join(errElsewhere, rejection))
+				r.stop()
+				require.Equal(r, Released, r.result().Outcome)
+				require.Equal(r, free(""), r.table.now())
+				require.Zero(r, m.value("rejected"))
+			})
+		})
+	}
+}

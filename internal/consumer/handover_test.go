@@ -1,0 +1,115 @@
+package consumer
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/lease"
+)
+
+// ask is what another client does that wants the shard. It returns at the moment
+// at which the owner's next renewal has brought the news.
+func (r *rig) ask() {
+	r.Helper()
+	before := r.table.now()
+	require.NoError(r, r.table.Ask(r.Context(), before, "other"))
+	for r.table.now().Token == before.Token {
+		pass(100 * time.Millisecond)
+	}
+}
+
+// requireHandedOver requires that the shard is the asker's from a sequence on.
+func (r *rig) requireHandedOver(sequence string) {
+	r.Helper()
+	require.Equal(r, Result{Outcome: HandedOver}, r.result())
+	item := r.table.now()
+	require.Equal(r, lease.Item{Key: key, Exists: true, Owner: "other", Token: item.Token, Sequence: sequence}, item)
+	require.False(r, r.lease.Trusted())
+}
+
+func TestShardIsHandedOverOnceAllIsAcknowledged(t *testing.T) {
+	bubble(t, nil, func(r *rig) {
+		r.put(page(0, 2))
+		first, _ := r.next()
+		second, _ := r.next()
+		r.ask()
+		r.put(page(2, 1))
+		pass(drainTimeout / 2)
+		r.running()
+		r.nothing()
+		second.Ack(1, nil)
+		r.running()
+		first.Ack(1, nil)
+		r.requireHandedOver(sequence(1))
+		require.Zero(r, r.source.taken.Load()-1, "nothing more was read")
+	})
+}
+
+func TestShardWithoutAnythingUnderWayIsHandedOverAtOnce(t *testing.T) {
+	bubble(t, func(c *Config) { c.Committed = sequence(7) }, func(r *rig) {
+		r.ask()
+		r.requireHandedOver(sequence(7))
+	})
+}
+
+func TestSlowOutputDelaysHandOverByTheDrainTimeoutAlone(t *testing.T) {
+	bubble(t, nil, func(r *rig) {
+		r.put(page(0, 2))
+		first, _ := r.next()
+		r.next()
+		first.Ack(1, nil)
+		r.ask()
+		pass(drainTimeout - time.Nanosecond)
+		r.running()
+		pass(time.Nanosecond)
+		r.requireHandedOver(sequence(0))
+	})
+}
+
+func TestHandOverDoesNotWaitForABatchThatNeverLeft(t *testing.T) {
+	bubble(t, nil, func(r *rig) {
+		r.put(page(0, 3))
+		first, _ := r.next()
+		r.ask() // while the second batch waits for the output
+		first.Ack(1, nil)
+		r.requireHandedOver(sequence(0))
+	})
+}
+
+func TestClosedShardThatIsWantedBeforeItsEndIsHandedOver(t *testing.T) {
+	bubble(t, nil, func(r *rig) {
+		r.put(lastPage(0, 2))
+		first, _ := r.next()
+		second, _ := r.next()
+		r.ask()
+		first.Ack(1, nil)
+		second.Ack(1, nil)
+		r.requireHandedOver(sequence(1))
+	})
+}
+
+func TestShardThatIsLostWhileItIsHandedOverIsLost(t *testing.T) {
+	bubble(t, nil, func(r *rig) {
+		r.put(page(0, 1))
+		r.next()
+		r.ask()
+		theirs := lease.Item{Key: key, Exists: true, Owner: "third", Token: "t", Sequence: sequence(50)}
+		r.table.change(func(s *table) { s.item = theirs })
+		pass(drainTimeout)
+		require.Equal(r, Lost, r.result().Outcome)
+		require.Equal(r, theirs, r.table.now())
+	})
+}
+
+func TestStopWhileTheShardIsHandedOverReleasesIt(t *testing.T) {
+	bubble(t, nil, func(r *rig) {
+		r.put(page(0, 1))
+		r.next()
+		r.ask()
+		r.stop()
+		require.Equal(r, Result{Outcome: Released}, r.result())
+		require.Equal(r, free(""), r.table.now())
+	})
+}

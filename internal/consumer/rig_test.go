@@ -1,0 +1,354 @@
+package consumer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/benthosdev/benthos/v4/public/service"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	_ "github.com/benthosdev/benthos/v4/public/components/pure"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/lease"
+	"github.com/benthos-plugins/aws-kinesis/internal/retrieval"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	leasePeriod  = 30 * time.Second
+	commitPeriod = 5 * time.Second
+	drainTimeout = 8 * time.Second
+)
+
+var key = lease.Key{Stream: "orders", Shard: "shardId-000000000000"}
+
+// pass lets time pass in a bubble of synctest, where it costs none.
+func pass(d time.Duration) {
+	time.Sleep(d) //nolint:forbidigo // virtual time
+	synctest.Wait()
+}
+
+// table is a lease store of one item.
+type table struct {
+	mu     sync.Mutex
+	item   lease.Item
+	asked  int         // writes that were asked for, the refused ones too
+	writes []time.Time // of the owner
+	silent bool        // no request is answered, nor takes effect
+}
+
+func (s *table) do(ctx context.Context, write func() error) error {
+	s.mu.Lock()
+	silent := s.silent
+	s.mu.Unlock()
+	if silent {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return write()
+}
+
+// held makes the item what write returns, if it is at the given link.
+func (s *table) held(ctx context.Context, at lease.Link, write func(now lease.Item) lease.Item) error {
+	return s.do(ctx, func() error {
+		s.asked++
+		if s.item.Link() != at {
+			return lease.ErrConflict
+		}
+		s.item = write(s.item)
+		s.writes = append(s.writes, time.Now())
+		return nil
+	})
+}
+
+func (s *table) Get(ctx context.Context, _ lease.Key) (item lease.Item, err error) {
+	err = s.do(ctx, func() error { item = s.item; return nil })
+	return item, err
+}
+
+func (s *table) Claim(ctx context.Context, seen lease.Item, grant lease.Grant) (item lease.Item, err error) {
+	err = s.do(ctx, func() error {
+		if s.item.Link() != seen.Link() {
+			return lease.ErrConflict
+		}
+		s.item = lease.Item{
+			Key: key, Exists: true, Sequence: s.item.Sequence,
+			Owner: grant.Owner, Term: grant.Term, Token: grant.Token, Period: grant.Period,
+		}
+		item = s.item
+		return nil
+	})
+	return item, err
+}
+
+func (s *table) Renew(ctx context.Context, _ lease.Key, at lease.Link, token string, sequence lease.Sequence) (item lease.Item, err error) {
+	err = s.held(ctx, at, func(now lease.Item) lease.Item {
+		now.Token = token
+		if sequence.Commit {
+			now.Sequence = sequence.Number
+		}
+		item = now
+		return now
+	})
+	return item, err
+}
+
+func (s *table) Release(ctx context.Context, _ lease.Key, at lease.Link, sequence string) error {
+	return s.held(ctx, at, func(lease.Item) lease.Item {
+		return lease.Item{Key: key, Exists: true, Sequence: sequence}
+	})
+}
+
+func (s *table) Finish(ctx context.Context, _ lease.Key, at lease.Link, sequence string) error {
+	return s.held(ctx, at, func(lease.Item) lease.Item {
+		return lease.Item{Key: key, Exists: true, Sequence: sequence, Finished: true}
+	})
+}
+
+func (s *table) HandOver(ctx context.Context, _ lease.Key, at lease.Link, sequence string, to lease.Link) error {
+	return s.held(ctx, at, func(lease.Item) lease.Item {
+		return lease.Item{Key: key, Exists: true, Sequence: sequence, Owner: to.Owner, Token: to.Token}
+	})
+}
+
+func (s *table) Ask(ctx context.Context, seen lease.Item, client string) error {
+	return s.do(ctx, func() error {
+		if s.item.Owner != seen.Owner || s.item.Term != seen.Term || s.item.Wanted != "" {
+			return lease.ErrConflict
+		}
+		s.item.Wanted = client
+		return nil
+	})
+}
+
+func (s *table) Leave(ctx context.Context, taken lease.Item, sequence string) error {
+	return s.do(ctx, func() error {
+		if s.item.Owner != taken.Owner || s.item.Sequence != taken.Sequence {
+			return lease.ErrConflict
+		}
+		s.item.Sequence = sequence
+		return nil
+	})
+}
+
+func (s *table) now() lease.Item {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.item
+}
+
+// change does to the item what another client or a fault may do.
+func (s *table) change(do func(s *table)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	do(s)
+}
+
+// source hands out what the test has put into it, and counts what was taken.
+type source struct {
+	next  chan fetched
+	taken atomic.Int64
+}
+
+func (s *source) Next(ctx context.Context) (retrieval.Page, error) {
+	select {
+	case f := <-s.next:
+		s.taken.Add(1)
+		return f.page, f.err
+	case <-ctx.Done():
+		return retrieval.Page{}, ctx.Err()
+	}
+}
+
+// rig is a consumer with everything around it, in one bubble of synctest.
+type rig struct {
+	*testing.T
+	table  *table
+	source *source
+	lease  *lease.Lease
+	out    chan *Delivery
+	stop   context.CancelFunc
+	ended  chan Result
+}
+
+// bubble runs a test on a rig whose consumer is started. By default a batch is
+// one message, and a hundred may be in flight.
+func bubble(t *testing.T, configure func(*Config), test func(r *rig)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		holder, stop := context.WithCancel(t.Context())
+		r := &rig{
+			T: t, table: &table{}, stop: stop,
+			source: &source{next: make(chan fetched, 1000)},
+			out:    make(chan *Delivery),
+			ended:  make(chan Result, 1),
+		}
+		var err error
+		r.lease, _, err = lease.Take(holder, holder, r.table, lease.Item{Key: key}, time.Time{}, lease.Options{
+			Client: "me", Period: leasePeriod, CommitPeriod: commitPeriod,
+			Rand: func() float64 { return 0 },
+		})
+		require.NoError(t, err)
+		conf := Config{
+			Lease: r.lease, Source: r.source, Batcher: batcher(t, service.BatchPolicy{Count: 1}),
+			Limit: 100, DrainTimeout: drainTimeout, Out: r.out, Log: service.MockResources().Logger(),
+		}
+		if configure != nil {
+			configure(&conf)
+		}
+		c := New(conf)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			r.ended <- c.Run()
+		}()
+		defer func() {
+			stop()
+			<-done
+		}()
+		test(r)
+	})
+}
+
+func batcher(t *testing.T, policy service.BatchPolicy) *service.Batcher {
+	t.Helper()
+	b, err := policy.NewBatcher(service.MockResources())
+	require.NoError(t, err)
+	return b
+}
+
+// processors parses batch processors as a configuration has them.
+func processors(t *testing.T, list string) []*service.OwnedProcessor {
+	t.Helper()
+	conf, err := service.NewConfigSpec().Field(service.NewProcessorListField("processors")).ParseYAML("processors: "+list, nil)
+	require.NoError(t, err)
+	procs, err := conf.FieldProcessorList("processors")
+	require.NoError(t, err)
+	return procs
+}
+
+// unreliable is a processor that fails as a whole when fails says so, and
+// otherwise changes nothing. The host's own do that when a resource that they
+// stand for is gone; it has no public way to make one, so that this one is put
+// together from the types of its mocks.
+func unreliable(fails func() error) *service.OwnedProcessor {
+	mock := reflect.TypeFor[service.MockResourcesOptFn]().In(0).Elem()
+	all, _ := mock.FieldByName("Processors")
+	kind := all.Type.Elem() // func(batch) ([]batch, error)
+	process := reflect.MakeFunc(kind, func(in []reflect.Value) []reflect.Value {
+		if err := fails(); err != nil {
+			return []reflect.Value{reflect.Zero(kind.Out(0)), reflect.ValueOf(&err).Elem()}
+		}
+		batches := reflect.Append(reflect.Zero(kind.Out(0)), in[0])
+		return []reflect.Value{batches, reflect.Zero(kind.Out(1))}
+	})
+	owned := new(service.OwnedProcessor)
+	inner := reflect.ValueOf(owned).Elem().Field(0)
+	reflect.NewAt(inner.Type(), inner.Addr().UnsafePointer()).Elem().Set(process)
+	return owned
+}
+
+// sequence is the sequence number of the nth record; the later of two is longer
+// or greater.
+func sequence(n int) string { return fmt.Sprint(100 + n) }
+
+// page has n records, the first of them the from-th of the shard.
+func page(from, n int) retrieval.Page {
+	var p retrieval.Page
+	for i := from; i < from+n; i++ {
+		p.Records = append(p.Records, retrieval.Record{Data: []byte(fmt.Sprint(i)), SequenceNumber: sequence(i)})
+	}
+	return p
+}
+
+// lastPage is the end of a closed shard that was split.
+func lastPage(from, n int) retrieval.Page {
+	p := page(from, n)
+	p.End, p.Children = true, heirs
+	return p
+}
+
+var heirs = []retrieval.Child{
+	{ID: "shardId-000000000001", Parents: []string{key.Shard}},
+	{ID: "shardId-000000000002", Parents: []string{key.Shard}},
+}
+
+func (r *rig) put(pages ...retrieval.Page) {
+	for _, p := range pages {
+		r.source.next <- fetched{page: p}
+	}
+}
+
+// next receives a delivery that is there at this moment, and its contents.
+func (r *rig) next() (d *Delivery, contents []string) {
+	r.Helper()
+	synctest.Wait()
+	select {
+	case d = <-r.out:
+	default:
+		require.Fail(r, "no delivery")
+	}
+	for _, m := range d.Take() {
+		content, err := m.AsBytes()
+		require.NoError(r, err)
+		contents = append(contents, string(content))
+	}
+	return d, contents
+}
+
+// nothing checks that no delivery is there at this moment.
+func (r *rig) nothing() {
+	r.Helper()
+	synctest.Wait()
+	select {
+	case d := <-r.out:
+		require.Fail(r, "nothing was to come", "%d messages", len(d.Take()))
+	default:
+	}
+}
+
+// result returns how the consumer ended, which it has at this moment.
+func (r *rig) result() Result {
+	r.Helper()
+	synctest.Wait()
+	select {
+	case result := <-r.ended:
+		return result
+	default:
+		require.Fail(r, "the consumer has not ended")
+		return Result{}
+	}
+}
+
+func (r *rig) running() {
+	r.Helper()
+	synctest.Wait()
+	require.Empty(r, r.ended)
+}
+
+// free is the item of a shard that was released.
+func free(sequence string) lease.Item { return lease.Item{Key: key, Exists: true, Sequence: sequence} }
+
+var errElsewhere = errors.New("the database is away")
+
+// longestGap is the longest time between two writes of the owner.
+func (s *table) longestGap(from time.Time) (gap time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, at := range slices.Concat(s.writes, []time.Time{time.Now()}) {
+		gap, from = max(gap, at.Sub(from)), at
+	}
+	return gap
+}
