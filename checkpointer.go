@@ -382,9 +382,12 @@ func (c *checkpointer) Ask(ctx context.Context, seen lease.Item, client string) 
 
 // Leave implements lease.Store.
 func (c *checkpointer) Leave(ctx context.Context, taken lease.Item, sequence string) error {
-	v := values{":sequence": text(sequence), ":owner": text(taken.Owner), ":seen": text(taken.Sequence)}
+	v := values{
+		":sequence": text(sequence),
+		":owner":    text(taken.Owner), ":token": text(taken.Token), ":seen": text(taken.Sequence),
+	}
 	_, err := c.update(ctx, taken.Key, "SET "+attrSequence+" = :sequence",
-		attrOwner+" = :owner AND "+attrSequence+" = :seen", v)
+		attrOwner+" = :owner AND "+attrToken+" = :token AND "+attrSequence+" = :seen", v)
 	return err
 }
 

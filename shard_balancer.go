@@ -67,6 +67,8 @@ type balancer struct {
 
 	// present are the clients that have announced themselves, this one too.
 	present map[string]presence
+	// announced is how this client announced itself last.
+	announced presence
 	// Errors of the last look at them, empty when it went well.
 	trouble, untidy string
 	// free is since when a shard has stood free that others should claim.
@@ -149,9 +151,13 @@ func (b *balancer) stop(ctx context.Context) {
 		}
 	}
 	b.requests.Wait()
-	if self, ok := b.present[b.client]; ok {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), withdrawTimeout)
-		defer cancel()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), withdrawTimeout)
+	defer cancel()
+	// Of two announcements the later may have been cut short, with or without effect.
+	for _, self := range []presence{b.present[b.client], b.announced} {
+		if self.Owner == "" {
+			continue
+		}
 		if err := b.store.withdraw(ctx, self); err != nil {
 			b.log.Warnf("Others will notice in a while that this client has gone: %v", err)
 		}

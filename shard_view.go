@@ -54,6 +54,9 @@ type streamView struct {
 	// listed is when the shards were listed; zero asks for a new list.
 	listed     time.Time
 	serverTime time.Time // of that list, by the service's clock
+	// newest is the highest id of that list. A shard that is not listed has been
+	// trimmed if its id is lower, and is yet to be listed if it is higher.
+	newest string
 	// strange is the newest shard in the table for which the shards have been
 	// listed anew. It may belong to an earlier stream of the same name.
 	strange string
@@ -73,7 +76,7 @@ type streamView struct {
 func newStreamView(s stream, shards []lineage.Shard, serverTime time.Time) *streamView {
 	return &streamView{
 		stream: s, shards: shards,
-		listed: time.Now(), serverTime: serverTime,
+		listed: time.Now(), serverTime: serverTime, newest: newest(shards),
 		ended: map[lease.Key]int{}, unsure: map[lease.Key]bool{},
 	}
 }
@@ -134,7 +137,8 @@ func (b *balancer) planPresence(t *task) {
 	_, announced := b.present[b.client]
 	t.first = b.present == nil
 	if !announced || len(b.consumers) == 0 {
-		t.announce = b.presence()
+		b.announced = b.presence()
+		t.announce = b.announced
 	}
 	owning := map[string]bool{}
 	for _, s := range b.streams {
@@ -271,7 +275,7 @@ func (b *balancer) absorb(l look) {
 		}
 		// A list from before a shard's end would undo what its end has told.
 		if !v.listed.IsZero() && l.changes == b.changes {
-			s.shards, s.listed, s.serverTime = v.shards, v.listed, v.serverTime
+			s.shards, s.listed, s.serverTime, s.newest = v.shards, v.listed, v.serverTime, newest(v.shards)
 		}
 		b.absorbItems(s, v, l.changes)
 	}
@@ -345,22 +349,21 @@ func (b *balancer) absorbItems(s *streamView, v streamLook, changes int) {
 	}
 }
 
-// newest returns the highest id of the shards listed. Ids are given out in
-// ascending order.
-func (s *streamView) newest() string {
-	newest := ""
-	for _, shard := range s.shards {
-		newest = max(newest, shard.ID)
+// newest returns the highest id of shards. Ids are given out in ascending order.
+func newest(shards []lineage.Shard) string {
+	highest := ""
+	for _, shard := range shards {
+		highest = max(highest, shard.ID)
 	}
-	return newest
+	return highest
 }
 
 // unlisted returns the highest id of a shard that the table knows and that is
 // newer than the list; empty when there is none.
 func (s *streamView) unlisted() string {
-	highest, newest := "", s.newest()
+	highest := ""
 	for key := range s.items {
-		if id := s.shardID(key.Shard); id > newest {
+		if id := s.shardID(key.Shard); id > s.newest {
 			highest = max(highest, id)
 		}
 	}
@@ -373,10 +376,9 @@ func (s *streamView) gone() []lease.Item {
 	for _, shard := range s.shards {
 		listed[shard.ID] = true
 	}
-	newest := s.newest()
 	var gone []lease.Item
 	for key, item := range s.items {
-		if id := s.shardID(key.Shard); item.Finished && !listed[id] && id < newest {
+		if id := s.shardID(key.Shard); item.Finished && !listed[id] && id < s.newest {
 			gone = append(gone, item)
 		}
 	}
@@ -423,7 +425,8 @@ func (s *streamView) graph() *lineage.Graph {
 }
 
 // adopt adds the children of a shard that was read to its end to those known, so
-// that they begin at once. The next list confirms them.
+// that they begin at once. The next list confirms them, and brings those of which
+// another parent has yet to be listed, which would pass for one that was trimmed.
 func (s *streamView) adopt(parent string, children []retrieval.Child) {
 	s.listed = time.Time{}
 	for i := range s.shards {
@@ -431,8 +434,13 @@ func (s *streamView) adopt(parent string, children []retrieval.Child) {
 			s.shards[i].Closed = true
 		}
 	}
+	known := map[string]bool{}
+	for _, shard := range s.shards {
+		known[shard.ID] = true
+	}
+	yetToCome := func(id string) bool { return !known[id] && id > s.newest }
 	for _, child := range children {
-		if !slices.ContainsFunc(s.shards, func(known lineage.Shard) bool { return known.ID == child.ID }) {
+		if yetToCome(child.ID) && !slices.ContainsFunc(child.Parents, yetToCome) {
 			s.shards = append(s.shards, lineage.Shard{ID: child.ID, Parents: child.Parents})
 		}
 	}

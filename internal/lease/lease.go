@@ -364,13 +364,17 @@ func (l *Lease) LastWord(ctx context.Context, wait time.Duration) (string, error
 	}
 }
 
-// end makes the last write of a lease. done tells from the item whether a write
-// whose answer was lost took effect.
+// end makes the last write of a lease, which is trusted no more from here on: the
+// next owner may begin before the answer has come. done tells from the item
+// whether a write whose answer was lost took effect.
 func (l *Lease) end(
 	ctx context.Context, doing, sequence string,
 	write func(ctx context.Context, key Key, at Link, sequence string) error,
 	done func(now Item) bool,
 ) error {
+	l.mu.Lock()
+	l.trustedFrom = time.Time{}
+	l.mu.Unlock()
 	for failures := 1; ; failures++ {
 		err := l.endOnce(ctx, sequence, write)
 		if err == nil {
@@ -391,7 +395,9 @@ func (l *Lease) end(
 		case <-pause.C:
 		case <-ctx.Done():
 			pause.Stop()
-			return fmt.Errorf("%s shard %s: %w", doing, l.key, err)
+			err = fmt.Errorf("%s shard %s: %w", doing, l.key, err)
+			l.lose(fmt.Errorf("%w: %w", ErrLost, err))
+			return err
 		}
 	}
 }

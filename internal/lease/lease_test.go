@@ -342,6 +342,24 @@ func TestRequestReachesTheOwnerWithItsNextRenewalAndIsGranted(t *testing.T) {
 	})
 }
 
+func TestLeaseIsNotTrustedWhileItsLastWriteHasNoAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &table{}
+		l := take(t, s)
+		s.fault = func(method string) fault {
+			if method == "Get" {
+				return unending
+			}
+			return unheard
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		require.Error(t, l.HandOver(ctx, "100", "other"))
+		require.Equal(t, "other", s.now().Owner, "it may read already")
+		require.False(t, l.Trusted())
+	})
+}
+
 func TestLastWordOfTheFormerOwnerIsWaitedForButNotForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &table{}
