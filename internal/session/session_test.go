@@ -301,7 +301,7 @@ func TestCallersDeadlineIsNotTakenForAnAttemptTimeout(t *testing.T) {
 
 func TestClientsShareConnectionsUntilTheseAreClosed(t *testing.T) {
 	isolate(t, "")
-	opened, closed := make(chan struct{}, 10), make(chan struct{}, 10)
+	opened, closed := make(chan struct{}, 100), make(chan struct{}, 100)
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, `{"StreamNames":[],"HasMoreStreams":false}`)
 	}))
@@ -319,12 +319,13 @@ func TestClientsShareConnectionsUntilTheseAreClosed(t *testing.T) {
 	o := static
 	o.Endpoint = s.URL
 	cfg := load(t, o)
-	for range 3 {
+	for range 20 {
 		_, err := kinesis.NewFromConfig(cfg).ListStreams(t.Context(), nil)
 		require.NoError(t, err)
 	}
-	require.Len(t, opened, 1)
-	require.Empty(t, closed)
+	// One would do, but now and then the transport gives a connection up between
+	// two calls. Clients with connections of their own would open twenty.
+	require.Less(t, len(opened), 10)
 
 	CloseIdle(cfg)
 	select {
