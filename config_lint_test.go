@@ -96,6 +96,15 @@ var configMistakes = []struct {
 		"field `commit_period`: 5s is not below `lease_period` (4900ms): write a shorter commit_period, such as a sixth of lease_period",
 	}},
 
+	{"poll period beyond the lease period", minimal + "poll_period: 31s\n", []string{
+		"field `poll_period`: 31s is longer than `lease_period` (30s): write a shorter poll_period, such as `1s`",
+	}},
+	{"negative poll period", minimal + "poll_period: -1s\n", []string{
+		"field `poll_period`: -1s is below zero: write `0s`, or the least time between two reads of a shard, such as `1s`",
+	}},
+	{"poll period that is none", minimal + "poll_period: often\n", []string{
+		"field `poll_period`: `often` is not a duration: write a number and a unit (ns, us, ms, s, m or h), such as `1s`, or `0s`",
+	}},
 	{"start in no known form", minimal + "start_from_timestamp: yesterday\n", []string{
 		"field `start_from_timestamp`: `yesterday` is not a time in RFC 3339: write one such as `2024-05-01T12:00:00Z`",
 	}},

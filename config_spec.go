@@ -143,6 +143,10 @@ func configSpec() *service.ConfigSpec {
 				Default("2s").
 				LintRule(lintRule("steal_grace_period")).
 				Advanced(),
+			service.NewDurationField("poll_period").
+				Description("The least time between two reads of a shard, at most `lease_period`. With `0s` a shard is read five times a second while it has a backlog, four times a second while it has records now and then, and less and less when it has none, down to once in two seconds. A longer period costs fewer calls, and leaves more of them to other readers of the stream.").
+				Default("0s").
+				Advanced(),
 			service.NewBoolField("start_from_oldest").
 				Description("Where to start when the table knows nothing of a stream: at its oldest record, or (`false`) with records that arrive from now on. Once started, every record is read, those of shards that appear later too.").
 				Default(true),
@@ -216,6 +220,7 @@ type config struct {
 	commitPeriod     time.Duration
 	rebalancePeriod  time.Duration
 	stealGracePeriod time.Duration
+	pollPeriod       time.Duration // 0 to leasePeriod; 0: adaptive
 	leasePeriod      time.Duration // Invariant: 0 < commitPeriod < leasePeriod
 	startFromOldest  bool
 	startFrom        time.Time // zero when there is none
@@ -280,6 +285,7 @@ func parseConfig(conf *service.ParsedConfig) (config, error) {
 		rebalancePeriod:  read(r, conf.FieldDuration, "rebalance_period"),
 		leasePeriod:      read(r, conf.FieldDuration, "lease_period"),
 		stealGracePeriod: read(r, conf.FieldDuration, "steal_grace_period"),
+		pollPeriod:       read(r, conf.FieldDuration, "poll_period"),
 		startFromOldest:  read(r, conf.FieldBool, "start_from_oldest"),
 		startFrom:        r.startFrom(),
 		batching:         r.batching(),

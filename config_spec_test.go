@@ -54,6 +54,7 @@ var specFields = []fieldSpec{
 	{path: "rebalance_period", typ: "string", def: `"30s"`, flags: "advanced"},
 	{path: "lease_period", typ: "string", def: `"30s"`, flags: "advanced"},
 	{path: "steal_grace_period", typ: "string", def: `"2s"`, flags: "advanced"}, // ours
+	{path: "poll_period", typ: "string", def: `"0s"`, flags: "advanced"},        // ours
 	{path: "start_from_oldest", typ: "bool", def: `true`},
 	{path: "start_from_timestamp", typ: "string", flags: "advanced,optional", examples: `["2024-05-01T12:00:00Z"]`}, // ours
 	{path: "region", typ: "string", def: `""`, flags: "advanced"},
@@ -216,6 +217,7 @@ commit_period: 1m30s
 rebalance_period: 1.5s
 lease_period: 2m
 steal_grace_period: 3s
+poll_period: 4s
 start_from_oldest: false
 region: r1
 endpoint: e1
@@ -252,6 +254,7 @@ auto_replay_nacks: false
 		rebalancePeriod:  1500 * time.Millisecond,
 		leasePeriod:      2 * time.Minute,
 		stealGracePeriod: 3 * time.Second,
+		pollPeriod:       4 * time.Second,
 		batching:         service.BatchPolicy{Count: 7, ByteSize: 8, Period: "9s", Check: "this.end"},
 		kinesis: session.Options{Region: "r1", Endpoint: "e1", Credentials: session.Credentials{
 			Profile: "p1", ID: "i1", Secret: "s1", Token: "t1", FromEC2Role: true, Role: "r1", RoleExternalID: "x1",

@@ -33,6 +33,7 @@ import (
 	"github.com/benthos-plugins/aws-kinesis/internal/lease"
 	"github.com/benthos-plugins/aws-kinesis/internal/lineage"
 	"github.com/benthos-plugins/aws-kinesis/internal/retrieval"
+	"github.com/benthos-plugins/aws-kinesis/internal/retrieval/wire"
 	"github.com/benthos-plugins/aws-kinesis/internal/session"
 )
 
@@ -163,13 +164,21 @@ func (in *input) Connect(ctx context.Context) error {
 	return in.connect(ctx, clients{
 		lister: kinesis.NewFromConfig(kinesisConf),
 		// The throttling of one shard must not slow down the reading of others.
-		reader: kinesis.NewFromConfig(kinesisConf, func(o *kinesis.Options) { o.Retryer = session.CallerPaced() }),
+		reader: newReader(kinesisConf),
 		table:  dynamodb.NewFromConfig(dynamoConf),
 		closeIdle: func() {
 			session.CloseIdle(kinesisConf)
 			session.CloseIdle(dynamoConf)
 		},
 	})
+}
+
+// newReader returns the client that polls: one that decodes pages by itself, skips
+// most of the SDK's stack, and leaves throttled calls to the poller.
+func newReader(conf aws.Config) retrieval.API {
+	return wire.NewDirect(kinesis.NewFromConfig(conf, wire.Install, func(o *kinesis.Options) {
+		o.Retryer = session.CallerPaced()
+	}), session.AttemptTimeout)
 }
 
 // clients are the services as an input reaches them.

@@ -185,7 +185,7 @@ func (r *rig) clientsOver(l *line) clients {
 	conf.APIOptions = append(conf.APIOptions, session.WithAttemptTimeout(session.AttemptTimeout))
 	return clients{
 		lister:    kinesis.NewFromConfig(conf),
-		reader:    kinesis.NewFromConfig(conf, func(o *kinesis.Options) { o.Retryer = session.CallerPaced() }),
+		reader:    newReader(conf),
 		table:     dynamodb.NewFromConfig(conf),
 		closeIdle: func() {},
 	}

@@ -417,7 +417,7 @@ func (b *balancer) consume(ctx context.Context, o offer, startAt time.Time, take
 	return consumer.New(consumer.Config{
 		Lease:     held,
 		Committed: item.Sequence,
-		Source: retrieval.NewPoller(b.reader, retrieval.Shard{Stream: o.key.Stream, ID: o.shard}, position, retrieval.Hooks{
+		Source: retrieval.NewPoller(b.reader, retrieval.Shard{Stream: o.key.Stream, ID: o.shard}, position, b.conf.pollPeriod, retrieval.Hooks{
 			OnThrottle: func() { b.metrics.throttled.Incr(1, o.key.Stream, o.key.Shard) },
 			OnTrouble:  func(err error) { b.log.Warnf("Stream %s: going on after: %v", o.key.Stream, err) },
 		}),

@@ -30,6 +30,7 @@ const (
 // pacer says when to read a shard next. It is pure: the time and randomness are
 // arguments. It belongs to the poller.
 type pacer struct {
+	least      time.Duration // between two reads, whatever else is said
 	lastRecord time.Time
 	interval   time.Duration
 	throttled  int // calls in a row
@@ -52,7 +53,7 @@ func (p *pacer) afterPage(now time.Time, records, bytes int, behind time.Duratio
 	default:
 		p.interval = min(max(livePoll, time.Duration(float64(p.interval)*idleGrowth)), idlePoll)
 	}
-	return max(p.interval, time.Duration(float64(bytes)/readRate*float64(time.Second)))
+	return max(p.least, p.interval, time.Duration(float64(bytes)/readRate*float64(time.Second)))
 }
 
 // afterThrottle returns the pause after a call that was throttled, between half

@@ -54,6 +54,13 @@ func TestPaceStaysWithinBothLimitsOfAShard(t *testing.T) {
 	})
 }
 
+func TestLeastTimeBetweenReadsIsKeptForBacklogAndTrickle(t *testing.T) {
+	p := pacer{least: time.Second}
+	require.Equal(t, time.Second, p.afterPage(epoch, 1, 100, time.Hour))
+	require.Equal(t, time.Second, p.afterPage(epoch, 1, 100, 0))
+	require.Equal(t, 2*time.Second, p.afterPage(epoch, 1, 4e6, time.Hour), "the shard's own limit is longer")
+}
+
 func TestThrottlingBacksOffWithJitterUntilAPageArrives(t *testing.T) {
 	var p pacer
 	for _, mean := range []time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 8 * time.Second} {

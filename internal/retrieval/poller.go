@@ -66,9 +66,10 @@ type Poller struct {
 	failures int // calls in a row
 }
 
-// NewPoller returns a poller that begins at from.
-func NewPoller(api API, shard Shard, from Position, hooks Hooks) *Poller {
-	return &Poller{api: api, shard: shard, hooks: hooks, position: from}
+// NewPoller returns a poller that begins at from and leaves at least the given
+// time between two reads; zero leaves that to the shard's limits and its records.
+func NewPoller(api API, shard Shard, from Position, least time.Duration, hooks Hooks) *Poller {
+	return &Poller{api: api, shard: shard, hooks: hooks, position: from, pace: pacer{least: least}}
 }
 
 // Next returns the next page, which may be empty, when the pace allows it. It

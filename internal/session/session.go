@@ -16,6 +16,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -163,10 +164,24 @@ func shared(c aws.HTTPClient) aws.HTTPClient {
 		return c
 	}
 	return &http.Client{
-		Transport: b.GetTransport(),
+		Transport: transport{b.GetTransport()},
 		// A redirect is no answer of AWS, and a signed request must not follow it.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
+}
+
+// transport hides from HTTP that the SDK's request bodies can write themselves:
+// once closed, they do so by reporting the end of the file, which the transport
+// takes for a broken connection and ends the answer that is under way.
+type transport struct{ *http.Transport }
+
+func (t transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.Body != nil {
+		hidden := *req
+		hidden.Body = struct{ io.ReadCloser }{req.Body}
+		req = &hidden
+	}
+	return t.Transport.RoundTrip(req)
 }
 
 // CloseIdle ends the idle connections of the clients made of cfg, which Load

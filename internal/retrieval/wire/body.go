@@ -1,0 +1,85 @@
+package wire
+
+import (
+	"fmt"
+	"io"
+	"math/bits"
+	"sync"
+)
+
+const (
+	// maxAnswer bounds the bytes of one answer. The service sends at most 10 MiB
+	// of payloads, which base64 makes 14 MiB, and 10,000 records, whose other
+	// fields take 16 MiB where every key has 256 characters that are escaped.
+	maxAnswer = 64 << 20
+
+	// Buffers have a power of two of bytes: from that of an empty page to that
+	// of the largest one. A larger body gets a buffer that is not kept.
+	minBuffer  = 1 << 11
+	keptBuffer = 1 << 24
+	// unsized is where the buffer of a body without Content-Length begins.
+	unsized = 1 << 16
+)
+
+// pools holds the buffers of each size that is kept; idle ones go with the
+// garbage.
+var pools [14]sync.Pool // log2(keptBuffer/minBuffer) + 1
+
+// A buffer holds a body. Its owner releases it when nothing refers to it.
+type buffer struct{ b []byte }
+
+// class is the pool of buffers of n bytes or a little more.
+func class(n int) int { return max(0, bits.Len(uint(n-1))-bits.Len(uint(minBuffer-1))) }
+
+func newBuffer(n int) *buffer {
+	c := class(n)
+	if c >= len(pools) {
+		return &buffer{make([]byte, 0, n)}
+	}
+	if buf, ok := pools[c].Get().(*buffer); ok {
+		return buf
+	}
+	return &buffer{make([]byte, 0, minBuffer<<c)}
+}
+
+func (b *buffer) release() {
+	if cap(b.b) > keptBuffer {
+		return
+	}
+	b.b = b.b[:0]
+	pools[class(cap(b.b))].Put(b)
+}
+
+// readBody reads a body to its end. length is its Content-Length, -1 when
+// unknown; it says how large a buffer to begin with, not how much to read: the
+// transport knows what the body owes. The error is the body's own, or says that
+// it exceeds maxAnswer.
+func readBody(r io.Reader, length int64) (*buffer, error) {
+	if length > maxAnswer {
+		return nil, fmt.Errorf("the answer has %d bytes, above the limit of %d", length, maxAnswer)
+	}
+	size := unsized
+	if length >= 0 {
+		size = int(length) + 1 // for the end to show without growing
+	}
+	buf := newBuffer(size)
+	for {
+		n, err := r.Read(buf.b[len(buf.b):cap(buf.b)])
+		buf.b = buf.b[:len(buf.b)+n]
+		switch {
+		case len(buf.b) > maxAnswer:
+			buf.release()
+			return nil, fmt.Errorf("the answer exceeds the limit of %d bytes", maxAnswer)
+		case err == io.EOF:
+			return buf, nil
+		case err != nil:
+			buf.release()
+			return nil, err
+		case len(buf.b) == cap(buf.b):
+			larger := newBuffer(2 * cap(buf.b))
+			larger.b = append(larger.b, buf.b...)
+			buf.release()
+			buf = larger
+		}
+	}
+}

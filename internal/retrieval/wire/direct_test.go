@@ -1,0 +1,159 @@
+package wire
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"regexp"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
+	"github.com/stretchr/testify/require"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/awsfake"
+)
+
+// seen keeps the requests that pass.
+type seen struct {
+	aws.HTTPClient
+	requests []*http.Request
+	bodies   []string
+}
+
+func (c *seen) Do(r *http.Request) (*http.Response, error) {
+	b, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil, err
+	}
+	r.Body = io.NopCloser(bytes.NewReader(b))
+	c.requests = append(c.requests, r)
+	c.bodies = append(c.bodies, string(b))
+	return c.HTTPClient.Do(r)
+}
+
+// direct is a client of a fake with a stream of one shard, what it sent, and a
+// call for its oldest records.
+func direct(t *testing.T, s *awsfake.Server) (*Direct, *seen, *kinesis.GetRecordsInput) {
+	t.Helper()
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	require.NoError(t, s.CreateStream("orders", 1))
+	_, _, err := s.Put("orders", "key", []byte("data"))
+	require.NoError(t, err)
+	sent := &seen{HTTPClient: s.HTTPClient()}
+	cfg := s.AWSConfig()
+	cfg.HTTPClient = sent
+	cfg.Credentials = aws.NewCredentialsCache(credentials.NewStaticCredentialsProvider("AKIDEXAMPLE", "secret", "token"))
+	it, err := s.Kinesis().GetShardIterator(t.Context(), &kinesis.GetShardIteratorInput{
+		StreamName: aws.String("orders"), ShardId: aws.String("shardId-000000000000"), ShardIteratorType: types.ShardIteratorTypeTrimHorizon,
+	})
+	require.NoError(t, err)
+	return NewDirect(kinesis.NewFromConfig(cfg, Install), time.Second), sent,
+		&kinesis.GetRecordsInput{ShardIterator: it.ShardIterator, StreamARN: aws.String(s.StreamARN("orders"))}
+}
+
+// throughSDK says whether a request has the marks of the SDK's stack.
+func throughSDK(r *http.Request) bool { return r.Header.Get("Amz-Sdk-Request") != "" }
+
+var signature = regexp.MustCompile(`Signature=.*|SignedHeaders=[^,]*`)
+
+func TestDirectRequestsLookLikeTheSDKs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, sent, in := direct(t, awsfake.New(awsfake.Options{}))
+		want, err := d.GetRecords(t.Context(), in)
+		require.NoError(t, err)
+		got, err := d.GetRecords(t.Context(), in)
+		require.NoError(t, err)
+		require.Equal(t, want.Records, got.Records)
+
+		first, second := sent.requests[0], sent.requests[1]
+		require.True(t, throughSDK(first))
+		require.False(t, throughSDK(second))
+		require.Equal(t, first.URL, second.URL)
+		require.Equal(t, sent.bodies[0], sent.bodies[1])
+		require.Equal(t, first.ContentLength, second.ContentLength)
+		require.Contains(t, second.Header.Get("Authorization"), "/us-east-1/kinesis/aws4_request")
+		require.Contains(t, second.Header.Get("Authorization"), "x-amz-security-token")
+		for name, value := range second.Header {
+			if name == "Authorization" {
+				require.Equal(t, signature.ReplaceAllString(first.Header.Get(name), ""), signature.ReplaceAllString(value[0], ""))
+				continue
+			}
+			require.Equal(t, first.Header[name], value, name)
+		}
+		for name := range first.Header {
+			if name != "Amz-Sdk-Invocation-Id" && name != "Amz-Sdk-Request" && name != "Content-Length" {
+				require.Contains(t, second.Header, name)
+			}
+		}
+	})
+}
+
+func TestRefusalsOfKinesisAreReturnedAtOnce(t *testing.T) {
+	d, sent, in := direct(t, awsfake.New(awsfake.Options{}))
+	_, err := d.GetRecords(t.Context(), in)
+	require.NoError(t, err)
+	_, err = d.GetRecords(t.Context(), &kinesis.GetRecordsInput{ShardIterator: aws.String("AAAA"), StreamARN: in.StreamARN})
+	_, ok := errors.AsType[*types.InvalidArgumentException](err)
+	require.True(t, ok, "%v", err)
+	require.ErrorContains(t, err, "operation error Kinesis: GetRecords, https response error StatusCode: 400, RequestID: 0")
+	require.Len(t, sent.requests, 2)
+}
+
+func TestWhatMayPassIsLeftToTheSDK(t *testing.T) {
+	for name, fault := range map[string]awsfake.Fault{
+		"a lost connection":          {Lose: true},
+		"an answer that broke off":   {Truncate: true},
+		"a failure of the service":   {Refuse: awsfake.NewError(awsfake.CodeInternalFailure, "sorry")},
+		"an answer that is late":     {DelayAnswer: time.Minute},
+		"a refusal of another model": {Refuse: awsfake.NewError("InvalidSignatureException", "signature expired")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := awsfake.New(awsfake.Options{IteratorLifetime: time.Hour})
+				d, sent, in := direct(t, s)
+				_, err := d.GetRecords(t.Context(), in)
+				require.NoError(t, err)
+				fault.Operation, fault.Times = "GetRecords", 1
+				s.Inject(fault)
+				page, err := d.GetRecords(t.Context(), in)
+				require.NoError(t, err)
+				require.Len(t, page.Records, 1)
+				require.Len(t, sent.requests, 3)
+				require.False(t, throughSDK(sent.requests[1]))
+				require.True(t, throughSDK(sent.requests[2]))
+
+				// What the SDK could have spared us keeps calls with it for a while.
+				_, err = d.GetRecords(t.Context(), in)
+				require.NoError(t, err)
+				require.Equal(t, name == "a refusal of another model", throughSDK(sent.requests[3]))
+				time.Sleep(detour) //nolint:forbidigo // virtual time
+				_, err = d.GetRecords(t.Context(), in)
+				require.NoError(t, err)
+				require.False(t, throughSDK(sent.requests[4]))
+			})
+		})
+	}
+}
+
+func TestCallEndsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := awsfake.New(awsfake.Options{})
+		d, _, in := direct(t, s)
+		_, err := d.GetRecords(t.Context(), in)
+		require.NoError(t, err)
+		s.Inject(awsfake.Fault{Operation: "GetRecords", Delay: time.Hour})
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		begin := time.Now()
+		_, err = d.GetRecords(ctx, in)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, 100*time.Millisecond, time.Since(begin))
+	})
+}

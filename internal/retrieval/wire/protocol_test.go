@@ -1,0 +1,246 @@
+package wire
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/iotest"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis/schemas"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
+	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+	"github.com/aws/smithy-go/transport/http/protocol/awsjson"
+	"github.com/stretchr/testify/require"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/awsfake"
+)
+
+var (
+	sdk  = awsjson.New11(schemas.Kinesis_20131202)
+	ours = Protocol{sdk}
+)
+
+// deserialize gives an answer to a protocol.
+func deserialize(p smithyhttp.ClientProtocol, body io.Reader, length int64, page *kinesis.GetRecordsOutput) error {
+	resp := &smithyhttp.Response{Response: &http.Response{StatusCode: 200, Body: io.NopCloser(body), ContentLength: length}}
+	return p.DeserializeResponse(context.Background(), getRecords, kinesis.TypeRegistry, resp, page)
+}
+
+// theSDKs is what the SDK makes of an answer.
+func theSDKs(body string) (page *kinesis.GetRecordsOutput, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = &smithy.DeserializationError{Err: fmt.Errorf("the SDK panics at the answer: %v", r)}
+		}
+	}()
+	page = new(kinesis.GetRecordsOutput)
+	return page, deserialize(sdk, strings.NewReader(body), int64(len(body)), page)
+}
+
+// same holds that an answer is taken, or refused, as the SDK does.
+func same(t require.TestingT, body string) {
+	want, refused := theSDKs(body)
+	var got kinesis.GetRecordsOutput
+	err := deserialize(ours, strings.NewReader(body), int64(len(body)), &got)
+	require.Equal(t, refused, err, "%v, %v: %.2000s", refused, err, body)
+	require.Equal(t, want, &got, "%.2000s", body)
+}
+
+func FuzzGetRecords(f *testing.F) {
+	for _, body := range knownAnswers {
+		f.Add([]byte(body))
+	}
+	for _, body := range foreignAnswers {
+		f.Add([]byte(body))
+	}
+	for _, body := range fakeAnswers(f) {
+		f.Add(body)
+	}
+	f.Fuzz(func(t *testing.T, body []byte) { same(t, string(body)) })
+}
+
+// fakeAnswers are those of a shard with records, without, and at its end.
+func fakeAnswers(t testing.TB) [][]byte {
+	t.Helper()
+	s := awsfake.New(awsfake.Options{})
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	require.NoError(t, s.CreateStream("orders", 1))
+	for i := range 3 {
+		_, _, err := s.Put("orders", fmt.Sprintf("key %d \"ü\"", i), bytes.Repeat([]byte{byte(i)}, i*40))
+		require.NoError(t, err)
+	}
+	tap := &tap{HTTPClient: s.HTTPClient()}
+	client := kinesis.NewFromConfig(s.AWSConfig(), func(o *kinesis.Options) { o.HTTPClient = tap })
+	it, err := client.GetShardIterator(t.Context(), &kinesis.GetShardIteratorInput{
+		StreamName: aws.String("orders"), ShardId: aws.String("shardId-000000000000"), ShardIteratorType: types.ShardIteratorTypeTrimHorizon,
+	})
+	require.NoError(t, err)
+	next := it.ShardIterator
+	for range 3 {
+		page, err := client.GetRecords(t.Context(), &kinesis.GetRecordsInput{ShardIterator: next, Limit: aws.Int32(2)})
+		require.NoError(t, err)
+		next = page.NextShardIterator
+	}
+	_, err = client.SplitShard(t.Context(), &kinesis.SplitShardInput{
+		StreamName: aws.String("orders"), ShardToSplit: aws.String("shardId-000000000000"), NewStartingHashKey: aws.String("1000"),
+	})
+	require.NoError(t, err)
+	page, err := client.GetRecords(t.Context(), &kinesis.GetRecordsInput{ShardIterator: next})
+	require.NoError(t, err)
+	require.Len(t, page.ChildShards, 2)
+	return tap.bodies[1:]
+}
+
+// tap keeps the bodies that pass.
+type tap struct {
+	aws.HTTPClient
+	bodies [][]byte
+}
+
+func (c *tap) Do(r *http.Request) (*http.Response, error) {
+	resp, err := c.HTTPClient.Do(r)
+	if err != nil {
+		return nil, err
+	}
+	body, err := io.ReadAll(resp.Body)
+	c.bodies = append(c.bodies, body)
+	resp.Body = io.NopCloser(bytes.NewReader(body))
+	return resp, err
+}
+
+func TestClientGivesTheSamePagesAndErrors(t *testing.T) {
+	for _, body := range fakeAnswers(t) {
+		same(t, string(body))
+	}
+	s := awsfake.New(awsfake.Options{})
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	client := kinesis.NewFromConfig(s.AWSConfig(), Install)
+	_, err := client.GetRecords(t.Context(), &kinesis.GetRecordsInput{ShardIterator: aws.String("AAAA")})
+	refused, ok := errors.AsType[*types.InvalidArgumentException](err)
+	require.True(t, ok)
+	require.NotEmpty(t, refused.ErrorMessage())
+	require.NoError(t, s.CreateStream("orders", 2))
+	list, err := client.ListShards(t.Context(), &kinesis.ListShardsInput{StreamName: aws.String("orders")})
+	require.NoError(t, err)
+	require.Len(t, list.Shards, 2)
+}
+
+func TestBodyThatBreaksFailsAsWithTheSDK(t *testing.T) {
+	reset := errors.New("connection reset by peer")
+	for _, begin := range []string{``, `{"Records":[`, `{"Records":[]}`} {
+		for _, length := range []int64{-1, 0, 5, 1 << 20} {
+			body := func() io.Reader { return io.MultiReader(strings.NewReader(begin), iotest.ErrReader(reset)) }
+			var page, want kinesis.GetRecordsOutput
+			refused := deserialize(sdk, body(), length, &want)
+			require.ErrorIs(t, refused, reset)
+			require.Equal(t, refused, deserialize(ours, body(), length, &page))
+			require.Equal(t, want, page)
+		}
+	}
+}
+
+func TestBodyThatBreaksOffIsRetried(t *testing.T) {
+	var page kinesis.GetRecordsOutput
+	err := deserialize(ours, io.MultiReader(strings.NewReader(`{}`), iotest.ErrReader(io.ErrUnexpectedEOF)), 9, &page)
+	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+	_, ok := errors.AsType[*smithy.DeserializationError](err)
+	require.True(t, ok)
+
+	s := awsfake.New(awsfake.Options{})
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	require.NoError(t, s.CreateStream("orders", 1))
+	_, _, err = s.Put("orders", "key", make([]byte, 1000))
+	require.NoError(t, err)
+	client := kinesis.NewFromConfig(s.AWSConfig(), Install)
+	it, err := client.GetShardIterator(t.Context(), &kinesis.GetShardIteratorInput{
+		StreamName: aws.String("orders"), ShardId: aws.String("shardId-000000000000"), ShardIteratorType: types.ShardIteratorTypeTrimHorizon,
+	})
+	require.NoError(t, err)
+	s.Inject(awsfake.Fault{Operation: "GetRecords", Times: 1, Truncate: true})
+	again, err := client.GetRecords(t.Context(), &kinesis.GetRecordsInput{ShardIterator: it.ShardIterator})
+	require.NoError(t, err)
+	require.Len(t, again.Records, 1)
+	require.Equal(t, 2, s.Calls("GetRecords"))
+}
+
+func TestContentLengthDoesNotDecideWhatIsRead(t *testing.T) {
+	sizes := make([]int, 100)
+	for i := range sizes {
+		sizes[i] = i * 50
+	}
+	body := pageOf(sizes)
+	want, err := theSDKs(string(body))
+	require.NoError(t, err)
+	for _, length := range []int64{-1, 0, 1, int64(len(body)) - 1, int64(len(body)), int64(len(body)) + 1, 2 * int64(len(body)), maxAnswer} {
+		for _, reader := range []func(io.Reader) io.Reader{iotest.HalfReader, iotest.DataErrReader} {
+			var page kinesis.GetRecordsOutput
+			require.NoError(t, deserialize(ours, reader(bytes.NewReader(body)), length, &page))
+			require.Equal(t, want, &page)
+		}
+	}
+}
+
+func TestAnswerAboveTheLimitIsRefused(t *testing.T) {
+	var page kinesis.GetRecordsOutput
+	err := deserialize(ours, iotest.ErrReader(errors.New("read all the same")), maxAnswer+1, &page)
+	require.ErrorContains(t, err, "the answer has 67108865 bytes, above the limit of 67108864")
+	_, ok := errors.AsType[*smithy.DeserializationError](err)
+	require.True(t, ok)
+
+	endless := &endless{}
+	err = deserialize(ours, endless, -1, &page)
+	require.ErrorContains(t, err, "the answer exceeds the limit of 67108864 bytes")
+	require.LessOrEqual(t, endless.read, 2*maxAnswer)
+}
+
+type endless struct{ read int }
+
+func (e *endless) Read(p []byte) (int, error) {
+	e.read += len(p)
+	return len(p), nil
+}
+
+// What the SDK decoded of an answer before it failed must not show in the page
+// of the next attempt.
+func TestFailedAttemptLeavesNothingForTheNext(t *testing.T) {
+	var page kinesis.GetRecordsOutput
+	body := `{"NextShardIterator":"stale","Records":[{"Data":1}]}`
+	require.Error(t, deserialize(ours, strings.NewReader(body), int64(len(body)), &page))
+	require.Equal(t, "stale", *page.NextShardIterator)
+	for _, body := range []string{`{"Records":[]}`, `{"Records":[],"New":{}}`} {
+		last := page
+		require.NoError(t, deserialize(ours, strings.NewReader(body), int64(len(body)), &last))
+		require.Nil(t, last.NextShardIterator)
+	}
+}
+
+func TestBodyIsGivenBackToBeClosed(t *testing.T) {
+	for _, body := range []string{`{}`, `null`, `[`} {
+		r := io.NopCloser(strings.NewReader(body))
+		resp := &smithyhttp.Response{Response: &http.Response{StatusCode: 200, Body: r, ContentLength: -1}}
+		_ = ours.DeserializeResponse(t.Context(), getRecords, kinesis.TypeRegistry, resp, &kinesis.GetRecordsOutput{})
+		require.Equal(t, r, resp.Body, "%s", body)
+	}
+}
+
+func TestBuffersFitAndAreKeptUpToTheLargestPage(t *testing.T) {
+	for _, n := range []int{1, minBuffer - 1, minBuffer, minBuffer + 1, 1 << 20, 1<<20 + 1, keptBuffer} {
+		b := newBuffer(n)
+		require.GreaterOrEqual(t, cap(b.b), n)
+		require.LessOrEqual(t, cap(b.b), max(minBuffer, 2*n))
+		require.Less(t, class(cap(b.b)), len(pools))
+		require.Equal(t, class(n), class(cap(b.b)), "it goes back to where it came from")
+		b.release()
+		require.Empty(t, b.b)
+	}
+	require.Equal(t, keptBuffer+1, cap(newBuffer(keptBuffer+1).b))
+	require.Equal(t, len(pools)-1, class(keptBuffer))
+}
