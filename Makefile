@@ -56,6 +56,21 @@ soak: build ## Account for a million records through the distribution, stopped b
 	go build -trimpath -o bin/soak ./internal/demo/soak
 	bin/soak -benthos bin/benthos-kinesis
 
+.PHONY: simulate
+simulate: ## Simulate COUNT fleets with seeded faults, and one of 50 clients and 2,000 shards.
+	go test -count=1 -timeout 90m -run 'TestSimulation$$|TestClientsThatJoinAtOnce' . -sim.count=$(COUNT) -sim.full
+
+.PHONY: fleet
+fleet: build ## Measure fleets of real processes: joining, dying, standing still, blocked, idle (6 minutes).
+	go build -trimpath -o bin/fleet ./internal/demo/fleet
+	bin/fleet -benthos bin/benthos-kinesis
+
+.PHONY: fleet-mixed
+fleet-mixed: build ## The same with instances of Benthos' built-in input in the table (6 minutes, and 3 to build).
+	go build -trimpath -o bin/fleet ./internal/demo/fleet
+	go -C internal/bench build -trimpath -o ../../bin/builtin ./cmd/builtin
+	bin/fleet -scenario mixed -benthos bin/benthos-kinesis -builtin bin/builtin
+
 .PHONY: fuzz
 fuzz bench: SHELL := bash
 fuzz bench: .SHELLFLAGS := -euo pipefail -c

@@ -325,46 +325,45 @@ func asSeen(seen lease.Item, v values) string {
 	}
 	if seen.Owner == "" {
 		// Not an item that was deleted meanwhile, which would come back as a
-		// phantom, nor one that somebody took and gave back further on.
+		// phantom, nor one that somebody took and gave back further on or finished.
 		return "attribute_exists(" + attrShard + ") AND attribute_not_exists(" + attrOwner + ") AND " +
-			same(attrSequence, ":seenSequence", seen.Sequence)
+			same(attrSequence, ":seenSequence", seen.Sequence) +
+			" AND (attribute_not_exists(" + attrFinished + ") OR " + attrFinished + " <> " + attrSequence + ")"
 	}
 	return same(attrOwner, ":seenOwner", seen.Owner) + " AND " + same(attrToken, ":seenToken", seen.Token)
 }
 
 // Renew implements lease.Store.
-func (c *checkpointer) Renew(ctx context.Context, key lease.Key, at lease.Link, token string, sequence lease.Sequence) (lease.Item, error) {
+func (c *checkpointer) Renew(ctx context.Context, key lease.Key, at lease.Link, token string, sequence lease.Move) (lease.Item, error) {
 	condition, v := held(at)
-	v[":next"] = text(token)
 	set := "SET " + attrToken + " = :next"
-	if sequence.Commit {
+	if sequence.From != sequence.To {
+		condition, v = heldWith(at, sequence)
 		set += ", " + attrSequence + " = :sequence"
-		v[":sequence"] = text(sequence.Number)
 	}
+	v[":next"] = text(token)
 	return c.update(ctx, key, set, condition, v)
 }
 
 // Release implements lease.Store.
-func (c *checkpointer) Release(ctx context.Context, key lease.Key, at lease.Link, sequence string) error {
-	condition, v := held(at)
-	v[":sequence"] = text(sequence)
+func (c *checkpointer) Release(ctx context.Context, key lease.Key, at lease.Link, sequence lease.Move) error {
+	condition, v := heldWith(at, sequence)
 	_, err := c.update(ctx, key, "SET "+attrSequence+" = :sequence REMOVE "+freed, condition, v)
 	return err
 }
 
 // Finish implements lease.Store.
-func (c *checkpointer) Finish(ctx context.Context, key lease.Key, at lease.Link, sequence string) error {
-	condition, v := held(at)
-	v[":sequence"] = text(sequence)
+func (c *checkpointer) Finish(ctx context.Context, key lease.Key, at lease.Link, sequence lease.Move) error {
+	condition, v := heldWith(at, sequence)
 	_, err := c.update(ctx, key,
 		"SET "+attrSequence+" = :sequence, "+attrFinished+" = :sequence REMOVE "+freed, condition, v)
 	return err
 }
 
 // HandOver implements lease.Store.
-func (c *checkpointer) HandOver(ctx context.Context, key lease.Key, at lease.Link, sequence string, to lease.Link) error {
-	condition, v := held(at)
-	v[":sequence"], v[":to"], v[":next"] = text(sequence), text(to.Owner), text(to.Token)
+func (c *checkpointer) HandOver(ctx context.Context, key lease.Key, at lease.Link, sequence lease.Move, to lease.Link) error {
+	condition, v := heldWith(at, sequence)
+	v[":to"], v[":next"] = text(to.Owner), text(to.Token)
 	_, err := c.update(ctx, key,
 		"SET "+attrSequence+" = :sequence, "+attrOwner+" = :to, "+attrToken+" = :next REMOVE "+ofTerm, condition, v)
 	return err
@@ -401,6 +400,13 @@ const (
 func held(at lease.Link) (condition string, v values) {
 	return attrOwner + " = :owner AND " + attrToken + " = :token AND " + attrTerm + " = :term",
 		values{":owner": text(at.Owner), ":token": text(at.Token), ":term": text(termOf(at))}
+}
+
+// heldWith is held for a write that moves the sequence.
+func heldWith(at lease.Link, sequence lease.Move) (condition string, v values) {
+	condition, v = held(at)
+	v[":stored"], v[":sequence"] = text(sequence.From), text(sequence.To)
+	return condition + " AND " + attrSequence + " = :stored", v
 }
 
 func (c *checkpointer) update(ctx context.Context, key lease.Key, expression, condition string, v values) (lease.Item, error) {

@@ -96,6 +96,9 @@ var configMistakes = []struct {
 		"field `commit_period`: 5s is not below `lease_period` (4900ms): write a shorter commit_period, such as a sixth of lease_period",
 	}},
 
+	{"no room for a record", minimal + "max_buffered_bytes: 0\n", []string{
+		"field `max_buffered_bytes`: 0 leaves no room for a record: write the number of bytes to hold at most, such as 268435456",
+	}},
 	{"poll period beyond the lease period", minimal + "poll_period: 31s\n", []string{
 		"field `poll_period`: 31s is longer than `lease_period` (30s): write a shorter poll_period, such as `1s`",
 	}},

@@ -39,6 +39,7 @@ var lintRules = []struct{ field, call string }{
 	{"dynamodb", `this.apply("table")`},
 	{"dynamodb.credentials", `{"field": "dynamodb.credentials", "value": this}.apply("credentials")`},
 	{"checkpoint_limit", `this.apply("checkpoint_limit")`},
+	{"max_buffered_bytes", `this.apply("max_buffered_bytes")`},
 	{"commit_period", `{"field": "commit_period", "value": this, "example": "5s"}.apply("period")`},
 	{"rebalance_period", `{"field": "rebalance_period", "value": this, "example": "30s"}.apply("period")`},
 	{"lease_period", `{"field": "lease_period", "value": this, "example": "30s"}.apply("period")`},
@@ -147,6 +148,11 @@ func configSpec() *service.ConfigSpec {
 				Description("The least time between two reads of a shard, at most `lease_period`. With `0s` a shard is read five times a second while it has a backlog, four times a second while it has records now and then, and less and less when it has none, down to once in two seconds. A longer period costs fewer calls, and leaves more of them to other readers of the stream.").
 				Default("0s").
 				Advanced(),
+			service.NewIntField("max_buffered_bytes").
+				Description("The most bytes that this input holds at once, over all shards: records that are being read, wait for a batch to fill up, or are not acknowledged yet, with an allowance of 1 KiB for each. When it is used up, shards are read on as acknowledgements come, in turn. A page of records that is larger goes alone.").
+				Default(256<<20).
+				LintRule(lintRule("max_buffered_bytes")).
+				Advanced(),
 			service.NewBoolField("start_from_oldest").
 				Description("Where to start when the table knows nothing of a stream: at its oldest record, or (`false`) with records that arrive from now on. Once started, every record is read, those of shards that appear later too.").
 				Default(true),
@@ -220,6 +226,7 @@ type config struct {
 	commitPeriod     time.Duration
 	rebalancePeriod  time.Duration
 	stealGracePeriod time.Duration
+	maxBufferedBytes int64         // at least 1
 	pollPeriod       time.Duration // 0 to leasePeriod; 0: adaptive
 	leasePeriod      time.Duration // Invariant: 0 < commitPeriod < leasePeriod
 	startFromOldest  bool
@@ -286,6 +293,7 @@ func parseConfig(conf *service.ParsedConfig) (config, error) {
 		leasePeriod:      read(r, conf.FieldDuration, "lease_period"),
 		stealGracePeriod: read(r, conf.FieldDuration, "steal_grace_period"),
 		pollPeriod:       read(r, conf.FieldDuration, "poll_period"),
+		maxBufferedBytes: int64(read(r, conf.FieldInt, "max_buffered_bytes")),
 		startFromOldest:  read(r, conf.FieldBool, "start_from_oldest"),
 		startFrom:        r.startFrom(),
 		batching:         r.batching(),

@@ -53,8 +53,9 @@ var specFields = []fieldSpec{
 	{path: "commit_period", typ: "string", def: `"5s"`},
 	{path: "rebalance_period", typ: "string", def: `"30s"`, flags: "advanced"},
 	{path: "lease_period", typ: "string", def: `"30s"`, flags: "advanced"},
-	{path: "steal_grace_period", typ: "string", def: `"2s"`, flags: "advanced"}, // ours
-	{path: "poll_period", typ: "string", def: `"0s"`, flags: "advanced"},        // ours
+	{path: "steal_grace_period", typ: "string", def: `"2s"`, flags: "advanced"},   // ours
+	{path: "poll_period", typ: "string", def: `"0s"`, flags: "advanced"},          // ours
+	{path: "max_buffered_bytes", typ: "int", def: `268435456`, flags: "advanced"}, // ours
 	{path: "start_from_oldest", typ: "bool", def: `true`},
 	{path: "start_from_timestamp", typ: "string", flags: "advanced,optional", examples: `["2024-05-01T12:00:00Z"]`}, // ours
 	{path: "region", typ: "string", def: `""`, flags: "advanced"},
@@ -194,6 +195,7 @@ func TestDefaults(t *testing.T) {
 		rebalancePeriod:  30 * time.Second,
 		leasePeriod:      30 * time.Second,
 		stealGracePeriod: 2 * time.Second,
+		maxBufferedBytes: 256 << 20,
 		startFromOldest:  true,
 		batching:         service.BatchPolicy{Count: 1},
 		autoReplayNacks:  true,
@@ -218,6 +220,7 @@ rebalance_period: 1.5s
 lease_period: 2m
 steal_grace_period: 3s
 poll_period: 4s
+max_buffered_bytes: 5
 start_from_oldest: false
 region: r1
 endpoint: e1
@@ -255,6 +258,7 @@ auto_replay_nacks: false
 		leasePeriod:      2 * time.Minute,
 		stealGracePeriod: 3 * time.Second,
 		pollPeriod:       4 * time.Second,
+		maxBufferedBytes: 5,
 		batching:         service.BatchPolicy{Count: 7, ByteSize: 8, Period: "9s", Check: "this.end"},
 		kinesis: session.Options{Region: "r1", Endpoint: "e1", Credentials: session.Credentials{
 			Profile: "p1", ID: "i1", Secret: "s1", Token: "t1", FromEC2Role: true, Role: "r1", RoleExternalID: "x1",

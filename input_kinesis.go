@@ -63,6 +63,7 @@ func Register(env *service.Environment) error {
 type inputMetrics struct {
 	held      *service.MetricGauge
 	unread    *service.MetricGauge
+	buffered  *service.MetricGauge
 	throttled *service.MetricCounter
 	lost      *service.MetricCounter
 	consumer  consumer.Metrics
@@ -72,6 +73,7 @@ func newMetrics(m *service.Metrics) *inputMetrics {
 	return &inputMetrics{
 		held:      m.NewGauge("kinesis_leases_held", "stream"),
 		unread:    m.NewGauge("kinesis_unread_shards", "stream"),
+		buffered:  m.NewGauge("kinesis_buffered_bytes"),
 		throttled: m.NewCounter("kinesis_throttled", "stream", "shard"),
 		lost:      m.NewCounter("kinesis_leases_lost", "stream", "shard"),
 		consumer: consumer.Metrics{
@@ -102,6 +104,7 @@ type balancing struct {
 	out      <-chan *consumer.Delivery
 	finished <-chan struct{}
 	done     <-chan struct{} // closed when all has been released
+	budget   *retrieval.Budget
 }
 
 func newInput(conf *service.ParsedConfig, res *service.Resources) (*input, error) {
@@ -270,7 +273,7 @@ func (in *input) start(c clients, store leaseTable, views []*streamView) error {
 	done := make(chan struct{})
 	b := &balancer{
 		client: in.client, streams: views, store: store, lister: c.lister, reader: c.reader, conf: &in.conf,
-		newBatch: in.newBatch, out: out, metrics: in.metrics, log: in.log,
+		newBatch: in.newBatch, out: out, budget: retrieval.NewBudget(in.conf.maxBufferedBytes), metrics: in.metrics, log: in.log,
 		finished:  make(chan struct{}),
 		calls:     make(chan struct{}, callsAtOnce),
 		consumers: map[lease.Key]*holding{},
@@ -286,7 +289,7 @@ func (in *input) start(c clients, store leaseTable, views []*streamView) error {
 		b.run(ctx)
 		c.closeIdle()
 	}()
-	in.running = &balancing{cancel: cancel, out: out, finished: b.finished, done: done}
+	in.running = &balancing{cancel: cancel, out: out, finished: b.finished, done: done, budget: b.budget}
 	return nil
 }
 

@@ -667,3 +667,38 @@ func TestFaultsOfEveryOperationLoseNothing(t *testing.T) {
 		}
 	}
 }
+
+func TestBudgetIsSharedAndGivenBack(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.table()
+		r.stream("orders", 8)
+		for shard := range 8 {
+			r.putTo("orders", shard, shard*500, 500)
+		}
+		in := r.open(`{ streams: [ orders ], max_buffered_bytes: 100000, batching: { count: 300, period: 30s } }`)
+		require.ElementsMatch(r, numbers(0, 4000), together(in.read(4000)))
+		pass(3 * time.Second)
+		require.Zero(r, in.running.budget.Held())
+	})
+}
+
+func TestFullBudgetStopsReadingUntilAcknowledgementsCome(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.table()
+		r.stream("orders", 4)
+		for shard := range 4 {
+			for range 30 {
+				_, err := r.aws.PutTo("orders", shardName(shard), "key", make([]byte, 1_000_000))
+				require.NoError(r, err)
+			}
+		}
+		in := r.open(`{ streams: [ orders ], max_buffered_bytes: 40000000 }`)
+		pass(time.Hour)
+		require.LessOrEqual(r, in.running.budget.Held(), int64(50_000_000))
+		for range 120 {
+			in.ack(in.next())
+		}
+		pass(3 * time.Second)
+		require.Zero(r, in.running.budget.Held())
+	})
+}

@@ -41,6 +41,7 @@ type balancer struct {
 	conf     *config
 	newBatch func(context.Context) (consumer.Batcher, []*service.OwnedProcessor, error)
 	out      chan<- *consumer.Delivery
+	budget   *retrieval.Budget
 	metrics  *inputMetrics
 	log      logger
 
@@ -414,16 +415,25 @@ func (b *balancer) consume(ctx context.Context, o offer, startAt time.Time, take
 	if item.Sequence == "" {
 		position.At = startAt
 	}
+	starving := make(chan struct{}, 1)
 	return consumer.New(consumer.Config{
 		Lease:     held,
 		Committed: item.Sequence,
-		Source: retrieval.NewPoller(b.reader, retrieval.Shard{Stream: o.key.Stream, ID: o.shard}, position, b.conf.pollPeriod, retrieval.Hooks{
+		Source: retrieval.NewPoller(b.reader, retrieval.Shard{Stream: o.key.Stream, ID: o.shard}, position, b.budget, b.conf.pollPeriod, retrieval.Hooks{
 			OnThrottle: func() { b.metrics.throttled.Incr(1, o.key.Stream, o.key.Shard) },
 			OnTrouble:  func(err error) { b.log.Warnf("Stream %s: going on after: %v", o.key.Stream, err) },
+			OnStarving: func() {
+				select {
+				case starving <- struct{}{}:
+				default:
+				}
+			},
 		}),
 		Batcher:      batcher,
 		Processors:   processors,
 		Limit:        b.conf.checkpointLimit,
+		Budget:       b.budget,
+		Starving:     starving,
 		DrainTimeout: b.conf.leasePeriod / 3,
 		Out:          b.out,
 		Metrics:      b.metrics.consumer,
@@ -562,6 +572,7 @@ func (b *balancer) observe() {
 			held[key.Stream]++
 		}
 	}
+	b.metrics.buffered.Set(b.budget.Held())
 	finished := len(b.consumers) == 0
 	for _, s := range b.streams {
 		b.metrics.held.Set(held[s.id], s.id)

@@ -64,6 +64,11 @@ type Config struct {
 	Processors []*service.OwnedProcessor
 	// Limit is the greatest number of messages in flight, at least 1.
 	Limit int
+	// Budget is where the cost of pages goes back to.
+	Budget *retrieval.Budget
+	// Starving receives when the source waits for the budget: what waits here for
+	// a batch to fill up is sent, since it may be what holds the budget.
+	Starving <-chan struct{}
 	// DrainTimeout bounds the wait for acknowledgements before the shard is
 	// handed to a client that asked for it. What is not acknowledged by then
 	// comes again from that client.
@@ -136,6 +141,8 @@ type Consumer struct {
 	// Owned by the pump.
 	unflushed int    // messages in the batcher
 	last      string // sequence of the newest of them
+	cost      int64  // of these messages
+	unfed     int64  // cost of what the page at hand has beyond them
 
 	mu       sync.Mutex
 	window   *inflight.Window[string]
@@ -211,6 +218,7 @@ func (c *Consumer) fetch(ctx context.Context, pages chan<- fetched) {
 		select {
 		case pages <- fetched{page, err}:
 		case <-ctx.Done():
+			c.conf.Budget.Release(page.Cost)
 			return
 		}
 		if err != nil || page.End {
@@ -240,6 +248,10 @@ func (c *Consumer) pump(ctx context.Context, pages <-chan fetched) ([]retrieval.
 			if f.page.End {
 				return f.page.Children, c.flush(ctx)
 			}
+		case <-c.conf.Starving:
+			if err := c.flush(ctx); err != nil {
+				return nil, err
+			}
 		case <-due:
 			if err := c.flush(ctx); err != nil {
 				return nil, err
@@ -252,11 +264,15 @@ func (c *Consumer) pump(ctx context.Context, pages <-chan fetched) ([]retrieval.
 
 func (c *Consumer) feed(ctx context.Context, page retrieval.Page) error {
 	c.gauge(c.conf.Metrics.Behind, page.Behind.Milliseconds())
+	c.unfed = page.Cost
 	for i := range page.Records {
 		record := &page.Records[i]
 		flush := c.conf.Batcher.Add(c.message(record))
 		c.unflushed++
 		c.last = record.SequenceNumber
+		c.cost += record.Cost()
+		c.unfed -= record.Cost()
+		page.Records[i] = retrieval.Record{} // the message has what it needs
 		if flush {
 			if err := c.flush(ctx); err != nil {
 				return err
@@ -299,17 +315,21 @@ func (c *Consumer) flush(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	cost := c.cost
+	c.cost = 0
 	if len(batch) == 0 { // everything was filtered, which is a success
 		c.ack(id)
+		c.conf.Budget.Release(cost)
 		return nil
 	}
 	select {
-	case c.conf.Out <- newDelivery(c, id, batch):
+	case c.conf.Out <- newDelivery(c, id, batch, cost):
 		return nil
 	case <-ctx.Done():
 		c.mu.Lock()
 		c.window.Withdraw(id)
 		c.mu.Unlock()
+		c.cost = cost
 		return context.Cause(ctx)
 	}
 }
@@ -460,6 +480,7 @@ func (c *Consumer) close() {
 	if err != nil {
 		c.conf.Log.Warnf("Closing the batching policy of shard %s: %v", c.conf.Lease.Key(), err)
 	}
+	c.conf.Budget.Release(c.cost + c.unfed)
 	c.gauge(c.conf.Metrics.InFlight, 0)
 	c.gauge(c.conf.Metrics.Behind, 0)
 }

@@ -3,6 +3,7 @@ package consumer
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 
 	"github.com/benthosdev/benthos/v4/public/service"
 )
@@ -14,12 +15,14 @@ type Delivery struct {
 	consumer *Consumer
 	id       uint64
 	batch    service.MessageBatch
+	cost     atomic.Int64 // of the budget; zero once it was given back
 }
 
 type deliveryKey struct{}
 
-func newDelivery(c *Consumer, id uint64, batch service.MessageBatch) *Delivery {
+func newDelivery(c *Consumer, id uint64, batch service.MessageBatch, cost int64) *Delivery {
 	d := &Delivery{consumer: c, id: id, batch: batch}
+	d.cost.Store(cost)
 	for i, m := range batch {
 		batch[i] = m.WithContext(context.WithValue(m.Context(), deliveryKey{}, d))
 	}
@@ -67,4 +70,5 @@ func (d *Delivery) Ack(messages int, rejection error) {
 		conf.Log.Errorf("The output rejected %d messages of shard %s, which are skipped: %v", messages, key, rejection)
 	}
 	d.consumer.ack(d.id)
+	d.consumer.conf.Budget.Release(d.cost.Swap(0))
 }

@@ -60,11 +60,11 @@ func (s *table) do(ctx context.Context, write func() error) error {
 	return write()
 }
 
-// held makes the item what write returns, if it is at the given link.
-func (s *table) held(ctx context.Context, at lease.Link, write func(now lease.Item) lease.Item) error {
+// held makes the item what write returns, if it is at the given link and sequence.
+func (s *table) held(ctx context.Context, at lease.Link, sequence lease.Move, write func(now lease.Item) lease.Item) error {
 	return s.do(ctx, func() error {
 		s.asked++
-		if s.item.Link() != at {
+		if s.item.Link() != at || s.item.Sequence != sequence.From {
 			return lease.ErrConflict
 		}
 		s.item = write(s.item)
@@ -93,33 +93,30 @@ func (s *table) Claim(ctx context.Context, seen lease.Item, grant lease.Grant) (
 	return item, err
 }
 
-func (s *table) Renew(ctx context.Context, _ lease.Key, at lease.Link, token string, sequence lease.Sequence) (item lease.Item, err error) {
-	err = s.held(ctx, at, func(now lease.Item) lease.Item {
-		now.Token = token
-		if sequence.Commit {
-			now.Sequence = sequence.Number
-		}
+func (s *table) Renew(ctx context.Context, _ lease.Key, at lease.Link, token string, sequence lease.Move) (item lease.Item, err error) {
+	err = s.held(ctx, at, sequence, func(now lease.Item) lease.Item {
+		now.Token, now.Sequence = token, sequence.To
 		item = now
 		return now
 	})
 	return item, err
 }
 
-func (s *table) Release(ctx context.Context, _ lease.Key, at lease.Link, sequence string) error {
-	return s.held(ctx, at, func(lease.Item) lease.Item {
-		return lease.Item{Key: key, Exists: true, Sequence: sequence}
+func (s *table) Release(ctx context.Context, _ lease.Key, at lease.Link, sequence lease.Move) error {
+	return s.held(ctx, at, sequence, func(lease.Item) lease.Item {
+		return lease.Item{Key: key, Exists: true, Sequence: sequence.To}
 	})
 }
 
-func (s *table) Finish(ctx context.Context, _ lease.Key, at lease.Link, sequence string) error {
-	return s.held(ctx, at, func(lease.Item) lease.Item {
-		return lease.Item{Key: key, Exists: true, Sequence: sequence, Finished: true}
+func (s *table) Finish(ctx context.Context, _ lease.Key, at lease.Link, sequence lease.Move) error {
+	return s.held(ctx, at, sequence, func(lease.Item) lease.Item {
+		return lease.Item{Key: key, Exists: true, Sequence: sequence.To, Finished: true}
 	})
 }
 
-func (s *table) HandOver(ctx context.Context, _ lease.Key, at lease.Link, sequence string, to lease.Link) error {
-	return s.held(ctx, at, func(lease.Item) lease.Item {
-		return lease.Item{Key: key, Exists: true, Sequence: sequence, Owner: to.Owner, Token: to.Token}
+func (s *table) HandOver(ctx context.Context, _ lease.Key, at lease.Link, sequence lease.Move, to lease.Link) error {
+	return s.held(ctx, at, sequence, func(lease.Item) lease.Item {
+		return lease.Item{Key: key, Exists: true, Sequence: sequence.To, Owner: to.Owner, Token: to.Token}
 	})
 }
 
@@ -202,7 +199,8 @@ func bubble(t *testing.T, configure func(*Config), test func(r *rig)) {
 		})
 		require.NoError(t, err)
 		conf := Config{
-			Lease: r.lease, Source: r.source, Batcher: batcher(t, service.BatchPolicy{Count: 1}),
+			Budget: retrieval.NewBudget(1 << 30),
+			Lease:  r.lease, Source: r.source, Batcher: batcher(t, service.BatchPolicy{Count: 1}),
 			Limit: 100, DrainTimeout: drainTimeout, Out: r.out, Log: service.MockResources().Logger(),
 		}
 		if configure != nil {

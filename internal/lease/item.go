@@ -79,16 +79,15 @@ type Store interface {
 	Get(ctx context.Context, key Key) (Item, error)
 	// Claim takes the item over, if it is as it was seen.
 	Claim(ctx context.Context, seen Item, grant Grant) (Item, error)
-	// Renew moves the token of an item on, and commits a sequence if there is one
-	// to commit.
-	Renew(ctx context.Context, key Key, at Link, token string, sequence Sequence) (Item, error)
-	// Release commits the sequence and frees the item.
-	Release(ctx context.Context, key Key, at Link, sequence string) error
-	// Finish commits the sequence, frees the item and marks it finished.
-	Finish(ctx context.Context, key Key, at Link, sequence string) error
-	// HandOver commits the sequence and makes another client the owner, without a
+	// Renew moves the token of an item on, and the sequence if it moves at all.
+	Renew(ctx context.Context, key Key, at Link, token string, sequence Move) (Item, error)
+	// Release moves the sequence and frees the item.
+	Release(ctx context.Context, key Key, at Link, sequence Move) error
+	// Finish moves the sequence, frees the item and marks it finished.
+	Finish(ctx context.Context, key Key, at Link, sequence Move) error
+	// HandOver moves the sequence and makes another client the owner, without a
 	// term: it claims the item from itself to begin one.
-	HandOver(ctx context.Context, key Key, at Link, sequence string, to Link) error
+	HandOver(ctx context.Context, key Key, at Link, sequence Move, to Link) error
 	// Ask marks an item as wanted by a client, if it is still held in the term in
 	// which it was seen and nobody has asked for it in that term.
 	Ask(ctx context.Context, seen Item, client string) error
@@ -97,10 +96,12 @@ type Store interface {
 	Leave(ctx context.Context, taken Item, sequence string) error
 }
 
-// Sequence is a sequence number to commit, or none.
-type Sequence struct {
-	Number string
-	Commit bool
+// Move is a step of the committed sequence number, from the one that must be
+// stored. A client that the shard was taken from may have stored a later one, with
+// no regard to owners.
+// Invariant: CompareSequences(From, To) <= 0.
+type Move struct {
+	From, To string
 }
 
 // CompareSequences orders two sequence numbers, decimal numbers too long for any

@@ -226,7 +226,7 @@ func (l *Lease) renew(ctx context.Context, sequence string) error {
 	token := l.opts.newToken(start)
 	attempt, cancel := context.WithTimeout(ctx, l.opts.attemptTimeout())
 	defer cancel()
-	item, err := l.store.Renew(attempt, l.key, l.link, token, Sequence{Number: sequence, Commit: l.moves(sequence)})
+	item, err := l.store.Renew(attempt, l.key, l.link, token, l.move(sequence))
 	if err == nil {
 		l.succeed(item, start)
 		return nil
@@ -249,6 +249,14 @@ func (l *Lease) renew(ctx context.Context, sequence string) error {
 // is stored. The client that the shard was taken from may have had its last word
 // further on than where this one began.
 func (l *Lease) moves(sequence string) bool { return CompareSequences(sequence, l.committed) > 0 }
+
+// move is the step to a sequence, or none when that is not later.
+func (l *Lease) move(sequence string) Move {
+	if !l.moves(sequence) {
+		sequence = l.committed
+	}
+	return Move{From: l.committed, To: sequence}
+}
 
 // ownership is what a look at the item tells of the lease.
 type ownership struct{ known, ours bool }
@@ -326,7 +334,7 @@ func (l *Lease) Finish(ctx context.Context, sequence string) error {
 // asked for it, and is otherwise like Release.
 func (l *Lease) HandOver(ctx context.Context, sequence, to string) error {
 	next := Link{Owner: to, Token: l.opts.newToken(time.Now())}
-	write := func(ctx context.Context, key Key, at Link, sequence string) error {
+	write := func(ctx context.Context, key Key, at Link, sequence Move) error {
 		return l.store.HandOver(ctx, key, at, sequence, next)
 	}
 	return l.end(ctx, "handing over", sequence, write, func(now Item) bool { return now.Owner == to })
@@ -369,7 +377,7 @@ func (l *Lease) LastWord(ctx context.Context, wait time.Duration) (string, error
 // whether a write whose answer was lost took effect.
 func (l *Lease) end(
 	ctx context.Context, doing, sequence string,
-	write func(ctx context.Context, key Key, at Link, sequence string) error,
+	write func(ctx context.Context, key Key, at Link, sequence Move) error,
 	done func(now Item) bool,
 ) error {
 	l.mu.Lock()
@@ -404,12 +412,9 @@ func (l *Lease) end(
 
 func (l *Lease) endOnce(
 	ctx context.Context, sequence string,
-	write func(ctx context.Context, key Key, at Link, sequence string) error,
+	write func(ctx context.Context, key Key, at Link, sequence Move) error,
 ) error {
 	ctx, cancel := context.WithTimeout(ctx, l.opts.attemptTimeout())
 	defer cancel()
-	if !l.moves(sequence) {
-		sequence = l.committed
-	}
-	return write(ctx, l.key, l.link, sequence)
+	return write(ctx, l.key, l.link, l.move(sequence))
 }

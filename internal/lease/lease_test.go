@@ -93,9 +93,11 @@ func (s *table) Claim(ctx context.Context, seen Item, grant Grant) (item Item, e
 	return item, err
 }
 
-func (s *table) held(ctx context.Context, method string, at Link, write func()) error {
+// moved writes if the item is at the link and, if the sequence moves, at its start.
+func (s *table) moved(ctx context.Context, method string, at Link, sequence Move, write func()) error {
 	return s.do(ctx, method, func() error {
-		if s.item.Link() != at {
+		stays := method == "Renew" && sequence.From == sequence.To
+		if s.item.Link() != at || !stays && s.item.Sequence != sequence.From {
 			return ErrConflict
 		}
 		write()
@@ -105,32 +107,32 @@ func (s *table) held(ctx context.Context, method string, at Link, write func()) 
 	})
 }
 
-func (s *table) Renew(ctx context.Context, _ Key, at Link, token string, sequence Sequence) (item Item, err error) {
-	err = s.held(ctx, "Renew", at, func() {
+func (s *table) Renew(ctx context.Context, _ Key, at Link, token string, sequence Move) (item Item, err error) {
+	err = s.moved(ctx, "Renew", at, sequence, func() {
 		s.item.Token = token
-		if sequence.Commit {
-			s.item.Sequence = sequence.Number
+		if sequence.From != sequence.To {
+			s.item.Sequence = sequence.To
 		}
 		item = s.item
 	})
 	return item, err
 }
 
-func (s *table) Release(ctx context.Context, _ Key, at Link, sequence string) error {
-	return s.held(ctx, "Release", at, func() {
-		s.item = Item{Key: s.item.Key, Exists: true, Sequence: sequence}
+func (s *table) Release(ctx context.Context, _ Key, at Link, sequence Move) error {
+	return s.moved(ctx, "Release", at, sequence, func() {
+		s.item = Item{Key: s.item.Key, Exists: true, Sequence: sequence.To}
 	})
 }
 
-func (s *table) Finish(ctx context.Context, _ Key, at Link, sequence string) error {
-	return s.held(ctx, "Finish", at, func() {
-		s.item = Item{Key: s.item.Key, Exists: true, Sequence: sequence, Finished: true}
+func (s *table) Finish(ctx context.Context, _ Key, at Link, sequence Move) error {
+	return s.moved(ctx, "Finish", at, sequence, func() {
+		s.item = Item{Key: s.item.Key, Exists: true, Sequence: sequence.To, Finished: true}
 	})
 }
 
-func (s *table) HandOver(ctx context.Context, _ Key, at Link, sequence string, to Link) error {
-	return s.held(ctx, "HandOver", at, func() {
-		s.item = Item{Key: s.item.Key, Exists: true, Sequence: sequence, Owner: to.Owner, Token: to.Token}
+func (s *table) HandOver(ctx context.Context, _ Key, at Link, sequence Move, to Link) error {
+	return s.moved(ctx, "HandOver", at, sequence, func() {
+		s.item = Item{Key: s.item.Key, Exists: true, Sequence: sequence.To, Owner: to.Owner, Token: to.Token}
 	})
 }
 
@@ -146,7 +148,7 @@ func (s *table) Ask(ctx context.Context, seen Item, client string) error {
 
 func (s *table) Leave(ctx context.Context, taken Item, sequence string) error {
 	return s.do(ctx, "Leave", func() error {
-		if s.item.Owner != taken.Owner || s.item.Sequence != taken.Sequence {
+		if s.item.Link() != taken.Link() || s.item.Sequence != taken.Sequence {
 			return ErrConflict
 		}
 		s.item.Sequence = sequence
@@ -354,9 +356,12 @@ func TestLeaseIsNotTrustedWhileItsLastWriteHasNoAnswer(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		require.Error(t, l.HandOver(ctx, "100", "other"))
+		ended := make(chan error, 1)
+		go func() { ended <- l.HandOver(ctx, "100", "other") }()
+		synctest.Wait()
 		require.Equal(t, "other", s.now().Owner, "it may read already")
 		require.False(t, l.Trusted())
+		require.Error(t, <-ended)
 	})
 }
 
@@ -395,7 +400,7 @@ func TestAttemptThatArrivesLateDoesNotMoveTheCheckpointBack(t *testing.T) {
 		pass(6 * time.Second)
 		require.Equal(t, "100", s.now().Sequence)
 
-		_, err := s.Renew(t.Context(), key, late, "late", Sequence{"50", true})
+		_, err := s.Renew(t.Context(), key, late, "late", Move{"", "50"})
 		require.ErrorIs(t, err, ErrConflict)
 		require.Equal(t, "100", s.now().Sequence)
 		require.NoError(t, end())
@@ -416,7 +421,7 @@ func TestEarlierAttemptThatTookEffectIsBuiltUpon(t *testing.T) {
 		}
 		end := keep(t, l, func() string { return "100" })
 		pass(5*time.Second + 12*time.Second + 100*time.Millisecond)
-		_, err := s.Renew(t.Context(), key, link, "arrived late", Sequence{"90", true})
+		_, err := s.Renew(t.Context(), key, link, "arrived late", Move{"", "90"})
 		require.NoError(t, err)
 
 		pass(10 * time.Second)
@@ -500,7 +505,7 @@ func TestOlderLookDoesNotCountTowardsDeath(t *testing.T) {
 	start := time.Now()
 	at := func(s float64) time.Time { return start.Add(time.Duration(s * float64(time.Second))) }
 	w := NewWatcher(10 * time.Second)
-	item := Item{Key: key, Exists: true, Owner: "other", Token: "a"}
+	item := Item{Key: key, Exists: true, Owner: "other", Term: "1", Token: "a"}
 
 	w.Observe(key.Stream, []Item{item}, at(0), at(2))
 	w.Observe(key.Stream, []Item{item}, at(11), at(20))
@@ -515,7 +520,7 @@ func TestOlderLookDoesNotCountTowardsDeath(t *testing.T) {
 func TestOneRenewalDefeatsDeath(t *testing.T) {
 	start := time.Now()
 	w := NewWatcher(10 * time.Second)
-	item := Item{Key: key, Exists: true, Owner: "other", Token: "a"}
+	item := Item{Key: key, Exists: true, Owner: "other", Term: "1", Token: "a"}
 	w.Observe(key.Stream, []Item{item}, start, start)
 	item.Token = "b"
 	w.Observe(key.Stream, []Item{item}, start.Add(9*time.Second), start.Add(9*time.Second))
@@ -534,10 +539,21 @@ func TestLongerPeriodOfTheOwnerCounts(t *testing.T) {
 	require.True(t, w.Dead(item))
 }
 
+func TestOwnerWithoutATermIsGivenThreePeriods(t *testing.T) {
+	start := time.Now()
+	w := NewWatcher(10 * time.Second)
+	item := Item{Key: key, Exists: true, Owner: "built-in", Token: "a"}
+	w.Observe(key.Stream, []Item{item}, start, start)
+	w.Observe(key.Stream, []Item{item}, start.Add(29*time.Second), start.Add(29*time.Second))
+	require.False(t, w.Dead(item))
+	w.Observe(key.Stream, []Item{item}, start.Add(30*time.Second), start.Add(30*time.Second))
+	require.True(t, w.Dead(item))
+}
+
 func TestWatcherKeepsStreamsApart(t *testing.T) {
 	start := time.Now()
 	w := NewWatcher(time.Second)
-	item := Item{Key: key, Exists: true, Owner: "other", Token: "a"}
+	item := Item{Key: key, Exists: true, Owner: "other", Term: "1", Token: "a"}
 	w.Observe(key.Stream, []Item{item}, start, start)
 	w.Observe("another stream", nil, start.Add(time.Second), start.Add(time.Second))
 	w.Observe(key.Stream, []Item{item}, start.Add(time.Second), start.Add(time.Second))

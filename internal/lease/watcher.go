@@ -42,11 +42,24 @@ func (w *Watcher) Observe(stream string, items []Item, start, end time.Time) {
 		}
 		s, known := before[item.Key]
 		if !known || s.link != item.Link() {
-			s = sighting{link: item.Link(), due: end.Add(max(w.period, item.Period))}
+			s = sighting{link: item.Link(), due: end.Add(w.patience(item))}
 		}
 		s.last = start
 		w.seen[item.Key] = s
 	}
+}
+
+// foreignPatience is for owners that write no term, which is the built-in input:
+// it renews by committing alone, waits for more than a period after it has taken a
+// shard, and itself counts a lease as dead after three.
+const foreignPatience = 3
+
+// patience is how long an item must stand still for its owner to be dead.
+func (w *Watcher) patience(item Item) time.Duration {
+	if item.Term == "" && item.Period == 0 {
+		return foreignPatience * w.period
+	}
+	return max(w.period, item.Period)
 }
 
 // Dead reports whether the owner of an item has not renewed it for its period.

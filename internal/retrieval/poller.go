@@ -45,6 +45,8 @@ type Hooks struct {
 	OnThrottle func()
 	// OnTrouble is called for each call that failed otherwise and is retried.
 	OnTrouble func(error)
+	// OnStarving is called when a read has to wait for the budget.
+	OnStarving func()
 }
 
 // Poller is the source that asks with GetRecords, paced by the limits of a shard
@@ -54,6 +56,9 @@ type Poller struct {
 	api   API
 	shard Shard
 	hooks Hooks
+	// budget is reserved for each page before it is read.
+	budget *Budget
+	behind bool // the last page was, or there was none yet
 
 	// position is behind the last record handed out, whatever has been
 	// acknowledged: an iterator made from it brings no record twice.
@@ -66,10 +71,14 @@ type Poller struct {
 	failures int // calls in a row
 }
 
-// NewPoller returns a poller that begins at from and leaves at least the given
-// time between two reads; zero leaves that to the shard's limits and its records.
-func NewPoller(api API, shard Shard, from Position, least time.Duration, hooks Hooks) *Poller {
-	return &Poller{api: api, shard: shard, hooks: hooks, position: from, pace: pacer{least: least}}
+// NewPoller returns a poller that begins at from, holds its pages within a budget
+// that it may share, and leaves at least the given time between two reads; zero
+// leaves that to the shard's limits and its records.
+func NewPoller(api API, shard Shard, from Position, budget *Budget, least time.Duration, hooks Hooks) *Poller {
+	return &Poller{
+		api: api, shard: shard, hooks: hooks, budget: budget, behind: true,
+		position: from, pace: pacer{least: least},
+	}
 }
 
 // Next returns the next page, which may be empty, when the pace allows it. It
@@ -114,6 +123,17 @@ func (p *Poller) read(ctx context.Context) (Page, error) {
 			return Page{}, err
 		}
 	}
+	expected := int64(livePage)
+	if p.behind {
+		expected = fullPage
+	}
+	reserved, err := p.budget.Reserve(ctx, expected, p.hooks.OnStarving)
+	if err != nil {
+		return Page{}, err
+	}
+	var page Page
+	defer func() { p.budget.Release(reserved - page.Cost) }()
+
 	start := time.Now()
 	_, arn := StreamParameters(p.shard.Stream)
 	out, err := p.api.GetRecords(ctx, &kinesis.GetRecordsInput{ShardIterator: &p.iterator, StreamARN: arn})
@@ -121,7 +141,7 @@ func (p *Poller) read(ctx context.Context) (Page, error) {
 		return Page{}, fmt.Errorf("reading shard %s: %w", p.shard.ID, classify(err))
 	}
 
-	page := Page{
+	page = Page{
 		Records: make([]Record, 0, len(out.Records)),
 		Behind:  time.Duration(aws.ToInt64(out.MillisBehindLatest)) * time.Millisecond,
 		End:     out.NextShardIterator == nil,
@@ -134,8 +154,10 @@ func (p *Poller) read(ctx context.Context) (Page, error) {
 			PartitionKey:   aws.ToString(r.PartitionKey),
 			Arrived:        aws.ToTime(r.ApproximateArrivalTimestamp),
 		})
+		page.Cost += page.Records[len(page.Records)-1].Cost()
 		bytes += len(r.Data) + len(aws.ToString(r.PartitionKey))
 	}
+	p.behind = page.Behind > 0
 	for _, c := range out.ChildShards {
 		page.Children = append(page.Children, Child{ID: aws.ToString(c.ShardId), Parents: slices.Clone(c.ParentShards)})
 	}

@@ -73,7 +73,7 @@ func records(from, n int) []string {
 }
 
 func newPoller(s *awsfake.Server, from retrieval.Position, hooks retrieval.Hooks) *retrieval.Poller {
-	return retrieval.NewPoller(client(s), retrieval.Shard{Stream: stream, ID: shard}, from, 0, hooks)
+	return retrieval.NewPoller(client(s), retrieval.Shard{Stream: stream, ID: shard}, from, retrieval.NewBudget(1<<30), 0, hooks)
 }
 
 func TestRecordCarriesWhatTheServiceSent(t *testing.T) {
@@ -123,7 +123,7 @@ func TestStreamIsReadByItsARN(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := start(t, awsfake.Options{})
 		put(t, s, 0, 2)
-		p := retrieval.NewPoller(client(s), retrieval.Shard{Stream: s.StreamARN(stream), ID: shard}, retrieval.Position{}, 0, retrieval.Hooks{})
+		p := retrieval.NewPoller(client(s), retrieval.Shard{Stream: s.StreamARN(stream), ID: shard}, retrieval.Position{}, retrieval.NewBudget(1<<30), 0, retrieval.Hooks{})
 		require.Equal(t, records(0, 2), read(t, p, 2))
 	})
 }

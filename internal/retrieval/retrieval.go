@@ -27,6 +27,9 @@ type Record struct {
 // Page is what one read brought.
 type Page struct {
 	Records []Record
+	// Cost is what the page holds of the budget. Whoever takes the page gives it
+	// back as its records are done with.
+	Cost int64
 	// Behind is how far the end of the page lies behind the tip of the shard.
 	Behind time.Duration
 	// End is set on the last page of a closed shard.

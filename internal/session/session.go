@@ -30,6 +30,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials/ec2rolecreds"
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/aws/smithy-go/logging"
 	"github.com/aws/smithy-go/middleware"
 )
 
@@ -92,6 +93,9 @@ func (o Options) Or(base Options) Options {
 // connections when the clients are no longer used.
 func (o Options) Load(ctx context.Context) (aws.Config, error) {
 	load := []func(*config.LoadOptions) error{
+		// The SDK's own lines, about connections that it does not use again, would
+		// stand on the standard error between those of the component.
+		config.WithLogger(logging.Nop{}),
 		config.WithHTTPClient(newHTTPClient()),
 		config.WithAPIOptions([]func(*middleware.Stack) error{WithAttemptTimeout(AttemptTimeout)}),
 	}

@@ -45,6 +45,12 @@ type Process struct {
 // Start runs a program with the given arguments, and with env, as NAME=value,
 // beside this process' environment. When ctx ends, the program is told to end.
 func Start(ctx context.Context, program string, args, env []string) (*Process, error) {
+	return StartLogged(ctx, program, args, env, io.Discard)
+}
+
+// StartLogged is Start for a caller who wants all of the standard error. log
+// gets it from one goroutine, which ends before the process counts as gone.
+func StartLogged(ctx context.Context, program string, args, env []string, log io.Writer) (*Process, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	p := &Process{
 		cmd:    exec.CommandContext(ctx, program, args...),
@@ -53,7 +59,7 @@ func Start(ctx context.Context, program string, args, env []string) (*Process, e
 		ended:  make(chan struct{}),
 	}
 	p.cmd.Env = append(os.Environ(), env...)
-	p.cmd.Stderr = &p.log
+	p.cmd.Stderr = io.MultiWriter(&p.log, log)
 	p.cmd.Cancel = func() error { return p.cmd.Process.Signal(syscall.SIGTERM) }
 	p.cmd.WaitDelay = killAfter
 
@@ -94,6 +100,9 @@ func (p *Process) read(stdout io.Reader) {
 // the last one. Whoever starts a process takes them until then, or closes it:
 // a program whose output is not read stands still.
 func (p *Process) Lines() <-chan string { return p.lines }
+
+// PID is the program's process id.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
 
 // Signal sends a signal. A program that has ended already is no error.
 func (p *Process) Signal(sig os.Signal) error {

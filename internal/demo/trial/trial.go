@@ -147,6 +147,9 @@ type trial struct {
 	shards   map[string]*Shard
 	stall    *time.Timer
 	messages []string // the last lines of the output without a record
+	// reads is how many calls of GetRecords there were when the process was
+	// started.
+	reads int
 	// stopping is set from a planned signal to the process' end.
 	stopping    bool
 	first, last time.Time // records out
@@ -186,11 +189,26 @@ func Run(ctx context.Context, plan Plan) (result Result, err error) {
 }
 
 func (t *trial) start(ctx context.Context) error {
-	process, err := child.Start(ctx, t.Program, t.Args, []string{
+	process, err := child.Start(ctx, t.Program, t.Args, Environment(stream, table, t.endpoint))
+	if err != nil {
+		return err
+	}
+	t.process = process
+	t.reads = t.aws.Calls("GetRecords")
+	t.stall.Reset(t.Stall)
+	t.event(Started, "")
+	return nil
+}
+
+// Environment is what a pipeline of this repository wants beside the process'
+// own environment to read a stream of the local AWS at endpoint, whose region
+// must be the default one.
+func Environment(stream, table, endpoint string) []string {
+	return []string{
 		"STREAM=" + stream,
 		"TABLE=" + table,
 		"REGION=" + region,
-		"ENDPOINT=" + t.endpoint,
+		"ENDPOINT=" + endpoint,
 		"AWS_ACCESS_KEY_ID=local",
 		"AWS_SECRET_ACCESS_KEY=local",
 		"AWS_SESSION_TOKEN=",
@@ -201,14 +219,7 @@ func (t *trial) start(ctx context.Context) error {
 		"AWS_EC2_METADATA_DISABLED=true",
 		"NO_PROXY=127.0.0.1",
 		"no_proxy=127.0.0.1",
-	})
-	if err != nil {
-		return err
 	}
-	t.process = process
-	t.stall.Reset(t.Stall)
-	t.event(Started, "")
-	return nil
 }
 
 // loop runs until the process has ended for the last time.
@@ -299,7 +310,8 @@ func (t *trial) see(line string) {
 }
 
 // stopWhenDue sends the next planned signal, or the last one when everything is
-// out.
+// out. When that was so before the process was started, it is given the time to
+// begin reading: one that has only just started cannot handle a signal.
 func (t *trial) stopWhenDue() error {
 	if t.stopping {
 		return nil
@@ -307,7 +319,7 @@ func (t *trial) stopWhenDue() error {
 	stop := Stop{After: t.Records, Signal: syscall.SIGTERM}
 	if len(t.Stops) > 0 {
 		stop = t.Stops[0]
-	} else if t.ledger.Outstanding() > 0 {
+	} else if t.ledger.Outstanding() > 0 || t.aws.Calls("GetRecords") == t.reads {
 		return nil
 	}
 	if t.ledger.Seen() < stop.After {

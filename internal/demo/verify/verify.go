@@ -8,6 +8,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -126,6 +127,21 @@ func (l *Ledger) Begin(name string, stored map[string]string) {
 // Outstanding counts the records that were put and are not seen yet.
 func (l *Ledger) Outstanding() int {
 	return l.in - (l.seen - l.unknown)
+}
+
+// MissingIDs names the records that were put and are not seen yet, in the order
+// of shards and sequence numbers.
+func (l *Ledger) MissingIDs() []ID {
+	var missing []ID
+	for id, i := range l.index {
+		if l.records[i].put && l.records[i].first == 0 {
+			missing = append(missing, id)
+		}
+	}
+	slices.SortFunc(missing, func(a, b ID) int {
+		return cmp.Or(strings.Compare(a.Shard, b.Shard), Compare(a.Sequence, b.Sequence))
+	})
+	return missing
 }
 
 // In counts the records put.

@@ -1,0 +1,354 @@
+//go:build linux
+
+package main
+
+import (
+	"cmp"
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/awsfake"
+	"github.com/benthos-plugins/aws-kinesis/internal/demo/child"
+	"github.com/benthos-plugins/aws-kinesis/internal/demo/trial"
+	"github.com/benthos-plugins/aws-kinesis/internal/demo/verify"
+)
+
+//go:embed fleet.yaml
+var pipeline []byte
+
+const (
+	stream = "fleet"
+	table  = "fleet-checkpoints"
+
+	ours    = "ours"
+	builtin = "builtin"
+
+	// pulse is how often records are put and conditions looked at: the
+	// resolution of all times that are measured.
+	pulse = 5 * time.Millisecond
+	// keysPerShard is how many keys a shard's records have in turn.
+	keysPerShard = 10
+	// reportsAhead bounds what the processes' goroutines have handed over and
+	// the harness has not looked at.
+	reportsAhead = 1024
+	// settle is how long everything that was put may take to come out, or a
+	// process to end, before a scenario fails.
+	settle = 60 * time.Second
+)
+
+// setup of a fleet.
+type setup struct {
+	shards                   int
+	rate                     int // records put a second and shard; 0: none
+	size                     int // bytes of a record
+	lease, rebalance, commit time.Duration
+}
+
+// The periods that a configuration has without saying any.
+const (
+	defaultLease     = 30 * time.Second
+	defaultRebalance = 30 * time.Second
+	defaultCommit    = 5 * time.Second
+)
+
+// fleet is several processes that read one stream of a local AWS. newFleet
+// makes it and close ends it. The goroutine of the scenario owns all of it, and
+// takes what the processes tell while it waits in until.
+type fleet struct {
+	setup
+	programs map[string]string // by kind
+	dir      string
+	aws      *awsfake.Server
+	endpoint string
+	journal  *journal
+	logs     *logbook
+	ledger   *verify.Ledger
+
+	ctx     context.Context //nolint:containedctx // the life of the members' goroutines, which close ends
+	cancel  context.CancelFunc
+	tellers sync.WaitGroup
+	reports chan report
+	members []*member
+
+	ids     []string // of the shards
+	body    []byte
+	feeding time.Time // since when the present rate is kept; zero: not at all
+	fed     int       // records put since then
+
+	last    map[string]string        // sequence number of the last record put, by shard
+	newest  map[string]string        // the highest sequence number that came out
+	active  map[string]time.Time     // when a shard's last new record came out
+	silence map[string]time.Duration // the longest time without one since mark
+}
+
+func newFleet(ctx context.Context, programs map[string]string, s setup) (_ *fleet, err error) {
+	f := &fleet{
+		setup:    s,
+		programs: programs,
+		aws:      awsfake.New(awsfake.Options{EnforceLimits: true}),
+		journal:  newJournal(),
+		logs:     newLogbook(),
+		ledger:   verify.New("start"),
+		reports:  make(chan report, reportsAhead),
+		body:     []byte(strings.Repeat("x", s.size)),
+		last:     map[string]string{},
+		newest:   map[string]string{},
+		active:   map[string]time.Time{},
+	}
+	f.ctx, f.cancel = context.WithCancel(ctx)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.close())
+		}
+	}()
+	f.aws.OnWrite(f.journal.write)
+	f.aws.OnCall(f.journal.call)
+	if f.endpoint, err = f.aws.Listen(); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(f.aws.CreateStream(stream, s.shards), f.aws.CreateTable(table, "StreamID", "ShardID")); err != nil {
+		return nil, err
+	}
+	shards, err := f.aws.Shards(stream)
+	if err != nil {
+		return nil, err
+	}
+	for _, shard := range shards {
+		f.ids = append(f.ids, shard.ID)
+	}
+	if f.dir, err = os.MkdirTemp("", "fleet-"); err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(f.config(), pipeline, 0o600); err != nil {
+		return nil, err
+	}
+	f.mark()
+	return f, nil
+}
+
+func (f *fleet) config() string { return filepath.Join(f.dir, "fleet.yaml") }
+
+// close ends all processes, and waits for them and for the local AWS.
+func (f *fleet) close() error {
+	f.cancel()
+	var err error
+	var closing sync.WaitGroup
+	for _, m := range f.members {
+		m.unblock()
+		// One that stands still hears of nothing else.
+		err = errors.Join(err, m.signal(syscall.SIGCONT))
+		closing.Go(m.process.Close)
+	}
+	closing.Wait()
+	f.tellers.Wait()
+	err = errors.Join(err, f.aws.Close())
+	if f.dir != "" {
+		err = errors.Join(err, os.RemoveAll(f.dir))
+	}
+	return err
+}
+
+// join starts another process.
+func (f *fleet) join(kind string) (*member, error) {
+	env := append(trial.Environment(stream, table, f.endpoint),
+		"LEASE_PERIOD="+f.lease.String(),
+		"REBALANCE_PERIOD="+f.rebalance.String(),
+		"COMMIT_PERIOD="+f.commit.String(),
+	)
+	m := &member{kind: kind, started: time.Now(), seen: map[string]time.Time{}}
+	m.active = m.started
+	var err error
+	m.process, err = child.StartLogged(f.ctx, f.programs[kind], []string{"-c", f.config()}, env, f.logs.of(kind))
+	if err != nil {
+		return nil, err
+	}
+	f.members = append(f.members, m)
+	f.tellers.Go(func() { m.tell(f.ctx, f.reports) })
+	return m, nil
+}
+
+// feed puts what is due by now, the shards in turn.
+func (f *fleet) feed(now time.Time) error {
+	if f.feeding.IsZero() {
+		return nil
+	}
+	due := int(now.Sub(f.feeding).Seconds() * float64(f.rate*f.shards))
+	for ; f.fed < due; f.fed++ {
+		shard, turn := f.ids[f.fed%f.shards], f.fed/f.shards
+		if err := f.put(shard, fmt.Sprintf("%s/%d", shard, turn%keysPerShard)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *fleet) put(shard, key string) error {
+	sequence, err := f.aws.PutTo(stream, shard, key, f.body)
+	if err != nil {
+		return fmt.Errorf("putting a record to %s: %w", shard, err)
+	}
+	f.ledger.Put(key, verify.ID{Shard: shard, Sequence: sequence})
+	f.last[shard] = sequence
+	return nil
+}
+
+// start begins to put records, stop ends it.
+func (f *fleet) start() { f.feeding, f.fed = time.Now(), 0 }
+func (f *fleet) stop()  { f.feeding = time.Time{} }
+
+// take notes what a process told.
+func (f *fleet) take(r report) error {
+	m := r.from
+	if r.ended {
+		m.ended, m.err = r.at, r.err
+		if !m.told {
+			return fmt.Errorf("a process (%s) ended by itself: %w", m.kind, cmp.Or(r.err, errors.New("exit status 0")))
+		}
+		return nil
+	}
+	shard, sequence, ok := strings.Cut(r.line, " ")
+	if _, known := f.active[shard]; !ok || !known {
+		return fmt.Errorf("a process (%s) printed %q, which names no record", m.kind, r.line)
+	}
+	m.idle(r.at)
+	m.active = r.at
+	if !f.ledger.See(verify.ID{Shard: shard, Sequence: sequence}) {
+		return nil
+	}
+	if verify.Compare(sequence, f.newest[shard]) > 0 {
+		f.newest[shard] = sequence
+	}
+	f.silence[shard] = max(f.silence[shard], r.at.Sub(f.active[shard]))
+	f.active[shard] = r.at
+	if _, ok := m.seen[shard]; !ok {
+		m.seen[shard] = r.at
+	}
+	return nil
+}
+
+// mark begins the time for which silences and first records are told.
+func (f *fleet) mark() {
+	now := time.Now()
+	f.silence = map[string]time.Duration{}
+	for _, shard := range f.ids {
+		f.active[shard] = now
+	}
+	for _, m := range f.members {
+		m.seen = map[string]time.Time{}
+	}
+}
+
+// longestSilence is the longest time since mark that a shard had no new record
+// out.
+func (f *fleet) longestSilence() time.Duration {
+	now := time.Now()
+	var longest time.Duration
+	for _, shard := range f.ids {
+		longest = max(longest, f.silence[shard], now.Sub(f.active[shard]))
+	}
+	return longest
+}
+
+// errLate is what until returns when its limit is over.
+var errLate = errors.New("not within the limit")
+
+// until takes what the processes tell, and feeds the stream, until done holds,
+// and returns how long that took. It ends with ctx, with errLate after limit,
+// and when a process ends that was not told to.
+func (f *fleet) until(ctx context.Context, limit time.Duration, done func() bool) (time.Duration, error) {
+	start := time.Now()
+	ticker := time.NewTicker(pulse)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return 0, context.Cause(ctx)
+		case r := <-f.reports:
+			if err := f.take(r); err != nil {
+				return 0, err
+			}
+		case now := <-ticker.C:
+			if err := f.feed(now); err != nil {
+				return 0, err
+			}
+			took := time.Since(start)
+			if done() {
+				return took, nil
+			}
+			if took > limit {
+				return took, errLate
+			}
+		}
+	}
+}
+
+// pass lets time go by.
+func (f *fleet) pass(ctx context.Context, d time.Duration) error {
+	if _, err := f.until(ctx, d, func() bool { return false }); !errors.Is(err, errLate) {
+		return err
+	}
+	return nil
+}
+
+// out reports whether everything that was put has come out.
+func (f *fleet) out() bool { return f.ledger.Outstanding() == 0 }
+
+// shared returns a condition: all shards are owned, by that many processes with
+// equal loads but for one shard.
+func (f *fleet) shared(processes int) func() bool {
+	return func() bool {
+		sum, least, most := 0, f.shards, 0
+		loads := f.journal.loads()
+		for _, n := range loads {
+			sum, least, most = sum+n, min(least, n), max(most, n)
+		}
+		return sum == f.shards && len(loads) == processes && most-least <= 1
+	}
+}
+
+// gone returns a condition: the process has ended.
+func gone(m *member) func() bool { return func() bool { return !m.running() } }
+
+func (f *fleet) running() []*member {
+	var running []*member
+	for _, m := range f.members {
+		if m.running() && !m.told {
+			running = append(running, m)
+		}
+	}
+	return running
+}
+
+// windUp puts no more records, waits until those that were put are out, and
+// stops all processes by SIGTERM.
+func (f *fleet) windUp(ctx context.Context) error {
+	f.stop()
+	if _, err := f.until(ctx, settle, f.out); err != nil && !errors.Is(err, errLate) {
+		return err // what is late is lost, as the ledger tells
+	}
+	stopped := f.running()
+	for _, m := range stopped {
+		if err := m.signal(syscall.SIGTERM); err != nil {
+			return err
+		}
+	}
+	for _, m := range f.members {
+		if _, err := f.until(ctx, settle, gone(m)); err != nil {
+			return fmt.Errorf("waiting for a process (%s) to end: %w", m.kind, err)
+		}
+	}
+	for _, m := range stopped {
+		if m.err != nil {
+			return fmt.Errorf("a process (%s) did not stop cleanly: %w", m.kind, m.err)
+		}
+	}
+	return nil
+}

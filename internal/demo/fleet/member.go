@@ -1,0 +1,94 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/demo/child"
+)
+
+// member is one process of a fleet. fleet.join makes it; it is over when ended
+// is set. All but the gate belongs to the harness.
+type member struct {
+	kind    string // ours or builtin
+	process *child.Process
+	// The goroutine that hands lines over passes the gate with each. While it
+	// is locked the process' output blocks, once the buffers up to it are full.
+	gate    sync.Mutex
+	blocked bool
+
+	started time.Time
+	// told is set with the signal that ends the process, ended and err when it
+	// is gone.
+	told  bool
+	ended time.Time
+	err   error
+
+	// active is when a record came last, longest the longest time before or
+	// between two of them while the process ran, which began at since.
+	active, since time.Time
+	longest       time.Duration
+	// seen has the time of the first new record of each shard since mark.
+	seen map[string]time.Time
+}
+
+// report is what a process' goroutine tells the harness.
+type report struct {
+	from  *member
+	line  string
+	at    time.Time
+	ended bool // after the last line
+	err   error
+}
+
+// tell hands the process' lines over until it has ended, or ctx has.
+func (m *member) tell(ctx context.Context, reports chan<- report) {
+	send := func(r report) {
+		r.from, r.at = m, time.Now()
+		m.gate.Lock()
+		defer m.gate.Unlock()
+		select {
+		case reports <- r:
+		case <-ctx.Done():
+		}
+	}
+	for line := range m.process.Lines() {
+		send(report{line: line})
+	}
+	send(report{ended: true, err: m.process.Wait()})
+}
+
+func (m *member) block() {
+	if !m.blocked {
+		m.blocked = true
+		m.gate.Lock()
+	}
+}
+
+func (m *member) unblock() {
+	if m.blocked {
+		m.blocked = false
+		m.gate.Unlock()
+	}
+}
+
+// signal sends one; SIGTERM and SIGKILL count as told to end.
+func (m *member) signal(sig syscall.Signal) error {
+	if sig == syscall.SIGTERM || sig == syscall.SIGKILL {
+		m.told = true
+	}
+	return m.process.Signal(sig)
+}
+
+// idle takes note that the process was without a record until now.
+func (m *member) idle(now time.Time) {
+	if d := now.Sub(m.active); d > m.longest {
+		m.longest, m.since = d, m.active
+	}
+}
+
+func (m *member) running() bool { return m.ended.IsZero() }

@@ -1,0 +1,111 @@
+package retrieval
+
+import (
+	"context"
+	"sync"
+)
+
+const (
+	// recordOverhead is what a record costs beside its bytes on its way through
+	// the host: the message, its metadata and its place in batches. Estimated from
+	// the size of these types, rounded up.
+	recordOverhead = 1 << 10
+	// fullPage is what reading a page may take at worst: an answer of 10 MiB, as
+	// JSON with its payloads in base64, and decoded beside it.
+	fullPage = 24 << 20
+	// livePage is set aside for a shard that had no backlog a moment ago.
+	livePage = 512 << 10
+)
+
+// Cost is what a record counts for in a Budget, in bytes.
+func (r *Record) Cost() int64 {
+	return int64(len(r.Data)+len(r.PartitionKey)+len(r.SequenceNumber)) + recordOverhead
+}
+
+// Budget bounds the bytes that an input holds, from reading a page to the
+// acknowledgement of its records, over all shards. Those that wait for some are
+// served in their order, and each shard waits at most once, so that none starves.
+// The input makes one; it is safe for concurrent use.
+type Budget struct {
+	limit int64
+
+	mu sync.Mutex
+	// free may be below zero: a page may turn out larger than was set aside for
+	// it, and is here already.
+	free    int64
+	waiting []*waiter // first come, first served
+}
+
+type waiter struct {
+	bytes int64
+	ready chan struct{}
+}
+
+// NewBudget returns a budget of so many bytes, which must be above zero.
+func NewBudget(limit int64) *Budget { return &Budget{limit: limit, free: limit} }
+
+// Held returns the bytes that are set aside or in use, which may be more than the
+// limit by what pages turned out larger than expected.
+func (b *Budget) Held() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.limit - b.free
+}
+
+// Reserve sets bytes aside, as soon as there are so many, or all of them if that
+// is less, and returns how many. starving is called once when it has to wait.
+func (b *Budget) Reserve(ctx context.Context, bytes int64, starving func()) (int64, error) {
+	bytes = min(bytes, b.limit)
+	b.mu.Lock()
+	if len(b.waiting) == 0 && b.free >= bytes {
+		b.free -= bytes
+		b.mu.Unlock()
+		return bytes, nil
+	}
+	w := &waiter{bytes: bytes, ready: make(chan struct{})}
+	b.waiting = append(b.waiting, w)
+	b.mu.Unlock()
+
+	if starving != nil {
+		starving()
+	}
+	select {
+	case <-w.ready:
+		return bytes, nil
+	case <-ctx.Done():
+		b.leave(w)
+		return 0, ctx.Err()
+	}
+}
+
+// leave takes a waiter out, or gives back what it was served in the same moment.
+func (b *Budget) leave(w *waiter) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for i, other := range b.waiting {
+		if other == w {
+			b.waiting = append(b.waiting[:i], b.waiting[i+1:]...)
+			b.serve() // it may have held up smaller ones behind it
+			return
+		}
+	}
+	b.free += w.bytes
+	b.serve()
+}
+
+// Release gives bytes back, or takes more if negative, without waiting.
+func (b *Budget) Release(bytes int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.free += bytes
+	b.serve()
+}
+
+func (b *Budget) serve() {
+	for len(b.waiting) > 0 && b.free >= b.waiting[0].bytes {
+		b.free -= b.waiting[0].bytes
+		close(b.waiting[0].ready)
+		b.waiting[0] = nil
+		b.waiting = b.waiting[1:]
+	}
+}

@@ -1,0 +1,108 @@
+package retrieval
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+func TestBudgetIsServedInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBudget(100)
+		_, err := b.Reserve(t.Context(), 90, nil)
+		require.NoError(t, err)
+		var mu sync.Mutex
+		var order []int
+		starved := 0
+		var waiters sync.WaitGroup
+		for i, bytes := range []int64{50, 5, 20} {
+			waiters.Go(func() {
+				if _, err := b.Reserve(t.Context(), bytes, func() { starved++ }); err != nil {
+					t.Error(err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				order = append(order, i)
+			})
+			synctest.Wait()
+		}
+		require.Equal(t, 3, starved)
+		require.Empty(t, order, "a small one does not overtake a large one, which would starve")
+		b.Release(40)
+		synctest.Wait()
+		require.Equal(t, []int{0}, order)
+		b.Release(50)
+		waiters.Wait()
+		require.ElementsMatch(t, []int{0, 1, 2}, order)
+	})
+}
+
+func TestPageLargerThanTheBudgetGoesAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBudget(100)
+		_, err := b.Reserve(t.Context(), 1, nil)
+		require.NoError(t, err)
+		got := make(chan int64, 1)
+		go func() {
+			bytes, err := b.Reserve(t.Context(), fullPage, nil)
+			if err != nil {
+				t.Error(err)
+			}
+			got <- bytes
+		}()
+		synctest.Wait()
+		require.Empty(t, got)
+		b.Release(1)
+		require.EqualValues(t, 100, <-got)
+	})
+}
+
+func TestOverdraftIsPaidBackFirst(t *testing.T) {
+	b := NewBudget(100)
+	bytes, err := b.Reserve(t.Context(), 50, nil)
+	require.NoError(t, err)
+	b.Release(bytes - 500) // the page was larger
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = b.Reserve(ctx, 1, nil)
+	require.ErrorIs(t, err, context.Canceled)
+	b.Release(500)
+	bytes, err = b.Reserve(t.Context(), 100, nil)
+	require.NoError(t, err)
+	require.EqualValues(t, 100, bytes)
+}
+
+func TestBudgetIsWholeAgainWhateverWasCancelled(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		limit := rapid.Int64Range(1, 1000).Draw(rt, "limit")
+		seed := rapid.Uint64().Draw(rt, "seed")
+		synctest.Test(t, func(t *testing.T) {
+			b := NewBudget(limit)
+			var readers sync.WaitGroup
+			for i := range 20 {
+				readers.Go(func() {
+					random := rand.New(rand.NewPCG(seed, uint64(i)))
+					for range 20 {
+						ctx, cancel := context.WithTimeout(t.Context(), time.Duration(random.IntN(20))*time.Millisecond)
+						bytes, err := b.Reserve(ctx, random.Int64N(2*limit), nil)
+						if err == nil {
+							pause := time.NewTimer(time.Duration(random.IntN(10)) * time.Millisecond)
+							<-pause.C
+							b.Release(bytes)
+						}
+						cancel()
+					}
+				})
+			}
+			readers.Wait()
+			require.Equal(t, limit, b.free)
+			require.Empty(t, b.waiting)
+		})
+	})
+}

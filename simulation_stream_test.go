@@ -1,0 +1,216 @@
+package awskinesis
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
+	"github.com/aws/smithy-go/middleware"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/lease"
+)
+
+const (
+	// serviceAhead is how far the clock of the service is ahead of the bubble's.
+	serviceAhead = 37 * time.Minute
+	// simulatedPage is the number of shards or records in one answer.
+	simulatedPage = 7
+)
+
+func serviceTime() time.Time { return time.Now().Add(serviceAhead) }
+
+// simulatedStream is a stream in memory. The simulation's lock guards it, and all
+// that is known of what became of its records.
+type simulatedStream struct {
+	name   string
+	shards []*simulatedShard
+	byID   map[string]*simulatedShard
+	// put is the number of records of all shards, from which their sequence
+	// numbers are made: these grow in length on the way.
+	put int
+	// claimed is when, by the service's clock, a shard was claimed for the first
+	// time; zero before that.
+	claimed time.Time
+}
+
+type simulatedShard struct {
+	key      lease.Key
+	parents  []*simulatedShard
+	children []*simulatedShard
+	closed   bool
+	records  []simulatedRecord
+	indexes  map[string]int // by sequence number
+
+	claimed bool
+	// Records before index seen have been delivered, before acked acknowledged,
+	// and before committed stored. Those from before the start of reading are
+	// none of anybody's business, and count as all three.
+	// Invariant: committed <= acked <= seen <= len(records)
+	seen, acked, committed int
+	// trail is what happened to the shard, for the report of a broken promise.
+	trail []simulatedEvent
+	owner string // the last one
+}
+
+type simulatedRecord struct {
+	sequence string
+	arrived  time.Time
+	acked    bool
+	rejected bool // once, which is enough
+}
+
+func newSimulatedStream(name string, shards int) *simulatedStream {
+	st := &simulatedStream{name: name, byID: map[string]*simulatedShard{}}
+	for range shards {
+		st.add()
+	}
+	return st
+}
+
+func (st *simulatedStream) add(parents ...*simulatedShard) {
+	sh := &simulatedShard{
+		key:     lease.Key{Stream: st.name, Shard: shardName(len(st.shards))},
+		parents: parents, indexes: map[string]int{},
+	}
+	for _, p := range parents {
+		p.closed = true
+		p.children = append(p.children, sh)
+	}
+	st.shards = append(st.shards, sh)
+	st.byID[sh.key.Shard] = sh
+}
+
+func (st *simulatedStream) open() []*simulatedShard {
+	return slices.DeleteFunc(slices.Clone(st.shards), func(sh *simulatedShard) bool { return sh.closed })
+}
+
+func (st *simulatedStream) putTo(sh *simulatedShard, n int) {
+	for range n {
+		st.put++
+		sequence := strconv.Itoa(st.put + 90)
+		sh.indexes[sequence] = len(sh.records)
+		sh.records = append(sh.records, simulatedRecord{sequence: sequence, arrived: serviceTime()})
+	}
+}
+
+// list answers ListShards, a page at a time.
+func (st *simulatedStream) list(in *kinesis.ListShardsInput) *kinesis.ListShardsOutput {
+	from := 0
+	if in.NextToken != nil {
+		_, index, _ := strings.Cut(*in.NextToken, "/")
+		from, _ = strconv.Atoi(index)
+	}
+	out := &kinesis.ListShardsOutput{ResultMetadata: answeredAt(serviceTime())}
+	// Pages grow, so that a long list takes few of them.
+	to := min(len(st.shards), 2*from+simulatedPage)
+	for _, sh := range st.shards[from:to] {
+		shard := types.Shard{ShardId: &sh.key.Shard, SequenceNumberRange: &types.SequenceNumberRange{StartingSequenceNumber: aws.String("0")}}
+		if sh.closed {
+			shard.SequenceNumberRange.EndingSequenceNumber = aws.String("9999999999")
+		}
+		if len(sh.parents) > 0 {
+			shard.ParentShardId = &sh.parents[0].key.Shard
+		}
+		if len(sh.parents) > 1 {
+			shard.AdjacentParentShardId = &sh.parents[1].key.Shard
+		}
+		out.Shards = append(out.Shards, shard)
+	}
+	if to < len(st.shards) {
+		out.NextToken = aws.String(st.name + "/" + strconv.Itoa(to))
+	}
+	return out
+}
+
+// answeredAt is the metadata that the SDK makes of an answer with a date.
+func answeredAt(date time.Time) middleware.Metadata {
+	answer := &smithyhttp.Response{Response: &http.Response{Header: http.Header{"Date": {date.UTC().Format(http.TimeFormat)}}}}
+	next := middleware.DeserializeHandlerFunc(func(context.Context, middleware.DeserializeInput) (middleware.DeserializeOutput, middleware.Metadata, error) {
+		return middleware.DeserializeOutput{RawResponse: answer}, middleware.Metadata{}, nil
+	})
+	_, metadata, err := (&awsmiddleware.RecordResponseTiming{}).HandleDeserialize(context.Background(), middleware.DeserializeInput{}, next)
+	if err != nil {
+		panic(err)
+	}
+	return metadata
+}
+
+// iterate answers GetShardIterator.
+func (st *simulatedStream) iterate(in *kinesis.GetShardIteratorInput) (*kinesis.GetShardIteratorOutput, error) {
+	sh, ok := st.byID[*in.ShardId]
+	if !ok {
+		return nil, &types.ResourceNotFoundException{Message: in.ShardId}
+	}
+	index := 0
+	switch in.ShardIteratorType {
+	case types.ShardIteratorTypeTrimHorizon:
+	case types.ShardIteratorTypeAfterSequenceNumber:
+		at, known := sh.indexes[*in.StartingSequenceNumber]
+		if !known {
+			return nil, &types.InvalidArgumentException{Message: in.StartingSequenceNumber}
+		}
+		index = at + 1
+	case types.ShardIteratorTypeAtTimestamp:
+		index = sh.arrivedBy(*in.Timestamp)
+	default:
+		panic(in.ShardIteratorType)
+	}
+	return &kinesis.GetShardIteratorOutput{ShardIterator: sh.iterator(index)}, nil
+}
+
+// arrivedBy is the index of the first record that did not arrive before a time.
+func (sh *simulatedShard) arrivedBy(at time.Time) int {
+	index, _ := slices.BinarySearchFunc(sh.records, at, func(r simulatedRecord, at time.Time) int { return r.arrived.Compare(at) })
+	return index
+}
+
+func (sh *simulatedShard) iterator(index int) *string {
+	return aws.String(sh.key.Stream + "/" + sh.key.Shard + "/" + strconv.Itoa(index))
+}
+
+// records answers GetRecords.
+func (s *simulation) records(iterator string) (*kinesis.GetRecordsOutput, error) {
+	stream, rest, _ := strings.Cut(iterator, "/")
+	shard, at, _ := strings.Cut(rest, "/")
+	index, err := strconv.Atoi(at)
+	if err != nil {
+		panic(err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sh := s.streams[stream].byID[shard]
+	to := min(len(sh.records), index+simulatedPage)
+	out := &kinesis.GetRecordsOutput{MillisBehindLatest: aws.Int64(int64(len(sh.records) - to))}
+	for i := range sh.records[index:to] {
+		r := &sh.records[index+i]
+		out.Records = append(out.Records, types.Record{SequenceNumber: &r.sequence, ApproximateArrivalTimestamp: &r.arrived})
+	}
+	if !sh.closed || to < len(sh.records) {
+		out.NextShardIterator = sh.iterator(to)
+		return out, nil
+	}
+	for _, child := range sh.children {
+		c := types.ChildShard{ShardId: &child.key.Shard}
+		for _, parent := range child.parents {
+			c.ParentShards = append(c.ParentShards, parent.key.Shard)
+		}
+		out.ChildShards = append(out.ChildShards, c)
+	}
+	return out, nil
+}
+
+// simulatedEvent is a line of a shard's trail.
+type simulatedEvent struct {
+	at           time.Time
+	client, what string
+	detail       fmt.Stringer
+}

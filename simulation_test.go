@@ -1,0 +1,490 @@
+package awskinesis
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/kinesis"
+	"github.com/benthosdev/benthos/v4/public/service"
+	"github.com/stretchr/testify/require"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/lease"
+)
+
+var (
+	simSeed  = flag.Uint64("sim.seed", 0, "replay the simulation of this seed, above 0")
+	simCount = flag.Uint64("sim.count", 30, "simulate the seeds from 1 to this")
+	simFull  = flag.Bool("sim.full", false, "simulate the largest fleet in full size, and for an hour")
+)
+
+// simulation is a fleet of real inputs around one table and a few streams, in
+// memory and in virtual time. What happens to it follows from its seed, but for
+// the order of goroutines that are ready at the same moment: a seed that broke a
+// promise may need a few runs to break it again.
+type simulation struct {
+	seed  uint64
+	began time.Time
+	table *memoryTable
+	names []string // of the streams
+
+	// What the clients have in common.
+	conf            config
+	parsed          *service.ParsedConfig
+	leasePeriod     time.Duration
+	startFromOldest bool
+	autoReplay      bool
+
+	// network has the requests that outlive their clients, departures the
+	// clients that are on their way out.
+	network, departures sync.WaitGroup
+
+	// dice are the director's own.
+	dice *rand.Rand
+	// joined is the number of clients so far.
+	joined int
+
+	mu      sync.Mutex
+	streams map[string]*simulatedStream
+	clients map[string]*simulatedClient // all that ever joined
+	verdict string                      // the first broken promise
+	// faulty is whether there are faults, and faultRate how many of the requests
+	// meet one.
+	faulty    bool
+	faultRate float64
+	// idle is how long a read of a shard takes while nothing is left to read.
+	idle time.Duration
+	// moves counts how often a shard came to another client than before.
+	moves int
+	// still is whether all shards should stay where they are.
+	still bool
+}
+
+// simulatedConfigs parses a configuration without and with replay of batches
+// that were rejected.
+var simulatedConfigs = sync.OnceValue(func() (confs [2]*service.ParsedConfig) {
+	for i := range confs {
+		var err error
+		confs[i], err = configSpec().ParseYAML(fmt.Sprintf("{ streams: [ unused ], dynamodb: { table: unused }, auto_replay_nacks: %t }", i == 1), nil)
+		if err != nil {
+			panic(err)
+		}
+	}
+	return confs
+})
+
+func newSimulation(t *testing.T, seed uint64) *simulation {
+	t.Helper()
+	s := &simulation{
+		seed: seed, began: time.Now(), table: newMemoryTable(),
+		streams: map[string]*simulatedStream{}, clients: map[string]*simulatedClient{},
+		dice: rand.New(rand.NewPCG(seed, 0)),
+	}
+	s.table.wrote = s.wrote
+	s.autoReplay = s.dice.IntN(4) > 0
+	s.parsed = simulatedConfigs()[0]
+	if s.autoReplay {
+		s.parsed = simulatedConfigs()[1]
+	}
+	var err error
+	s.conf, err = parseConfig(s.parsed)
+	require.NoError(t, err)
+	s.leasePeriod = []time.Duration{5 * time.Second, 5 * time.Second, 30 * time.Second}[s.dice.IntN(3)]
+	s.startFromOldest = s.dice.IntN(3) > 0
+	s.conf.leasePeriod = s.leasePeriod
+	s.conf.rebalancePeriod = s.leasePeriod
+	s.conf.commitPeriod = s.leasePeriod / time.Duration(4+s.dice.IntN(4))
+	s.conf.startFromOldest = s.startFromOldest
+	s.conf.batching.Count = 1 + s.dice.IntN(5)
+	if s.conf.batching.Count > 1 {
+		s.conf.batching.Period = "300ms"
+	}
+	return s
+}
+
+func (s *simulation) addStream(shards int) {
+	st := newSimulatedStream(fmt.Sprint("stream-", len(s.names)), shards)
+	s.names = append(s.names, st.name)
+	s.streams[st.name] = st
+	s.conf.streams = append(s.conf.streams, stream{id: st.name})
+}
+
+// ofList is the stream that a request to list shards is about.
+func (s *simulation) ofList(in *kinesis.ListShardsInput) *simulatedStream {
+	if in.StreamName != nil {
+		return s.streams[*in.StreamName]
+	}
+	name, _, _ := strings.Cut(*in.NextToken, "/")
+	return s.streams[name]
+}
+
+// join starts a client.
+func (s *simulation) join(t *testing.T) *simulatedClient {
+	t.Helper()
+	s.joined++
+	c := &simulatedClient{
+		sim: s, name: fmt.Sprint("c", s.joined),
+		skew:    time.Duration(s.dice.Int64N(int64(2*time.Hour))) - time.Hour,
+		limit:   []int{1, 5, 20, 1024}[s.dice.IntN(4)],
+		output:  outputKind(s.dice.IntN(3)),
+		tenures: map[lease.Key]*tenure{}, dice: map[string]*rand.Rand{},
+	}
+	c.life, c.stop = context.WithCancel(t.Context())
+	c.ack, c.die = context.WithCancel(t.Context())
+
+	res := service.MockResources()
+	in := &input{conf: s.conf, res: res, log: res.Logger(), metrics: newMetrics(res.Metrics()), client: c.name}
+	in.conf.checkpointLimit = c.limit
+	wrapped, err := in.wrap(s.parsed)
+	require.NoError(t, err)
+	c.input = wrapped
+
+	var views []*streamView
+	s.mu.Lock()
+	s.clients[c.name] = c
+	s.mu.Unlock()
+	for _, name := range s.names {
+		shards, at, err := listAllShards(t.Context(), healthyLister{s}, name)
+		require.NoError(t, err)
+		views = append(views, newStreamView(stream{id: name}, shards, at))
+	}
+	api := simulatedKinesis{c}
+	require.NoError(t, in.start(clients{lister: api, reader: api, closeIdle: func() {}}, simulatedStore{c}, views))
+	c.reader.Go(c.read)
+	return c
+}
+
+// leave ends a client in order: it reads no more, acknowledges what it has, or
+// nothing of it when it is in a hurry, and closes.
+func (s *simulation) leave(c *simulatedClient, hurry bool) {
+	s.mu.Lock()
+	c.left = true
+	s.mu.Unlock()
+	s.resume(c)
+	c.stop()
+	if hurry {
+		c.die()
+	}
+	s.departures.Go(func() {
+		s.drain(c)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := c.input.Close(ctx); err != nil {
+			s.mu.Lock()
+			s.broken(nil, "%s cannot close: %v", c.name, err)
+			s.mu.Unlock()
+		}
+		c.die()
+		c.reader.Wait()
+		c.acks.Wait()
+	})
+}
+
+// drain waits for a client's acknowledgements. A reader that does not end is not
+// waited for: the call that it is in ends with Close at the latest.
+func (s *simulation) drain(c *simulatedClient) {
+	drained := make(chan struct{})
+	s.departures.Go(func() {
+		defer close(drained)
+		c.reader.Wait()
+		c.acks.Wait()
+	})
+	patience := time.NewTimer(5 * s.leasePeriod)
+	defer patience.Stop()
+	select {
+	case <-drained:
+	case <-patience.C:
+	}
+}
+
+// crash ends a client as SIGKILL does. What it has on the network arrives.
+func (s *simulation) crash(c *simulatedClient) {
+	s.mu.Lock()
+	c.dead = true
+	if c.halted == nil {
+		c.halted = make(chan struct{})
+	}
+	s.mu.Unlock()
+	c.stop()
+	c.die()
+	s.departures.Go(func() {
+		_ = c.input.Close(context.Background()) // it is dead, and only its goroutines are to end
+		c.reader.Wait()
+		c.acks.Wait()
+	})
+}
+
+// pause stops a client as SIGSTOP does: none of its requests is sent or answered,
+// nothing is read from it, and nothing acknowledged.
+func (s *simulation) pause(c *simulatedClient, d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.halted != nil {
+		return
+	}
+	c.halted = make(chan struct{})
+	if c.yielding != nil {
+		c.yielding()
+	}
+	s.later(c.life, d, func() { s.resume(c) })
+}
+
+func (s *simulation) resume(c *simulatedClient) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.halted != nil && !c.dead {
+		close(c.halted)
+		c.halted = nil
+	}
+}
+
+// part cuts a client off from the table.
+func (s *simulation) part(c *simulatedClient, d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.apart != nil {
+		return
+	}
+	c.apart = make(chan struct{})
+	s.later(c.life, d, func() { s.unite(c) })
+}
+
+func (s *simulation) unite(c *simulatedClient) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.apart != nil {
+		close(c.apart)
+		c.apart = nil
+	}
+}
+
+// later does something when d has passed, and at the end of ctx at the latest.
+func (s *simulation) later(ctx context.Context, d time.Duration, do func()) {
+	s.departures.Go(func() {
+		_ = wait(ctx, d)
+		do()
+	})
+}
+
+// living returns the clients that are there, in the order of their joining.
+func (s *simulation) living() []*simulatedClient {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []*simulatedClient
+	for n := range s.joined {
+		if c := s.clients[fmt.Sprint("c", n+1)]; c.reading() {
+			all = append(all, c)
+		}
+	}
+	return all
+}
+
+// Whatever happens up to the end of the faults, the promises of the design hold
+// at every moment; after it all is read, stored and shared equally, and stays so.
+func TestSimulation(t *testing.T) {
+	simulatedConfigs()
+	if *simSeed > 0 {
+		simulateSeed(t, *simSeed)
+		return
+	}
+	for seed := uint64(1); seed <= *simCount; seed++ {
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
+			t.Parallel()
+			simulateSeed(t, seed)
+		})
+	}
+}
+
+func simulateSeed(t *testing.T, seed uint64) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		s := newSimulation(t, seed)
+		s.direct(t)
+		if s.verdict != "" {
+			t.Errorf("seed %d: %s\nreplay it with: go test -run 'TestSimulation$' . -sim.seed=%d -count=5", seed, s.verdict, seed)
+		}
+	})
+}
+
+// direct is a whole run.
+func (s *simulation) direct(t *testing.T) {
+	large := s.seed%100 == 0
+	streams, shards, clients := 1+s.dice.IntN(2), 2+s.dice.IntN(10), 1+s.dice.IntN(4)
+	if large {
+		shards, clients = 60+s.dice.IntN(60), 8+s.dice.IntN(8)
+	}
+	for range streams {
+		s.addStream(shards)
+	}
+	s.feed()
+	s.faultRate = s.dice.Float64() * s.dice.Float64() / 2
+	s.faulty = true
+	for range clients {
+		s.join(t)
+	}
+	for range 30 + s.dice.IntN(30) {
+		pass(time.Duration(s.dice.Int64N(int64(s.leasePeriod))))
+		s.scene(t, 2*clients)
+		if s.failed() {
+			break
+		}
+	}
+	s.calm(t)
+	s.stay(5 * time.Minute)
+	s.finish(t)
+}
+
+func (s *simulation) failed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.verdict != ""
+}
+
+// scene is one event of a run.
+func (s *simulation) scene(t *testing.T, most int) {
+	living := s.living()
+	var c *simulatedClient
+	if len(living) > 0 {
+		c = living[s.dice.IntN(len(living))]
+	}
+	span := time.Duration(s.dice.Float64() * 3 * float64(s.leasePeriod))
+	switch event := s.dice.IntN(14); {
+	case event < 4:
+		s.feed()
+	case event < 6:
+		s.reshard()
+	case event < 8 && len(living) < most || c == nil:
+		s.join(t)
+	case event == 8:
+		s.leave(c, s.dice.IntN(2) == 0)
+	case event == 9:
+		s.crash(c)
+	case event < 12:
+		s.pause(c, span)
+	default:
+		s.part(c, span)
+	}
+}
+
+// feed puts records into some of the shards.
+func (s *simulation) feed() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, name := range s.names {
+		for _, sh := range s.streams[name].open() {
+			if s.dice.IntN(3) > 0 {
+				s.streams[name].putTo(sh, s.dice.IntN(12))
+			}
+		}
+	}
+}
+
+// reshard splits a shard or merges two, and feeds those that come of it.
+func (s *simulation) reshard() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.streams[s.names[s.dice.IntN(len(s.names))]]
+	open := st.open()
+	i := s.dice.IntN(len(open))
+	if s.dice.IntN(2) == 0 && len(open) > 1 {
+		j := (i + 1 + s.dice.IntN(len(open)-1)) % len(open)
+		st.add(open[i], open[j])
+	} else {
+		st.add(open[i])
+		st.add(open[i])
+	}
+	for _, sh := range st.open() {
+		if len(sh.records) == 0 {
+			st.putTo(sh, s.dice.IntN(8))
+		}
+	}
+}
+
+// calm ends all faults and waits until all is read, stored and shared equally.
+func (s *simulation) calm(t *testing.T) {
+	s.mu.Lock()
+	s.faulty = false
+	s.mu.Unlock()
+	for _, c := range s.living() {
+		s.resume(c)
+		s.unite(c)
+	}
+	if len(s.living()) == 0 {
+		s.join(t)
+	}
+	missing := "unknown"
+	for range 20 * 4 {
+		pass(s.leasePeriod / 4)
+		if missing = s.unsettled(); missing == "" || s.failed() {
+			return
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.broken(nil, "twenty lease periods after the last fault: %s", missing)
+}
+
+// stay checks that a fleet which is balanced leaves its shards alone.
+func (s *simulation) stay(d time.Duration) {
+	if s.failed() {
+		return
+	}
+	pass(3 * s.leasePeriod) // in which the last of what the network had arrives
+	s.mu.Lock()
+	s.still, s.idle = true, 10*time.Minute
+	s.mu.Unlock()
+	pass(d)
+	s.mu.Lock()
+	s.still, s.idle = false, 0
+	s.mu.Unlock()
+}
+
+// finish has every client leave, after which nothing is to be left behind.
+func (s *simulation) finish(t *testing.T) {
+	t.Helper()
+	for _, c := range s.living() {
+		s.leave(c, false)
+	}
+	s.departures.Wait()
+	s.network.Wait()
+	if left := s.leftover(); left != "" {
+		s.mu.Lock()
+		s.broken(nil, "after all have left: %s", left)
+		s.mu.Unlock()
+	}
+}
+
+// In full size it is the largest fleet that the input is made for, which takes a
+// minute or two of real time.
+func TestClientsThatJoinAtOnceShareThousandsOfShards(t *testing.T) {
+	simulatedConfigs()
+	clients, shards, still := 15, 400, 2*time.Minute
+	if *simFull {
+		clients, shards, still = 50, 2000, time.Hour
+	}
+	synctest.Test(t, func(t *testing.T) {
+		s := newSimulation(t, 1)
+		s.leasePeriod = 30 * time.Second
+		s.conf.leasePeriod, s.conf.rebalancePeriod, s.conf.commitPeriod = s.leasePeriod, s.leasePeriod, 5*time.Second
+		s.addStream(shards)
+		// Reading idle shards every two seconds is no part of this.
+		s.idle = 10 * time.Minute
+		for range clients {
+			s.join(t)
+		}
+		const look = 10 * time.Second // a third of the lease period
+		pass(3 * look)
+		require.Empty(t, s.unsettled(), "after three rounds")
+		require.LessOrEqual(t, s.moves, shards*3/2, "each shard has to move once")
+		s.stay(still)
+		s.finish(t)
+		require.Empty(t, s.verdict)
+		t.Logf("%d moves of %d shards", s.moves, shards)
+	})
+}
