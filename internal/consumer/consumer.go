@@ -172,13 +172,11 @@ func (client wantedError) Error() string { return "wanted by " + string(client) 
 func (c *Consumer) Run() Result {
 	ctx, stop := context.WithCancel(c.conf.Lease.Context())
 	defer stop()
-	keeping, stopKeeping := context.WithCancel(ctx)
-	defer stopKeeping()
 
 	var workers sync.WaitGroup
 	workers.Go(func() {
 		// A loss ends ctx, and is told from its cause.
-		_ = c.conf.Lease.Keep(keeping, c.acked)
+		_ = c.conf.Lease.Keep(ctx, c.acked)
 	})
 	reading, interrupt := context.WithCancelCause(ctx)
 	workers.Go(func() {

@@ -49,9 +49,6 @@ type Item struct {
 	Finished bool
 }
 
-// Free reports whether nobody holds the shard and somebody may.
-func (i Item) Free() bool { return i.Owner == "" && !i.Finished }
-
 // Link is the place in the chain of writes that a write takes: it succeeds only
 // while the item still has this owner, term and token.
 type Link struct {
