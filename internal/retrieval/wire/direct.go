@@ -125,9 +125,10 @@ func (d *Direct) request(ctx context.Context, p *pattern, in *kinesis.GetRecords
 	if err != nil {
 		return nil, fmt.Errorf("serializing GetRecords: %w", err)
 	}
+	address := *p.url // the signer writes to it
 	req := (&http.Request{
 		Method: http.MethodPost,
-		URL:    p.url,
+		URL:    &address,
 		Host:   p.host,
 		Proto:  "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header:        p.header.Clone(),
