@@ -21,7 +21,7 @@ export STREAM TABLE REGION ENDPOINT
 
 .PHONY: help
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: run-arguments build ## Show it at work on a local AWS; on the real one with STREAM=... TABLE=... REGION=... (and ENDPOINT=...).
@@ -101,6 +101,13 @@ cover: ## Show the coverage of each package, in coverage.out by line.
 bench: $(TOOLS)/benchstat ## Run the benchmarks of PKG that BENCH names, COUNT times each, and sum them up.
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -count=$(COUNT) $(PKG) | tee bin/bench.txt
 	$(TOOLS)/benchstat bin/bench.txt
+
+.PHONY: bench-e2e
+bench-e2e: build ## Compare this input with Benthos' built-in one and with the host alone, as processes (10 minutes).
+	go -C internal/bench build -trimpath -o ../../bin/builtin ./cmd/builtin
+	go -C internal/bench build -trimpath -o ../../bin/floor ./cmd/floor
+	go build -trimpath -o bin/e2e ./internal/demo/e2e
+	bin/e2e -benthos bin/benthos-kinesis -plot bin/throughput.svg
 
 .PHONY: fmt
 fmt: $(TOOLS)/gofumpt ## Format the code.

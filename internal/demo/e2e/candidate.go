@@ -1,0 +1,310 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/awsfake"
+	"github.com/benthos-plugins/aws-kinesis/internal/demo/child"
+)
+
+// candidate is a program that is measured.
+type candidate struct {
+	name    string
+	program string
+	env     []string
+	input   func(column, source) string // YAML of its input
+	bound   time.Duration               // a run that lasts longer is cut
+	isFloor bool                        // it reads nothing, and its first record is its start
+	profile string                      // folder for profiles; empty for none
+}
+
+// source is where a run finds its records.
+type source struct {
+	fake          *awsfake.Server
+	url           string
+	stream, table string
+}
+
+func kinesisInput(c column, s source) string {
+	yaml := fmt.Sprintf(`aws_kinesis:
+    streams: [ %s ]
+    region: us-east-1
+    endpoint: %s
+    checkpoint_limit: 10000
+    dynamodb:
+      table: %s
+      create: true
+`, s.stream, s.url, s.table)
+	if c.batch > 1 {
+		yaml += fmt.Sprintf("    batching: { count: %d, period: 1s }\n", c.batch)
+	}
+	return yaml
+}
+
+// floorRecords are enough for most of a second of work, whatever the column has.
+const floorRecords = 500_000
+
+func floorInput(c column, _ source) string {
+	return fmt.Sprintf("floor: { records: %d, size: %d, batch: %d }\n", floorRecords, c.size, c.batch)
+}
+
+// sample is what a process had used at a moment.
+type sample struct {
+	at   time.Time
+	cpu  time.Duration // user and system
+	sent int64         // records that its output took
+}
+
+// run is what one run of a candidate came to.
+type run struct {
+	records int64
+	cpu     time.Duration
+	wall    time.Duration
+	peak    int64 // bytes of resident memory
+	cut     bool
+}
+
+func (r run) perRecord() float64 {
+	if r.records == 0 {
+		return 0
+	}
+	return float64(r.cpu) / float64(r.records) / float64(time.Microsecond)
+}
+
+const (
+	startPoll = 2 * time.Millisecond
+	sentPoll  = 50 * time.Millisecond
+	// startBound is how long a program may take until its first record.
+	startBound = 30 * time.Second
+)
+
+// measure runs a candidate until its output took all records of the column or its
+// time is up. The start of the process is not counted: the first sample is taken
+// as the first page is asked for, and at the floor when it has given something.
+func (c candidate) measure(ctx context.Context, col column, src source) (r run, err error) {
+	dir, err := os.MkdirTemp("", "e2e-")
+	if err != nil {
+		return run{}, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	address, err := freeAddress(ctx)
+	if err != nil {
+		return run{}, err
+	}
+	config := fmt.Sprintf(`http: { address: %s, debug_endpoints: %t }
+logger: { level: ERROR }
+metrics: { json_api: {} }
+input:
+  %soutput:
+  drop: {}
+`, address, c.profile != "", c.input(col, src))
+	file := filepath.Join(dir, "config.yaml")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		return run{}, err
+	}
+
+	before := src.fake.Calls("GetRecords")
+	p, err := child.Start(ctx, c.program, []string{"-c", file}, append(c.env,
+		"AWS_ACCESS_KEY_ID=local", "AWS_SECRET_ACCESS_KEY=local", "AWS_EC2_METADATA_DISABLED=true"))
+	if err != nil {
+		return run{}, err
+	}
+	defer p.Close()
+	w := watched{pid: p.PID(), metrics: "http://" + address + "/metrics"}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("%s, %s: %w; it said: %s", c.name, col.name, err, strings.Join(p.Log(), " | "))
+		}
+	}()
+
+	start, err := w.await(ctx, startPoll, startBound, func(s sample) bool {
+		return src.fake.Calls("GetRecords") > before || s.sent > 0
+	}, c.isFloor)
+	if err != nil {
+		return run{}, err
+	}
+	var profiling sync.WaitGroup
+	var profileErr error
+	if c.profile != "" {
+		profiling.Go(func() { profileErr = w.save(ctx, "profile?seconds=3", c.profile, "cpu", col) })
+	}
+	records := int64(col.records)
+	if c.isFloor {
+		records = floorRecords
+	}
+	end, err := w.await(ctx, sentPoll, c.bound, func(s sample) bool { return s.sent >= records }, true)
+	profiling.Wait()
+	if err := errors.Join(err, profileErr); err != nil {
+		return run{}, err
+	}
+	if c.profile != "" {
+		if err := w.save(ctx, "allocs", c.profile, "allocs", col); err != nil {
+			return run{}, err
+		}
+	}
+	peak, err := w.peak()
+	if err != nil {
+		return run{}, err
+	}
+	return run{
+		records: end.sent - start.sent,
+		cpu:     end.cpu - start.cpu,
+		wall:    end.at.Sub(start.at),
+		peak:    peak,
+		cut:     end.sent < records,
+	}, nil
+}
+
+// watched is a process seen from outside.
+type watched struct {
+	pid     int
+	metrics string
+}
+
+// await samples a process until it is ready, or until the bound: then the sample is
+// that of the last record, so that idling or spinning behind it does not count. It
+// asks for the records sent only when told to, since that is work for the process.
+func (w watched) await(ctx context.Context, every, bound time.Duration, ready func(sample) bool, countSent bool) (sample, error) {
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	begin := time.Now()
+	var last sample
+	for {
+		s := sample{at: time.Now()}
+		var err error
+		if s.cpu, err = w.cpu(); err != nil {
+			return s, err
+		}
+		if countSent {
+			if s.sent, err = w.sent(ctx); err != nil && time.Since(begin) > startBound {
+				return s, err
+			}
+		}
+		if s.sent > last.sent || last.at.IsZero() {
+			last = s
+		}
+		switch {
+		case ready(s):
+			return s, nil
+		case time.Since(begin) > bound:
+			return last, nil
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return s, ctx.Err()
+		}
+	}
+}
+
+// userHz is the unit of times in /proc, see proc(5) and sysconf(3): 100 on every
+// Linux that Go runs on.
+const userHz = 100
+
+func (w watched) cpu() (time.Duration, error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", w.pid))
+	if err != nil {
+		return 0, fmt.Errorf("reading processor time: %w", err)
+	}
+	// After the command in parentheses, which may hold anything, utime and stime
+	// are the 12th and 13th field.
+	_, rest, _ := strings.Cut(string(stat), ") ")
+	fields := strings.Fields(rest)
+	if len(fields) < 13 {
+		return 0, fmt.Errorf("reading processor time: unknown format %q", stat)
+	}
+	user, err := strconv.ParseInt(fields[11], 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("reading processor time: %w", err)
+	}
+	system, err := strconv.ParseInt(fields[12], 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("reading processor time: %w", err)
+	}
+	return time.Duration(user+system) * (time.Second / userHz), nil
+}
+
+func (w watched) peak() (int64, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", w.pid))
+	if err != nil {
+		return 0, fmt.Errorf("reading peak memory: %w", err)
+	}
+	for line := range strings.Lines(string(status)) {
+		if value, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+			kib, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(value), "kB")), 10, 64)
+			if err != nil {
+				return 0, fmt.Errorf("reading peak memory: %w", err)
+			}
+			return kib << 10, nil
+		}
+	}
+	return 0, fmt.Errorf("reading peak memory: no VmHWM in %q", status)
+}
+
+// save keeps a profile of the process for `go tool pprof`.
+func (w watched) save(ctx context.Context, profile, dir, name string, col column) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(w.metrics, "/metrics")+"/debug/pprof/"+profile, nil)
+	if err != nil {
+		return err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return fmt.Errorf("taking the profile %s: %w", name, err)
+	}
+	defer res.Body.Close()
+	file, err := os.Create(filepath.Join(dir, strings.NewReplacer(" ", "-", ",", "").Replace(col.name)+"-"+name+".pprof"))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	_, err = io.Copy(file, res.Body)
+	return err
+}
+
+// sent asks for the records that the output took.
+func (w watched) sent(ctx context.Context) (int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.metrics, nil)
+	if err != nil {
+		return 0, err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, fmt.Errorf("asking for metrics: %w", err)
+	}
+	defer res.Body.Close()
+	var metrics map[string]any
+	if err := json.NewDecoder(res.Body).Decode(&metrics); err != nil {
+		return 0, fmt.Errorf("asking for metrics: %w", err)
+	}
+	for name, value := range metrics {
+		if n, ok := value.(float64); ok && strings.HasPrefix(name, "output_sent") {
+			return int64(n), nil
+		}
+	}
+	return 0, nil
+}
+
+// freeAddress returns a loopback address that was free a moment ago.
+func freeAddress(ctx context.Context) (string, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
+}

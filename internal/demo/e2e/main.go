@@ -1,0 +1,238 @@
+// Command e2e measures what a record costs from the service to the output: this
+// input, the host's built-in one, and a floor that hands out ready-made messages,
+// each as a process of its own into drop. The streams are served by a local AWS in
+// this process, whose own processor time therefore does not count.
+//
+// All candidates run in turn, several times over, so that whatever else the
+// machine does meets all of them. It needs Linux, for /proc.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/awsfake"
+)
+
+// column is a shape of records.
+type column struct {
+	name    string
+	records int
+	size    int // bytes
+	batch   int // messages
+}
+
+var columns = []column{
+	{"1 KB, batches of 500", 200_000, 1 << 10, 500},
+	{"1 KB, no batching", 120_000, 1 << 10, 1},
+	{"100 B, batches of 500", 600_000, 100, 500},
+	{"10 KB, batches of 100", 16_000, 10 << 10, 100},
+	{"1 MB, batches of 4", 160, 1 << 20, 4},
+}
+
+type options struct {
+	ours, builtin, floor string
+	runs, shards         int
+	bound                time.Duration
+	only                 string
+	plot, profile        string
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.ours, "benthos", "bin/benthos-kinesis", "the distribution with this input")
+	flag.StringVar(&o.builtin, "builtin", "bin/builtin", "the distribution with the built-in input; empty for none")
+	flag.StringVar(&o.floor, "floor", "bin/floor", "the distribution with the floor")
+	flag.IntVar(&o.runs, "runs", 3, "runs of each candidate, of which the median counts")
+	flag.IntVar(&o.shards, "shards", 8, "shards of a stream")
+	flag.DurationVar(&o.bound, "bound", 6*time.Second, "longest run of the built-in input")
+	flag.StringVar(&o.only, "only", "", "measure the columns alone whose name has this in it")
+	flag.StringVar(&o.plot, "plot", "", "file for the plot, an SVG")
+	flag.StringVar(&o.profile, "profile", "", "folder for profiles of this input, which then costs more")
+	flag.Parse()
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	err := measureAll(ctx, os.Stdout, o)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		os.Exit(1)
+	}
+}
+
+func candidates(o options) []candidate {
+	all := []candidate{
+		{name: "this input", program: o.ours, input: kinesisInput, bound: 2 * time.Minute, profile: o.profile},
+		{name: "floor", program: o.floor, input: floorInput, bound: 2 * time.Minute, isFloor: true},
+	}
+	if o.builtin != "" {
+		all = append(all,
+			candidate{name: "built-in", program: o.builtin, input: kinesisInput, bound: o.bound},
+			candidate{name: "built-in, GOMAXPROCS=16", program: o.builtin, env: []string{"GOMAXPROCS=16"}, input: kinesisInput, bound: o.bound},
+		)
+	}
+	return all
+}
+
+// measured are the runs of each candidate in one column.
+type measured struct {
+	column column
+	runs   map[string][]run
+}
+
+func measureAll(ctx context.Context, out io.Writer, o options) error {
+	if o.runs < 1 || o.shards < 1 {
+		return errors.New("-runs and -shards: give 1 or more")
+	}
+	all := candidates(o)
+	var results []measured
+	for _, col := range columns {
+		if !strings.Contains(col.name, o.only) {
+			continue
+		}
+		m, err := measureColumn(ctx, out, o, col, all)
+		if err != nil {
+			return err
+		}
+		results = append(results, m)
+	}
+	if len(results) == 0 {
+		return fmt.Errorf("-only %s: no column has that in its name", o.only)
+	}
+	table(out, all, results)
+	if o.plot != "" {
+		return os.WriteFile(o.plot, []byte(plot(all, results)), 0o644)
+	}
+	return nil
+}
+
+func measureColumn(ctx context.Context, out io.Writer, o options, col column, all []candidate) (m measured, err error) {
+	fake := awsfake.New(awsfake.Options{})
+	defer func() { err = errors.Join(err, fake.Close()) }()
+	src := source{fake: fake, stream: "orders"}
+	if src.url, err = fake.Listen(); err != nil {
+		return m, err
+	}
+	if err := fill(fake, src.stream, o.shards, col); err != nil {
+		return m, err
+	}
+	m = measured{column: col, runs: map[string][]run{}}
+	for i := range o.runs {
+		for j, c := range all {
+			src.table = fmt.Sprintf("leases-%d-%d", i, j)
+			r, err := c.measure(ctx, col, src)
+			if err != nil {
+				return m, err
+			}
+			m.runs[c.name] = append(m.runs[c.name], r)
+			fmt.Fprintf(out, "%-22s  %-24s  %8.2f us a record  %8d records in %6.2f s  peak %4d MiB%s\n",
+				col.name, c.name, r.perRecord(), r.records, r.wall.Seconds(), r.peak>>20, cutNote(r.cut))
+		}
+	}
+	return m, nil
+}
+
+func fill(fake *awsfake.Server, stream string, shards int, col column) error {
+	if err := fake.CreateStream(stream, shards); err != nil {
+		return err
+	}
+	list, err := fake.Shards(stream)
+	if err != nil {
+		return err
+	}
+	data := []byte(strings.Repeat("the quick brown fox jumps over the lazy dog. ", col.size/45+1)[:col.size])
+	for i := range col.records {
+		if _, err := fake.PutTo(stream, list[i%shards].ID, fmt.Sprintf("key-%d", i%1000), data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func cutNote(cut bool) string {
+	if cut {
+		return "  (cut)"
+	}
+	return ""
+}
+
+// median is the run whose cost is in the middle; of an even number the dearer.
+func median(runs []run) run {
+	sorted := slices.SortedFunc(slices.Values(runs), func(a, b run) int {
+		switch {
+		case a.perRecord() < b.perRecord():
+			return -1
+		case a.perRecord() > b.perRecord():
+			return 1
+		}
+		return 0
+	})
+	return sorted[len(sorted)/2]
+}
+
+// table writes the medians in Markdown.
+func table(out io.Writer, all []candidate, results []measured) {
+	fmt.Fprint(out, "\n| us of processor time a record |")
+	for _, m := range results {
+		fmt.Fprintf(out, " %s |", m.column.name)
+	}
+	fmt.Fprintf(out, "\n|---|%s\n", strings.Repeat("---|", len(results)))
+	for _, c := range all {
+		fmt.Fprintf(out, "| %s |", c.name)
+		for _, m := range results {
+			r := median(m.runs[c.name])
+			fmt.Fprintf(out, " %s%s |", figure(r), cutNote(r.cut))
+		}
+		fmt.Fprintln(out)
+	}
+	ours := all[0].name
+	for _, c := range all[1:] {
+		above, below := c.name, ours
+		if c.isFloor {
+			above, below = ours, c.name
+		}
+		fmt.Fprintf(out, "| %s / %s |", above, below)
+		for _, m := range results {
+			fmt.Fprintf(out, " %s |", ratio(median(m.runs[above]), median(m.runs[below])))
+		}
+		fmt.Fprintln(out)
+	}
+	for _, c := range all {
+		fmt.Fprintf(out, "| peak memory of %s, MiB |", c.name)
+		for _, m := range results {
+			fmt.Fprintf(out, " %d |", median(m.runs[c.name]).peak>>20)
+		}
+		fmt.Fprintln(out)
+	}
+	for _, c := range all {
+		fmt.Fprintf(out, "| records a second and core, %s |", c.name)
+		for _, m := range results {
+			r := median(m.runs[c.name])
+			fmt.Fprintf(out, " %.0f |", float64(r.records)/max(r.cpu.Seconds(), 0.01))
+		}
+		fmt.Fprintln(out)
+	}
+}
+
+func figure(r run) string {
+	if r.records == 0 {
+		return "no record"
+	}
+	return fmt.Sprintf("%.1f", r.perRecord())
+}
+
+func ratio(a, b run) string {
+	if b.perRecord() == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.3g", a.perRecord()/b.perRecord())
+}
