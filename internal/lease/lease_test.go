@@ -63,6 +63,13 @@ func (s *table) do(ctx context.Context, method string, write func() error) error
 	return err
 }
 
+// written returns how many renewals took effect.
+func (s *table) written() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.writes
+}
+
 // now returns the item as it is.
 func (s *table) now() Item {
 	s.mu.Lock()
@@ -190,7 +197,7 @@ func TestIdleLeaseIsRenewedEveryThirdOfItsPeriod(t *testing.T) {
 		end := keep(t, take(t, s), nothing)
 		pass(time.Minute + time.Second)
 		require.NoError(t, end())
-		require.Equal(t, 6, s.writes)
+		require.Equal(t, 6, s.written())
 	})
 }
 
@@ -481,7 +488,7 @@ func TestRenewalLeavesALastWordOfTheFormerOwnerAlone(t *testing.T) {
 		s.item.Sequence = "77" // unconditionally, as the built-in input yields
 		s.mu.Unlock()
 		pass(15 * time.Second)
-		require.Equal(t, 2, s.writes)
+		require.Equal(t, 2, s.written())
 		require.Equal(t, "77", s.now().Sequence)
 		require.NoError(t, end())
 		require.NoError(t, l.Release(t.Context(), "50"))
