@@ -11,7 +11,8 @@ const (
 	// the size of these types, rounded up.
 	recordOverhead = 1 << 10
 	// fullPage is what reading a page may take at worst: an answer of 10 MiB, as
-	// JSON with its payloads in base64, and decoded beside it.
+	// JSON with its payloads in base64, and decoded beside it. It is set aside for
+	// the first page of a shard, whose records may have any size.
 	fullPage = 24 << 20
 	// livePage is set aside for a shard that had no backlog a moment ago.
 	livePage = 512 << 10

@@ -25,6 +25,11 @@ const (
 	// with each further one up to throttleMax.
 	throttlePause = 500 * time.Millisecond
 	throttleMax   = 8 * time.Second
+	// Throttling of a reader that keeps within the limits tells of others. It
+	// leaves them half of what it took, up to mostCeded of the limits, and takes
+	// that back bit by bit: a half in half of reclaimAfter.
+	mostCeded    = 0.875
+	reclaimAfter = time.Minute
 )
 
 // pacer says when to read a shard next. It is pure: the time and randomness are
@@ -33,13 +38,19 @@ type pacer struct {
 	least      time.Duration // between two reads, whatever else is said
 	lastRecord time.Time
 	interval   time.Duration
-	throttled  int // calls in a row
+	throttled  int       // calls in a row
+	ceded      float64   // share of the limits that is left to other readers
+	reclaimed  time.Time // when ceded was last reduced
 }
 
 // afterPage returns the pause between the start of the call that brought a page
 // and the start of the next one.
 func (p *pacer) afterPage(now time.Time, records, bytes int, behind time.Duration) time.Duration {
 	p.throttled = 0
+	if p.ceded > 0 {
+		p.ceded = max(0, p.ceded-float64(now.Sub(p.reclaimed))/float64(reclaimAfter))
+		p.reclaimed = now
+	}
 	if records > 0 {
 		p.lastRecord = now
 	}
@@ -53,13 +64,15 @@ func (p *pacer) afterPage(now time.Time, records, bytes int, behind time.Duratio
 	default:
 		p.interval = min(max(livePoll, time.Duration(float64(p.interval)*idleGrowth)), idlePoll)
 	}
-	return max(p.least, p.interval, time.Duration(float64(bytes)/readRate*float64(time.Second)))
+	spacing, delivery := float64(callSpacing), float64(bytes)/readRate*float64(time.Second)
+	return max(p.least, p.interval, time.Duration(max(spacing, delivery)/(1-p.ceded)))
 }
 
-// afterThrottle returns the pause after a call that was throttled, between half
+// afterThrottle returns the pause after a call that was throttled now, between half
 // and one and a half times the mean, by random in [0, 1): the other readers that
 // were throttled with us should not come back all at once.
-func (p *pacer) afterThrottle(random float64) time.Duration {
+func (p *pacer) afterThrottle(now time.Time, random float64) time.Duration {
+	p.ceded, p.reclaimed = min((1+p.ceded)/2, mostCeded), now
 	mean := min(throttlePause<<min(p.throttled, 10), throttleMax)
 	p.throttled++
 	return mean/2 + time.Duration(random*float64(mean))

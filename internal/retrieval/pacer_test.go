@@ -65,9 +65,38 @@ func TestThrottlingBacksOffWithJitterUntilAPageArrives(t *testing.T) {
 	var p pacer
 	for _, mean := range []time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 8 * time.Second} {
 		again := p
-		require.Equal(t, mean/2, again.afterThrottle(0))
-		require.Equal(t, mean, p.afterThrottle(0.5))
+		require.Equal(t, mean/2, again.afterThrottle(epoch, 0))
+		require.Equal(t, mean, p.afterThrottle(epoch, 0.5))
 	}
 	p.afterPage(epoch, 1, 1, 0)
-	require.Equal(t, 500*time.Millisecond, p.afterThrottle(0.5))
+	require.Equal(t, 500*time.Millisecond, p.afterThrottle(epoch, 0.5))
+}
+
+func TestThrottledReaderLeavesOthersAShareForAWhile(t *testing.T) {
+	var p pacer
+	require.Equal(t, time.Second, p.afterPage(epoch, 1, 2e6, time.Hour))
+	p.afterThrottle(epoch, 0.5)
+	require.Equal(t, 2*time.Second, p.afterPage(epoch, 1, 2e6, time.Hour), "half of the bytes")
+	require.Equal(t, 2*callSpacing, p.afterPage(epoch, 1, 100, 0), "half of the calls")
+	p.afterThrottle(epoch, 0.5)
+	require.Equal(t, 4*callSpacing, p.afterPage(epoch, 1, 100, 0))
+	for range 10 {
+		p.afterThrottle(epoch, 0.5)
+	}
+	require.Equal(t, 8*callSpacing, p.afterPage(epoch, 1, 100, 0), "but never nothing for itself")
+
+	last := 8 * callSpacing
+	for now := epoch; now.Before(epoch.Add(reclaimAfter)); {
+		pause := p.afterPage(now, 1, 100, time.Hour)
+		require.LessOrEqual(t, pause, last)
+		now, last = now.Add(pause), pause
+	}
+	require.Equal(t, callSpacing, last)
+}
+
+func TestNextPageIsAskedForByTheSizeOfTheLast(t *testing.T) {
+	require.EqualValues(t, 1024, limitAfter(100, 100<<10))
+	require.EqualValues(t, 1, limitAfter(2, 20<<20), "a page holds one record at least")
+	require.EqualValues(t, 10_000, limitAfter(100, 1000), "as many as the service gives")
+	require.EqualValues(t, 10_000, limitAfter(1, 0))
 }
