@@ -50,11 +50,7 @@ func init() {
 // Importing the package does so for the global environment.
 func Register(env *service.Environment) error {
 	return env.RegisterBatchInput(Name, configSpec(), func(conf *service.ParsedConfig, res *service.Resources) (service.BatchInput, error) {
-		in, err := newInput(conf, res)
-		if err != nil {
-			return nil, err
-		}
-		return in.wrap(conf)
+		return newInput(conf, res)
 	})
 }
 
@@ -92,6 +88,7 @@ type input struct {
 	log     logger
 	metrics *inputMetrics
 	client  string
+	replays *replays
 
 	mu      sync.Mutex
 	running *balancing // nil until connected
@@ -113,22 +110,13 @@ func newInput(conf *service.ParsedConfig, res *service.Resources) (*input, error
 		return nil, err
 	}
 	return &input{
+		replays: newReplays(),
 		conf:    parsed,
 		res:     res,
 		log:     res.Logger(),
 		metrics: newMetrics(res.Metrics()),
 		client:  clientID(),
 	}, nil
-}
-
-// wrap puts Benthos' replay of rejected batches around the input, if the
-// configuration has it, and the last check on the way out around that.
-func (in *input) wrap(conf *service.ParsedConfig) (service.BatchInput, error) {
-	replaying, err := service.AutoRetryNacksBatchedToggled(conf, in)
-	if err != nil {
-		return nil, err
-	}
-	return &guarded{BatchInput: replaying}, nil
 }
 
 // clientID is unique for each instance of the component, and tells an operator
@@ -293,8 +281,17 @@ func (in *input) start(c clients, store leaseTable, views []*streamView) error {
 	return nil
 }
 
+// newBatcher spares a batch of one Benthos' own policy, which costs more than the
+// record.
+func (in *input) newBatcher() (consumer.Batcher, error) {
+	if p := in.conf.batching; p.Count == 1 {
+		return new(consumer.Single), nil
+	}
+	return in.conf.batching.NewBatcher(in.res)
+}
+
 func (in *input) newBatch(ctx context.Context) (consumer.Batcher, []*service.OwnedProcessor, error) {
-	batcher, err := in.conf.batching.NewBatcher(in.res)
+	batcher, err := in.newBatcher()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -305,7 +302,8 @@ func (in *input) newBatch(ctx context.Context) (consumer.Batcher, []*service.Own
 	return batcher, processors, nil
 }
 
-// ReadBatch returns the next batch of any shard.
+// ReadBatch returns the next batch: one to be replayed before a new one of any
+// shard, and none of a shard that another process may have.
 func (in *input) ReadBatch(ctx context.Context) (service.MessageBatch, service.AckFunc, error) {
 	in.mu.Lock()
 	running := in.running
@@ -313,20 +311,61 @@ func (in *input) ReadBatch(ctx context.Context) (service.MessageBatch, service.A
 	if running == nil {
 		return nil, nil, service.ErrNotConnected
 	}
-	select {
-	case d := <-running.out:
-		batch := d.Take()
-		messages := len(batch)
+	for {
+		o, err := in.next(ctx, running)
+		if err != nil {
+			return nil, nil, err
+		}
+		if err = o.delivery.Await(ctx); err == nil {
+			batch, ack := in.hand(o)
+			return batch, ack, nil
+		}
+		if ctx.Err() != nil {
+			in.replays.push(o)
+			return nil, nil, ctx.Err()
+		}
+		// The shard's new reader has these messages. The acknowledgement moves
+		// no checkpoint any more.
+		o.delivery.Ack(len(o.batch), nil)
+	}
+}
+
+func (in *input) next(ctx context.Context, running *balancing) (*outgoing, error) {
+	for {
+		if o := in.replays.take(); o != nil {
+			return o, nil
+		}
+		select {
+		case d := <-running.out:
+			return newOutgoing(d), nil
+		case <-in.replays.ready:
+		case <-running.finished:
+			return nil, service.ErrEndOfInput
+		case <-running.done:
+			return nil, service.ErrEndOfInput
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// hand returns a batch as the host gets it: as it is, if it goes but once.
+func (in *input) hand(o *outgoing) (service.MessageBatch, service.AckFunc) {
+	if !in.conf.autoReplayNacks {
+		messages, batch := len(o.batch), o.batch
+		o.batch = nil
 		return batch, func(_ context.Context, err error) error {
-			d.Ack(messages, err)
+			o.delivery.Ack(messages, err)
 			return nil
-		}, nil
-	case <-running.finished:
-		return nil, nil, service.ErrEndOfInput
-	case <-running.done:
-		return nil, nil, service.ErrEndOfInput
-	case <-ctx.Done():
-		return nil, nil, ctx.Err()
+		}
+	}
+	return o.batch.Copy(), func(_ context.Context, err error) error {
+		if err != nil && !o.delivered(err) {
+			in.replays.reject(o)
+			return nil
+		}
+		o.delivery.Ack(len(o.batch), nil)
+		return nil
 	}
 }
 
@@ -347,61 +386,4 @@ func (in *input) Close(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("releasing the shards: %w", ctx.Err())
 	}
-}
-
-// guarded is the last check on the way out, around the wrapper that replays
-// rejected batches and that holds one batch ready: a process that was stopped and
-// continued would hand that one on, or a replay, long after its lease has passed
-// to another.
-type guarded struct {
-	service.BatchInput
-
-	mu sync.Mutex
-	// kept are batches whose lease could not be proved while a call lasted.
-	kept []outgoing
-}
-
-type outgoing struct {
-	batch service.MessageBatch
-	ack   service.AckFunc
-}
-
-func (g *guarded) ReadBatch(ctx context.Context) (service.MessageBatch, service.AckFunc, error) {
-	for {
-		next, err := g.next(ctx)
-		if err != nil {
-			return nil, nil, err
-		}
-		if err = consumer.Of(next.batch).Await(ctx); err == nil {
-			return next.batch, next.ack, nil
-		}
-		if ctx.Err() != nil {
-			g.keep(next)
-			return nil, nil, ctx.Err()
-		}
-		// The shard's new reader has these messages. The acknowledgement moves
-		// no checkpoint any more and ends their replay.
-		if err := next.ack(ctx, nil); err != nil {
-			return nil, nil, err
-		}
-	}
-}
-
-func (g *guarded) next(ctx context.Context) (outgoing, error) {
-	g.mu.Lock()
-	if len(g.kept) > 0 {
-		next := g.kept[0]
-		g.kept = g.kept[1:]
-		g.mu.Unlock()
-		return next, nil
-	}
-	g.mu.Unlock()
-	batch, ack, err := g.BatchInput.ReadBatch(ctx)
-	return outgoing{batch, ack}, err
-}
-
-func (g *guarded) keep(o outgoing) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.kept = append(g.kept, o)
 }

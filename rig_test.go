@@ -216,10 +216,8 @@ func (r *rig) input(conf string) *process {
 	require.NoError(r, err)
 	in, err := newInput(parsed, service.MockResources())
 	require.NoError(r, err)
-	wrapped, err := in.wrap(parsed)
-	require.NoError(r, err)
 	in.log = &r.journal
-	c := &process{rig: r, BatchInput: wrapped, input: in, line: &line{service: r.aws.HTTPClient()}}
+	c := &process{rig: r, BatchInput: in, input: in, line: &line{service: r.aws.HTTPClient()}}
 	r.inputs = append(r.inputs, c)
 	return c
 }

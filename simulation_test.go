@@ -36,7 +36,6 @@ type simulation struct {
 
 	// What the clients have in common.
 	conf            config
-	parsed          *service.ParsedConfig
 	leasePeriod     time.Duration
 	startFromOldest bool
 	autoReplay      bool
@@ -66,17 +65,17 @@ type simulation struct {
 	still bool
 }
 
-// simulatedConfigs parses a configuration without and with replay of batches
-// that were rejected.
-var simulatedConfigs = sync.OnceValue(func() (confs [2]*service.ParsedConfig) {
-	for i := range confs {
-		var err error
-		confs[i], err = configSpec().ParseYAML(fmt.Sprintf("{ streams: [ unused ], dynamodb: { table: unused }, auto_replay_nacks: %t }", i == 1), nil)
-		if err != nil {
-			panic(err)
-		}
+// simulatedConfig is parsed but once, since thousands of fleets use it.
+var simulatedConfig = sync.OnceValue(func() config {
+	parsed, err := configSpec().ParseYAML("{ streams: [ unused ], dynamodb: { table: unused } }", nil)
+	if err != nil {
+		panic(err)
 	}
-	return confs
+	conf, err := parseConfig(parsed)
+	if err != nil {
+		panic(err)
+	}
+	return conf
 })
 
 func newSimulation(t *testing.T, seed uint64) *simulation {
@@ -88,13 +87,8 @@ func newSimulation(t *testing.T, seed uint64) *simulation {
 	}
 	s.table.wrote = s.wrote
 	s.autoReplay = s.dice.IntN(4) > 0
-	s.parsed = simulatedConfigs()[0]
-	if s.autoReplay {
-		s.parsed = simulatedConfigs()[1]
-	}
-	var err error
-	s.conf, err = parseConfig(s.parsed)
-	require.NoError(t, err)
+	s.conf = simulatedConfig()
+	s.conf.autoReplayNacks = s.autoReplay
 	s.leasePeriod = []time.Duration{5 * time.Second, 5 * time.Second, 30 * time.Second}[s.dice.IntN(3)]
 	s.startFromOldest = s.dice.IntN(3) > 0
 	s.conf.leasePeriod = s.leasePeriod
@@ -139,11 +133,9 @@ func (s *simulation) join(t *testing.T) *simulatedClient {
 	c.ack, c.die = context.WithCancel(t.Context())
 
 	res := service.MockResources()
-	in := &input{conf: s.conf, res: res, log: res.Logger(), metrics: newMetrics(res.Metrics()), client: c.name}
+	in := &input{conf: s.conf, res: res, log: res.Logger(), metrics: newMetrics(res.Metrics()), client: c.name, replays: newReplays()}
 	in.conf.checkpointLimit = c.limit
-	wrapped, err := in.wrap(s.parsed)
-	require.NoError(t, err)
-	c.input = wrapped
+	c.input = in
 
 	var views []*streamView
 	s.mu.Lock()
@@ -288,7 +280,7 @@ func (s *simulation) living() []*simulatedClient {
 // Whatever happens up to the end of the faults, the promises of the design hold
 // at every moment; after it all is read, stored and shared equally, and stays so.
 func TestSimulation(t *testing.T) {
-	simulatedConfigs()
+	simulatedConfig()
 	if *simSeed > 0 {
 		simulateSeed(t, *simSeed)
 		return
@@ -463,7 +455,7 @@ func (s *simulation) finish(t *testing.T) {
 // In full size it is the largest fleet that the input is made for, which takes a
 // minute or two of real time.
 func TestClientsThatJoinAtOnceShareThousandsOfShards(t *testing.T) {
-	simulatedConfigs()
+	simulatedConfig()
 	clients, shards, still := 15, 400, 2*time.Minute
 	if *simFull {
 		clients, shards, still = 50, 2000, time.Hour

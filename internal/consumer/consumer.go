@@ -141,8 +141,10 @@ type Consumer struct {
 	// Owned by the pump.
 	unflushed int    // messages in the batcher
 	last      string // sequence of the newest of them
-	cost      int64  // of these messages
-	unfed     int64  // cost of what the page at hand has beyond them
+	arrivedAt time.Time
+	arrived   any   // metadata value of arrivedAt
+	cost      int64 // of these messages
+	unfed     int64 // cost of what the page at hand has beyond them
 
 	mu       sync.Mutex
 	window   *inflight.Window[string]
@@ -289,7 +291,11 @@ func (c *Consumer) message(r *retrieval.Record) *service.Message {
 		m.MetaSetMut("kinesis_partition_key", r.PartitionKey)
 	}
 	if !r.Arrived.IsZero() {
-		m.MetaSetMut("kinesis_approximate_arrival_timestamp", r.Arrived.UTC().Format(time.RFC3339Nano))
+		// Records that were put together came in the same millisecond.
+		if c.arrived == nil || !r.Arrived.Equal(c.arrivedAt) {
+			c.arrivedAt, c.arrived = r.Arrived, r.Arrived.UTC().Format(time.RFC3339Nano)
+		}
+		m.MetaSetMut("kinesis_approximate_arrival_timestamp", c.arrived)
 	}
 	return m
 }

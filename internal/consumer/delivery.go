@@ -8,9 +8,7 @@ import (
 	"github.com/benthosdev/benthos/v4/public/service"
 )
 
-// Delivery is a batch on its way to the output. Its messages carry it in their
-// context, so that it can be told from a batch that a wrapper hands on or
-// replays; see Of.
+// Delivery is a batch on its way to the output.
 type Delivery struct {
 	consumer *Consumer
 	id       uint64
@@ -18,25 +16,10 @@ type Delivery struct {
 	cost     atomic.Int64 // of the budget; zero once it was given back
 }
 
-type deliveryKey struct{}
-
 func newDelivery(c *Consumer, id uint64, batch service.MessageBatch, cost int64) *Delivery {
 	d := &Delivery{consumer: c, id: id, batch: batch}
 	d.cost.Store(cost)
-	for i, m := range batch {
-		batch[i] = m.WithContext(context.WithValue(m.Context(), deliveryKey{}, d))
-	}
 	return d
-}
-
-// Of returns the delivery that a batch belongs to, and nil when there is none.
-func Of(batch service.MessageBatch) *Delivery {
-	for _, m := range batch {
-		if d, ok := m.Context().Value(deliveryKey{}).(*Delivery); ok {
-			return d
-		}
-	}
-	return nil
 }
 
 // Take returns the batch and lets go of it, so that its memory does not outlive

@@ -11,21 +11,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestBatchIsKnownByItsMessages(t *testing.T) {
-	bubble(t, func(c *Config) { c.Batcher = batcher(t, service.BatchPolicy{Count: 3}) }, func(r *rig) {
-		r.put(page(0, 3))
-		synctest.Wait()
-		d := <-r.out
-		batch := d.Take()
-		require.Same(r, d, Of(batch))
-		require.Same(r, d, Of(batch.Copy()[2:]), "what a wrapper replays")
-		mixed := service.MessageBatch{service.NewMessage(nil), batch[1]}
-		require.Same(r, d, Of(mixed), "what a processor has added to")
-	})
-	require.Nil(t, Of(nil))
-	require.Nil(t, Of(service.MessageBatch{service.NewMessage(nil)}))
-}
-
 func TestDeliveryLetsGoOfItsBatch(t *testing.T) {
 	bubble(t, nil, func(r *rig) {
 		r.put(page(0, 1))
