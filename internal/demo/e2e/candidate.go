@@ -74,6 +74,7 @@ type run struct {
 	wall    time.Duration
 	peak    int64 // bytes of resident memory
 	cut     bool
+	allocs  uint64 // with profiles alone
 }
 
 func (r run) perRecord() float64 {
@@ -85,7 +86,7 @@ func (r run) perRecord() float64 {
 
 const (
 	startPoll = 2 * time.Millisecond
-	sentPoll  = 50 * time.Millisecond
+	sentPoll  = 250 * time.Millisecond // asked more often, the answers cost as much as slow records
 	// startBound is how long a program may take until its first record.
 	startBound = 30 * time.Second
 )
@@ -137,8 +138,12 @@ input:
 	}
 	var profiling sync.WaitGroup
 	var profileErr error
+	var allocs uint64
 	if c.profile != "" {
-		profiling.Go(func() { profileErr = w.save(ctx, "profile?seconds=3", c.profile, "cpu", col) })
+		if allocs, err = w.allocs(ctx); err != nil {
+			return run{}, err
+		}
+		profiling.Go(func() { profileErr = w.save(ctx, "profile?seconds=3", c.profile, c.name+" cpu", col) })
 	}
 	records := int64(col.records)
 	if c.isFloor {
@@ -150,9 +155,11 @@ input:
 		return run{}, err
 	}
 	if c.profile != "" {
-		if err := w.save(ctx, "allocs", c.profile, "allocs", col); err != nil {
+		now, err := w.allocs(ctx)
+		if err := errors.Join(err, w.save(ctx, "allocs", c.profile, c.name+" allocs", col)); err != nil {
 			return run{}, err
 		}
+		allocs = now - allocs
 	}
 	peak, err := w.peak()
 	if err != nil {
@@ -164,6 +171,7 @@ input:
 		wall:    end.at.Sub(start.at),
 		peak:    peak,
 		cut:     end.sent < records,
+		allocs:  allocs,
 	}, nil
 }
 
@@ -253,26 +261,46 @@ func (w watched) peak() (int64, error) {
 	return 0, fmt.Errorf("reading peak memory: no VmHWM in %q", status)
 }
 
-// save keeps a profile of the process for `go tool pprof`.
-func (w watched) save(ctx context.Context, profile, dir, name string, col column) (err error) {
+// profile writes what the process answers to a question of /debug/pprof.
+func (w watched) profile(ctx context.Context, question string, to io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(w.metrics, "/metrics")+"/debug/pprof/"+profile, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(w.metrics, "/metrics")+"/debug/pprof/"+question, nil)
 	if err != nil {
 		return err
 	}
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return fmt.Errorf("taking the profile %s: %w", name, err)
+		return fmt.Errorf("taking the profile %s: %w", question, err)
 	}
 	defer res.Body.Close()
-	file, err := os.Create(filepath.Join(dir, strings.NewReplacer(" ", "-", ",", "").Replace(col.name)+"-"+name+".pprof"))
+	_, err = io.Copy(to, res.Body)
+	return err
+}
+
+// allocs returns how many objects the process has allocated, which the text of a
+// profile has from runtime.MemStats.
+func (w watched) allocs(ctx context.Context) (uint64, error) {
+	var text strings.Builder
+	if err := w.profile(ctx, "allocs?debug=1", &text); err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(text.String()) {
+		if value, ok := strings.CutPrefix(line, "# Mallocs = "); ok {
+			return strconv.ParseUint(strings.TrimSpace(value), 10, 64)
+		}
+	}
+	return 0, errors.New("no count of allocations in the text of the profile")
+}
+
+// save keeps a profile of the process for `go tool pprof`.
+func (w watched) save(ctx context.Context, profile, dir, name string, col column) (err error) {
+	file, err := os.Create(filepath.Join(dir, strings.NewReplacer(" ", "-", ",", "").Replace(col.name+" "+name)+".pprof"))
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
-	_, err = io.Copy(file, res.Body)
-	return err
+	return w.profile(ctx, profile, file)
 }
 
 // sent asks for the records that the output took.

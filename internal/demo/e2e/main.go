@@ -57,7 +57,7 @@ func main() {
 	flag.DurationVar(&o.bound, "bound", 6*time.Second, "longest run of the built-in input")
 	flag.StringVar(&o.only, "only", "", "measure the columns alone whose name has this in it")
 	flag.StringVar(&o.plot, "plot", "", "file for the plot, an SVG")
-	flag.StringVar(&o.profile, "profile", "", "folder for profiles of this input, which then costs more")
+	flag.StringVar(&o.profile, "profile", "", "folder for profiles; everything then costs more, and allocations are counted")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
@@ -72,12 +72,12 @@ func main() {
 func candidates(o options) []candidate {
 	all := []candidate{
 		{name: "this input", program: o.ours, input: kinesisInput, bound: 2 * time.Minute, profile: o.profile},
-		{name: "floor", program: o.floor, input: floorInput, bound: 2 * time.Minute, isFloor: true},
+		{name: "floor", program: o.floor, input: floorInput, bound: 2 * time.Minute, profile: o.profile, isFloor: true},
 	}
 	if o.builtin != "" {
 		all = append(all,
-			candidate{name: "built-in", program: o.builtin, input: kinesisInput, bound: o.bound},
-			candidate{name: "built-in, GOMAXPROCS=16", program: o.builtin, env: []string{"GOMAXPROCS=16"}, input: kinesisInput, bound: o.bound},
+			candidate{name: "built-in", program: o.builtin, input: kinesisInput, bound: o.bound, profile: o.profile},
+			candidate{name: "built-in, GOMAXPROCS=16", program: o.builtin, env: []string{"GOMAXPROCS=16"}, input: kinesisInput, bound: o.bound, profile: o.profile},
 		)
 	}
 	return all
@@ -134,8 +134,8 @@ func measureColumn(ctx context.Context, out io.Writer, o options, col column, al
 				return m, err
 			}
 			m.runs[c.name] = append(m.runs[c.name], r)
-			fmt.Fprintf(out, "%-22s  %-24s  %8.2f us a record  %8d records in %6.2f s  peak %4d MiB%s\n",
-				col.name, c.name, r.perRecord(), r.records, r.wall.Seconds(), r.peak>>20, cutNote(r.cut))
+			fmt.Fprintf(out, "%-22s  %-24s  %8.2f us a record  %8d records in %6.2f s  peak %4d MiB%s%s\n",
+				col.name, c.name, r.perRecord(), r.records, r.wall.Seconds(), r.peak>>20, allocNote(r), cutNote(r.cut))
 		}
 	}
 	return m, nil
@@ -156,6 +156,13 @@ func fill(fake *awsfake.Server, stream string, shards int, col column) error {
 		}
 	}
 	return nil
+}
+
+func allocNote(r run) string {
+	if r.allocs == 0 {
+		return ""
+	}
+	return fmt.Sprintf("  %6.1f allocations a record", float64(r.allocs)/float64(max(r.records, 1)))
 }
 
 func cutNote(cut bool) string {
