@@ -149,7 +149,7 @@ func configSpec() *service.ConfigSpec {
 				Default("0s").
 				Advanced(),
 			service.NewIntField("max_buffered_bytes").
-				Description("The most bytes that this input holds at once, over all shards: records that are being read, wait for a batch to fill up, or are not acknowledged yet, with an allowance of 1 KiB for each. When it is used up, shards are read on as acknowledgements come, in turn. A page of records that is larger goes alone.").
+				Description("The most bytes of the heap that this input takes at once, over all shards, for records that are being read, wait for a batch to fill up, or are not acknowledged yet. Each byte of a record counts twice, for the heap gathers as much garbage as it holds before it is collected (`GOGC=100`), and each record has an allowance of 1 KiB. When it is used up, shards are read on as acknowledgements come, in turn. A page of records that is larger goes alone.").
 				Default(256<<20).
 				LintRule(lintRule("max_buffered_bytes")).
 				Advanced(),

@@ -10,17 +10,22 @@ const (
 	// the host: the message, its metadata and its place in batches. Estimated from
 	// the size of these types, rounded up.
 	recordOverhead = 1 << 10
-	// fullPage is what reading a page may take at worst: an answer of 10 MiB, as
-	// JSON with its payloads in base64, and decoded beside it. It is set aside for
-	// the first page of a shard, whose records may have any size.
-	fullPage = 24 << 20
+	// heapFactor is how many bytes the heap takes for each byte that is held: as
+	// much garbage again comes together until it is collected, at the default of
+	// GOGC.
+	heapFactor = 2
+	// fullPage is what reading a page may take at worst: a record of 10 MiB, as
+	// JSON with its payload in base64, and decoded beside it.
+	fullPage = 36 << 20
+	// firstPage is set aside for the first record of a shard with a backlog.
+	firstPage = 4 << 20
 	// livePage is set aside for a shard that had no backlog a moment ago.
 	livePage = 512 << 10
 )
 
-// Cost is what a record counts for in a Budget, in bytes.
+// Cost is what a record counts for in a Budget, in bytes of the heap.
 func (r *Record) Cost() int64 {
-	return int64(len(r.Data)+len(r.PartitionKey)+len(r.SequenceNumber)) + recordOverhead
+	return heapFactor*int64(len(r.Data)+len(r.PartitionKey)+len(r.SequenceNumber)) + recordOverhead
 }
 
 // Budget bounds the bytes that an input holds, from reading a page to the

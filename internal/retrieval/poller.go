@@ -80,7 +80,7 @@ type Poller struct {
 const (
 	pageBytes  = 1 << 20
 	maxLimit   = 10_000
-	firstLimit = 100
+	firstLimit = 1 // tells how large they are
 )
 
 // limitAfter returns how many records to ask for after a page of so many of them,
@@ -95,7 +95,7 @@ func limitAfter(records, bytes int) int32 {
 func NewPoller(api API, shard Shard, from Position, budget *Budget, least time.Duration, hooks Hooks) *Poller {
 	return &Poller{
 		api: api, shard: shard, hooks: hooks, budget: budget, behind: true,
-		position: from, limit: firstLimit, expected: fullPage, pace: pacer{least: least},
+		position: from, limit: firstLimit, expected: firstPage, pace: pacer{least: least},
 	}
 }
 

@@ -83,16 +83,24 @@ func TestRecordCarriesWhatTheServiceSent(t *testing.T) {
 		require.NoError(t, err)
 		_, second, err := s.Put(stream, "", []byte("without"))
 		require.NoError(t, err)
-		page, err := newPoller(s, retrieval.Position{}, retrieval.Hooks{}).Next(t.Context())
-		require.NoError(t, err)
 		now := time.Now().Local()
+		p := newPoller(s, retrieval.Position{}, retrieval.Hooks{})
+		var got []retrieval.Record
+		for range 2 {
+			page, err := p.Next(t.Context())
+			require.NoError(t, err)
+			require.Len(t, page.Records, 1, "the first tells how large they are")
+			require.False(t, page.End)
+			got = append(got, page.Records...)
+		}
 		require.Equal(t, []retrieval.Record{
-			{Data: []byte("with key"), SequenceNumber: first, PartitionKey: "key", Arrived: page.Records[0].Arrived},
-			{Data: []byte("without"), SequenceNumber: second, Arrived: page.Records[1].Arrived},
-		}, page.Records)
-		require.WithinDuration(t, now, page.Records[0].Arrived, time.Millisecond)
+			{Data: []byte("with key"), SequenceNumber: first, PartitionKey: "key", Arrived: got[0].Arrived},
+			{Data: []byte("without"), SequenceNumber: second, Arrived: got[1].Arrived},
+		}, got)
+		require.WithinDuration(t, now, got[0].Arrived, time.Millisecond)
+		page, err := p.Next(t.Context())
+		require.NoError(t, err)
 		require.Zero(t, page.Behind)
-		require.False(t, page.End)
 	})
 }
 
@@ -165,7 +173,7 @@ func TestEmptyPagesOfABacklogAreReadThrough(t *testing.T) {
 		s.SetEmptyPages(stream, 20)
 		begin := time.Now()
 		require.Equal(t, records(0, 3), read(t, newPoller(s, retrieval.Position{}, retrieval.Hooks{}), 3))
-		require.Less(t, time.Since(begin), 5*time.Second)
+		require.Less(t, time.Since(begin), 9*time.Second, "two pages, 40 empty ones, five calls a second")
 	})
 }
 
