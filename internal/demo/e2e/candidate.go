@@ -95,40 +95,12 @@ const (
 // time is up. The start of the process is not counted: the first sample is taken
 // as the first page is asked for, and at the floor when it has given something.
 func (c candidate) measure(ctx context.Context, col column, src source) (r run, err error) {
-	dir, err := os.MkdirTemp("", "e2e-")
-	if err != nil {
-		return run{}, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	address, err := freeAddress(ctx)
-	if err != nil {
-		return run{}, err
-	}
-	config := fmt.Sprintf(`http: { address: %s, debug_endpoints: %t }
-logger: { level: ERROR }
-metrics: { json_api: {} }
-input:
-  %soutput:
-  drop: {}
-`, address, c.profile != "", c.input(col, src))
-	file := filepath.Join(dir, "config.yaml")
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		return run{}, err
-	}
-
 	before := src.fake.Calls("GetRecords")
-	p, err := child.Start(ctx, c.program, []string{"-c", file}, append(c.env,
-		"AWS_ACCESS_KEY_ID=local", "AWS_SECRET_ACCESS_KEY=local", "AWS_EC2_METADATA_DISABLED=true"))
+	w, err := c.launch(ctx, col, src, "output: { drop: {} }\n")
 	if err != nil {
 		return run{}, err
 	}
-	defer p.Close()
-	w := watched{pid: p.PID(), metrics: "http://" + address + "/metrics"}
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("%s, %s: %w; it said: %s", c.name, col.name, err, strings.Join(p.Log(), " | "))
-		}
-	}()
+	defer func() { err = w.end(err) }()
 
 	start, err := w.await(ctx, startPoll, startBound, func(s sample) bool {
 		return src.fake.Calls("GetRecords") > before || s.sent > 0
@@ -161,7 +133,7 @@ input:
 		}
 		allocs = now - allocs
 	}
-	peak, err := w.peak()
+	most, err := peak(w.PID())
 	if err != nil {
 		return run{}, err
 	}
@@ -169,16 +141,57 @@ input:
 		records: end.sent - start.sent,
 		cpu:     end.cpu - start.cpu,
 		wall:    end.at.Sub(start.at),
-		peak:    peak,
+		peak:    most,
 		cut:     end.sent < records,
 		allocs:  allocs,
 	}, nil
 }
 
-// watched is a process seen from outside.
+// watched is a running candidate.
 type watched struct {
-	pid     int
-	metrics string
+	*child.Process
+	what    string // is measured
+	dir     string // for its configuration
+	metrics string // URL
+}
+
+// launch starts the program with the column's input, and with a pipeline and an
+// output in YAML. The caller ends it.
+func (c candidate) launch(ctx context.Context, col column, src source, rest string) (w watched, err error) {
+	address, err := freeAddress(ctx)
+	if err != nil {
+		return w, err
+	}
+	w = watched{what: c.name + ", " + col.name, metrics: "http://" + address + "/metrics"}
+	if w.dir, err = os.MkdirTemp("", "e2e-"); err != nil {
+		return w, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.RemoveAll(w.dir))
+		}
+	}()
+	config := fmt.Sprintf(`http: { address: %s, debug_endpoints: %t }
+logger: { level: ERROR }
+metrics: { json_api: {} }
+input:
+  %s%s`, address, c.profile != "", c.input(col, src), rest)
+	file := filepath.Join(w.dir, "config.yaml")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		return w, err
+	}
+	w.Process, err = child.Start(ctx, c.program, []string{"-c", file}, append(c.env,
+		"AWS_ACCESS_KEY_ID=local", "AWS_SECRET_ACCESS_KEY=local", "AWS_EC2_METADATA_DISABLED=true"))
+	return w, err
+}
+
+// end stops the program, and adds what it said to an error.
+func (w watched) end(err error) error {
+	if err != nil {
+		err = fmt.Errorf("%s: %w; it said: %s", w.what, err, strings.Join(w.Log(), " | "))
+	}
+	w.Close()
+	return errors.Join(err, os.RemoveAll(w.dir))
 }
 
 // await samples a process until it is ready, or until the bound: then the sample is
@@ -192,7 +205,7 @@ func (w watched) await(ctx context.Context, every, bound time.Duration, ready fu
 	for {
 		s := sample{at: time.Now()}
 		var err error
-		if s.cpu, err = w.cpu(); err != nil {
+		if s.cpu, err = cpu(w.PID()); err != nil {
 			return s, err
 		}
 		if countSent {
@@ -221,8 +234,9 @@ func (w watched) await(ctx context.Context, every, bound time.Duration, ready fu
 // Linux that Go runs on.
 const userHz = 100
 
-func (w watched) cpu() (time.Duration, error) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", w.pid))
+// cpu returns the processor time of a process by its id.
+func cpu(pid int) (time.Duration, error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, fmt.Errorf("reading processor time: %w", err)
 	}
@@ -244,8 +258,9 @@ func (w watched) cpu() (time.Duration, error) {
 	return time.Duration(user+system) * (time.Second / userHz), nil
 }
 
-func (w watched) peak() (int64, error) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", w.pid))
+// peak returns the most memory that a process has had resident, in bytes.
+func peak(pid int) (int64, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, fmt.Errorf("reading peak memory: %w", err)
 	}

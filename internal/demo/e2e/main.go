@@ -45,6 +45,7 @@ type options struct {
 	bound                time.Duration
 	only                 string
 	plot, profile        string
+	scenario             string
 }
 
 func main() {
@@ -58,10 +59,15 @@ func main() {
 	flag.StringVar(&o.only, "only", "", "measure the columns alone whose name has this in it")
 	flag.StringVar(&o.plot, "plot", "", "file for the plot, an SVG")
 	flag.StringVar(&o.profile, "profile", "", "folder for profiles; everything then costs more, and allocations are counted")
+	flag.StringVar(&o.scenario, "scenario", "table", "table (what a record costs), slow (memory behind a slow output), limit (pace of a backlog) or trickle (delay)")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	err := measureAll(ctx, os.Stdout, o)
+	do := measureAll
+	if o.scenario != "table" {
+		do = runScenario
+	}
+	err := do(ctx, os.Stdout, o)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
@@ -115,43 +121,43 @@ func measureAll(ctx context.Context, out io.Writer, o options) error {
 	return nil
 }
 
-func measureColumn(ctx context.Context, out io.Writer, o options, col column, all []candidate) (m measured, err error) {
-	fake := awsfake.New(awsfake.Options{})
-	defer func() { err = errors.Join(err, fake.Close()) }()
-	src := source{fake: fake, stream: "orders"}
-	if src.url, err = fake.Listen(); err != nil {
-		return m, err
-	}
-	if err := fill(fake, src.stream, o.shards, col); err != nil {
-		return m, err
-	}
-	m = measured{column: col, runs: map[string][]run{}}
+func measureColumn(ctx context.Context, out io.Writer, o options, col column, all []candidate) (measured, error) {
+	m := measured{column: col, runs: map[string][]run{}}
+	err := served(awsfake.Options{}, o.shards, func(src source) error {
+		if err := fill(src, col); err != nil {
+			return err
+		}
+		return measureRuns(ctx, out, o, src, all, m)
+	})
+	return m, err
+}
+
+func measureRuns(ctx context.Context, out io.Writer, o options, src source, all []candidate, m measured) error {
+	col := m.column
 	for i := range o.runs {
 		for j, c := range all {
 			src.table = fmt.Sprintf("leases-%d-%d", i, j)
 			r, err := c.measure(ctx, col, src)
 			if err != nil {
-				return m, err
+				return err
 			}
 			m.runs[c.name] = append(m.runs[c.name], r)
 			fmt.Fprintf(out, "%-22s  %-24s  %8.2f us a record  %8d records in %6.2f s  peak %4d MiB%s%s\n",
 				col.name, c.name, r.perRecord(), r.records, r.wall.Seconds(), r.peak>>20, allocNote(r), cutNote(r.cut))
 		}
 	}
-	return m, nil
+	return nil
 }
 
-func fill(fake *awsfake.Server, stream string, shards int, col column) error {
-	if err := fake.CreateStream(stream, shards); err != nil {
-		return err
-	}
-	list, err := fake.Shards(stream)
+// fill puts the records of a column into the shards in turn.
+func fill(src source, col column) error {
+	list, err := src.fake.Shards(src.stream)
 	if err != nil {
 		return err
 	}
 	data := []byte(strings.Repeat("the quick brown fox jumps over the lazy dog. ", col.size/45+1)[:col.size])
 	for i := range col.records {
-		if _, err := fake.PutTo(stream, list[i%shards].ID, fmt.Sprintf("key-%d", i%1000), data); err != nil {
+		if _, err := src.fake.PutTo(src.stream, list[i%len(list)].ID, fmt.Sprintf("key-%d", i%1000), data); err != nil {
 			return err
 		}
 	}

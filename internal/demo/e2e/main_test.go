@@ -20,18 +20,17 @@ func TestMedianIsByCostNotByOrder(t *testing.T) {
 }
 
 func TestProcessIsSeenFromOutside(t *testing.T) {
-	w := watched{pid: os.Getpid()}
-	before, err := w.cpu()
+	before, err := cpu(os.Getpid())
 	require.NoError(t, err)
 	for begin := time.Now(); time.Since(begin) < 100*time.Millisecond; {
 		continue
 	}
-	after, err := w.cpu()
+	after, err := cpu(os.Getpid())
 	require.NoError(t, err)
 	require.Greater(t, after, before)
-	peak, err := w.peak()
+	most, err := peak(os.Getpid())
 	require.NoError(t, err)
-	require.Greater(t, peak, int64(1<<20))
+	require.Greater(t, most, int64(1<<20))
 }
 
 func TestPlotIsWellFormedAndHasEachFigure(t *testing.T) {
@@ -49,4 +48,9 @@ func TestPlotIsWellFormedAndHasEachFigure(t *testing.T) {
 		}
 		require.NoError(t, err)
 	}
+}
+
+func TestUnknownScenarioIsRefused(t *testing.T) {
+	err := runScenario(t.Context(), io.Discard, options{scenario: "fast"})
+	require.EqualError(t, err, "-scenario fast: give table, slow, limit or trickle")
 }
