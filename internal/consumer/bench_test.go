@@ -1,0 +1,77 @@
+package consumer
+
+import (
+	"context"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/benthosdev/benthos/v4/public/service"
+	"github.com/stretchr/testify/require"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/lease"
+	"github.com/benthos-plugins/aws-kinesis/internal/retrieval"
+)
+
+// backlog is a source of so many records, a thousand to a page, and then of the
+// shard's end.
+type backlog struct{ left int }
+
+func (s *backlog) Next(context.Context) (retrieval.Page, error) {
+	records := make([]retrieval.Record, min(s.left, 1000))
+	for i := range records {
+		records[i] = retrieval.Record{
+			Data: payload, PartitionKey: "customer", Arrived: epoch,
+			SequenceNumber: strconv.Itoa(1_000_000_000 - s.left + i),
+		}
+	}
+	s.left -= len(records)
+	return retrieval.Page{Records: records, End: s.left == 0}, nil
+}
+
+var (
+	payload = make([]byte, 1000)
+	epoch   = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+)
+
+// BenchmarkConsumer takes records from the page to the acknowledgement of their
+// batches.
+func BenchmarkConsumer(b *testing.B) {
+	for name, newBatcher := range map[string]func() (Batcher, error){
+		"unbatched": func() (Batcher, error) { return new(Single), nil },
+		"batches of 500": func() (Batcher, error) {
+			return service.BatchPolicy{Count: 500}.NewBatcher(service.MockResources())
+		},
+	} {
+		b.Run(name, func(b *testing.B) {
+			batcher, err := newBatcher()
+			require.NoError(b, err)
+			l, _, err := lease.Take(b.Context(), b.Context(), new(table), lease.Item{Key: key}, time.Time{},
+				lease.Options{Client: "me", Period: leasePeriod, CommitPeriod: commitPeriod})
+			require.NoError(b, err)
+			metrics := service.MockResources().Metrics()
+			out := make(chan *Delivery)
+			c := New(Config{
+				Lease: l, Source: &backlog{b.N}, Batcher: batcher, Limit: 1024,
+				Budget: retrieval.NewBudget(1 << 30), DrainTimeout: drainTimeout, Out: out,
+				Metrics: Metrics{
+					Behind:   metrics.NewGauge("behind", "stream", "shard"),
+					InFlight: metrics.NewGauge("in_flight", "stream", "shard"),
+					Rejected: metrics.NewCounter("rejected", "stream", "shard"),
+				},
+				Log: service.MockResources().Logger(),
+			})
+			b.ReportAllocs()
+			b.ResetTimer()
+			result := make(chan Result, 1)
+			go func() { result <- c.Run() }()
+			for taken := 0; taken < b.N; {
+				d := <-out
+				messages := len(d.Take())
+				taken += messages
+				d.Ack(messages, nil)
+			}
+			require.Equal(b, Finished, (<-result).Outcome)
+		})
+	}
+}
