@@ -324,9 +324,9 @@ func (in *input) ReadBatch(ctx context.Context) (service.MessageBatch, service.A
 			in.replays.push(o)
 			return nil, nil, ctx.Err()
 		}
-		// The shard's new reader has these messages. The acknowledgement moves
-		// no checkpoint any more.
-		o.delivery.Ack(len(o.batch), nil)
+		// The shard's next reader has these messages. An acknowledgement would
+		// commit them, if this input is being closed and still has the lease.
+		o.delivery.Drop()
 	}
 }
 

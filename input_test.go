@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/benthosdev/benthos/v4/public/service"
@@ -386,6 +387,33 @@ func TestDeliveriesStopWhenTheLeaseCannotBeProved(t *testing.T) {
 		in.nothing(10 * time.Minute)
 		remove()
 		require.Equal(r, numbers(1, 9), in.read(9)[shardName(0)], "nobody else had it meanwhile")
+	})
+}
+
+func TestBatchThatWaitsForProofWhenTheInputIsClosedIsReadAgain(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.table()
+		r.stream("orders", 1)
+		r.put("orders", 0, 1)
+		in := r.open(`streams: [ orders ]`)
+		b := in.next()
+		remove := r.aws.Inject(awsfake.Fault{Service: "dynamodb", Refuse: awsfake.NewError(awsfake.CodeInternalServerError, "down")})
+		pass(28 * time.Second)
+		require.NoError(r, b.ack(r.Context(), fmt.Errorf("rejected")))
+		read, closed := make(chan error), make(chan error)
+		go func() {
+			_, _, err := in.BatchInput.ReadBatch(r.Context())
+			read <- err
+		}()
+		synctest.Wait()
+		remove()
+		go func() { closed <- in.BatchInput.Close(r.Context()) }()
+		require.ErrorIs(r, <-read, service.ErrEndOfInput)
+		require.NoError(r, <-closed)
+		require.Empty(r, r.item("orders", shardName(0)).Owner)
+
+		again := r.open(`streams: [ orders ]`)
+		require.Equal(r, numbers(0, 1), again.next().contents())
 	})
 }
 

@@ -37,6 +37,10 @@ func (d *Delivery) Await(ctx context.Context) error {
 	return d.consumer.conf.Lease.Await(ctx)
 }
 
+// Drop ends a delivery that does not reach the output. It moves no checkpoint, so
+// that whoever has the shard next reads the records again.
+func (d *Delivery) Drop() { d.consumer.conf.Budget.Release(d.cost.Swap(0)) }
+
 // Ack ends the delivery. A batch that was rejected counts as handled too, and is
 // logged and counted, unless the rejection only means that the pipeline is being
 // stopped: then nobody has handled the batch, and it is left to be read again.
@@ -53,5 +57,5 @@ func (d *Delivery) Ack(messages int, rejection error) {
 		conf.Log.Errorf("The output rejected %d messages of shard %s, which are skipped: %v", messages, key, rejection)
 	}
 	d.consumer.ack(d.id)
-	d.consumer.conf.Budget.Release(d.cost.Swap(0))
+	d.Drop()
 }
