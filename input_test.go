@@ -390,6 +390,24 @@ func TestDeliveriesStopWhenTheLeaseCannotBeProved(t *testing.T) {
 	})
 }
 
+func TestLeasesThatCannotBeProvedHoldUpNobodyElse(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.table()
+		r.stream("orders", 2)
+		r.stream("returns", 2)
+		in := r.open(`streams: [ orders, returns ]`)
+		pass(time.Minute)
+		r.put("orders", 0, 10)
+		pass(5 * time.Second) // for one of its batches to be offered
+		r.aws.Inject(awsfake.Fault{Operation: "UpdateItem", Refuse: awsfake.NewError(awsfake.CodeInternalServerError, "down"), When: func(c *awsfake.Call) bool {
+			return c.Key()[attrStream].Text == "orders"
+		}})
+		pass(time.Minute)
+		r.put("returns", 10, 100)
+		require.ElementsMatch(r, numbers(10, 100), together(in.read(100)))
+	})
+}
+
 func TestBatchThatWaitsForProofWhenTheInputIsClosedIsReadAgain(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.table()

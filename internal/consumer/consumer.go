@@ -15,6 +15,7 @@
 package consumer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -145,6 +146,9 @@ type Consumer struct {
 	arrived   any   // metadata value of arrivedAt
 	cost      int64 // of these messages
 	unfed     int64 // cost of what the page at hand has beyond them
+	// unproved is due when the lease was to be trusted no longer, by what was
+	// known when it was set.
+	unproved *time.Timer
 
 	mu       sync.Mutex
 	window   *inflight.Window[string]
@@ -190,6 +194,8 @@ func (c *Consumer) Run() Result {
 	})
 	pages := make(chan fetched)
 	workers.Go(func() { c.fetch(reading, pages) })
+	c.unproved = time.NewTimer(c.conf.Lease.TrustedFor())
+	defer c.unproved.Stop()
 
 	children, err := c.pump(reading, pages)
 	if err == nil {
@@ -326,16 +332,48 @@ func (c *Consumer) flush(ctx context.Context) error {
 		c.conf.Budget.Release(cost)
 		return nil
 	}
-	select {
-	case c.conf.Out <- newDelivery(c, id, batch, cost):
-		return nil
-	case <-ctx.Done():
+	if err := c.send(ctx, newDelivery(c, id, batch, cost)); err != nil {
 		c.mu.Lock()
 		c.window.Withdraw(id)
 		c.mu.Unlock()
 		c.cost = cost
-		return context.Cause(ctx)
+		return err
 	}
+	return nil
+}
+
+// send offers a delivery while the lease can be proved. The host takes one after
+// the other: it would wait with one that cannot be proved, and with it the
+// batches of other shards, whose leases stand.
+func (c *Consumer) send(ctx context.Context, d *Delivery) error {
+	select {
+	case <-c.unproved.C:
+		if err := c.prove(ctx); err != nil {
+			return err
+		}
+	default:
+	}
+	for {
+		select {
+		case c.conf.Out <- d:
+			return nil
+		case <-c.unproved.C:
+			if err := c.prove(ctx); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// prove waits until the lease is trusted.
+func (c *Consumer) prove(ctx context.Context) error {
+	if err := c.conf.Lease.Await(ctx); err != nil {
+		return cmp.Or(context.Cause(ctx), err)
+	}
+	c.unproved.Reset(c.conf.Lease.TrustedFor())
+	return nil
 }
 
 // process runs the processors on a batch until they accept it. They fail as a

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/benthosdev/benthos/v4/public/service"
 	"github.com/stretchr/testify/require"
@@ -41,6 +42,43 @@ func TestDeliveryWaitsWhileNobodyCanTellWhoseTheShardIs(t *testing.T) {
 		require.Empty(r, waited)
 		r.table.change(func(s *table) { s.silent = false })
 		require.NoError(r, <-waited)
+	})
+}
+
+func TestBatchIsOfferedOnlyWhileTheLeaseCanBeProved(t *testing.T) {
+	for name, early := range map[string]bool{"one that was offered before": true, "one that comes later": false} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, nil, func(r *rig) {
+				if early {
+					r.put(page(0, 2))
+				}
+				pass(leasePeriod)
+				r.table.change(func(s *table) { s.silent = true })
+				pass(leasePeriod)
+				if !early {
+					r.put(page(0, 2))
+				}
+				r.nothing()
+				r.table.change(func(s *table) { s.silent = false })
+				pass(10 * time.Second)
+				for i := range 2 {
+					_, contents := r.next()
+					require.Equal(r, []string{fmt.Sprint(i)}, contents)
+				}
+			})
+		})
+	}
+}
+
+func TestOfferEndsWithAStopWhileTheLeaseCannotBeProved(t *testing.T) {
+	bubble(t, nil, func(r *rig) {
+		r.put(page(0, 1))
+		r.table.change(func(s *table) { s.silent = true })
+		pass(leasePeriod)
+		r.table.change(func(s *table) { s.silent = false })
+		r.stop()
+		require.Equal(r, Released, r.result().Outcome)
+		require.Equal(r, free(""), r.table.now())
 	})
 }
 

@@ -138,10 +138,17 @@ func (l *Lease) Key() Key { return l.key }
 func (l *Lease) Context() context.Context { return l.ctx }
 
 // Trusted reports whether nobody else may hold the lease at this moment.
-func (l *Lease) Trusted() bool {
+func (l *Lease) Trusted() bool { return l.TrustedFor() > 0 }
+
+// TrustedFor returns how long that is certain without another renewal; zero or
+// less when it is not certain now.
+func (l *Lease) TrustedFor() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.ctx.Err() == nil && elapsed(l.trustedFrom, time.Now()) < l.opts.Period-l.opts.margin()
+	if l.ctx.Err() != nil {
+		return 0
+	}
+	return l.opts.Period - l.opts.margin() - elapsed(l.trustedFrom, time.Now())
 }
 
 // elapsed is the larger of the monotonic clock's opinion and the wall clock's.
