@@ -326,9 +326,12 @@ func asSeen(seen lease.Item, v values) string {
 	if seen.Owner == "" {
 		// Not an item that was deleted meanwhile, which would come back as a
 		// phantom, nor one that somebody took and gave back further on or finished.
+		finished := "(attribute_not_exists(" + attrFinished + ") OR " + attrFinished + " <> " + attrSequence + ")"
+		if seen.Finished {
+			finished = attrFinished + " = " + attrSequence
+		}
 		return "attribute_exists(" + attrShard + ") AND attribute_not_exists(" + attrOwner + ") AND " +
-			same(attrSequence, ":seenSequence", seen.Sequence) +
-			" AND (attribute_not_exists(" + attrFinished + ") OR " + attrFinished + " <> " + attrSequence + ")"
+			same(attrSequence, ":seenSequence", seen.Sequence) + " AND " + finished
 	}
 	return same(attrOwner, ":seenOwner", seen.Owner) + " AND " + same(attrToken, ":seenToken", seen.Token)
 }

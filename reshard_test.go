@@ -188,6 +188,41 @@ func TestMarksGoWithTheirShards(t *testing.T) {
 	})
 }
 
+// TestStreamThatWasMadeAnewIsReadInSpiteOfTheMarksOfItsPredecessor also holds that
+// of each shard whether its records were acknowledged or it never had one.
+func TestStreamThatWasMadeAnewIsReadInSpiteOfTheMarksOfItsPredecessor(t *testing.T) {
+	for name, streams := range map[string]string{"balanced": "orders", "explicit": "orders:0, orders:1"} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(r *rig) {
+				r.table()
+				r.stream("orders", 2)
+				r.putTo("orders", 0, 0, 10)
+				conf := `streams: [ "` + streams + `" ]`
+				in := r.open(conf)
+				in.read(10)
+				for shard := range 2 {
+					_, _, err := r.aws.Split("orders", shardName(shard))
+					require.NoError(r, err)
+				}
+				pass(time.Minute)
+				in.close()
+				require.Empty(r, r.journal.logged("earlier stream"), "the marks are of this one")
+
+				require.NoError(r, r.aws.DeleteStream("orders"))
+				r.stream("orders", 2)
+				r.putTo("orders", 0, 10, 10)
+				r.putTo("orders", 1, 20, 10)
+				in = r.open(conf)
+				require.ElementsMatch(r, numbers(10, 20), together(in.read(20)))
+				require.Len(r, r.journal.logged("was finished in an earlier stream"), 2)
+				in.close()
+				in = r.open(conf)
+				in.nothing(time.Minute)
+			})
+		})
+	}
+}
+
 func TestShardsAreListedOnlyWhenSomethingCanHaveChanged(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.table()

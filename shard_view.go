@@ -26,7 +26,7 @@ const (
 	listPage = 10_000
 	// relistAfter is the number of rebalance periods after which the shards are
 	// listed anew without a reason. Reasons are a finished shard, a shard that is
-	// gone, and an item of a shard that is not in the list.
+	// gone, an item of a shard that is not in the list, and a mark on an open one.
 	relistAfter = 10
 	// settle is the time between a client's announcement and its first look:
 	// clients that start together see one another before they claim.
@@ -63,6 +63,13 @@ type streamView struct {
 	// startAt is where shards without an item start; zero for the oldest record.
 	startAt time.Time
 
+	// doubted is since when a shard has been open by the list and finished by the
+	// table. The list may be the older of the two. A shard for which a later one
+	// says the same is reborn: the stream was deleted and made anew, and the mark
+	// is of the earlier one.
+	doubted map[lease.Key]time.Time
+	reborn  map[lease.Key]bool
+
 	// unread is since when nobody has read an open shard, nor one before it.
 	unread map[string]time.Time
 	warned bool // of one that has been unread for long
@@ -78,6 +85,7 @@ func newStreamView(s stream, shards []lineage.Shard, serverTime time.Time) *stre
 		stream: s, shards: shards,
 		listed: time.Now(), serverTime: serverTime, newest: newest(shards),
 		ended: map[lease.Key]int{}, unsure: map[lease.Key]bool{},
+		doubted: map[lease.Key]time.Time{}, reborn: map[lease.Key]bool{},
 	}
 }
 
@@ -347,6 +355,39 @@ func (b *balancer) absorbItems(s *streamView, v streamLook, changes int) {
 		delete(s.ended, key)
 		delete(s.unsure, key)
 	}
+	b.doubt(s)
+}
+
+// doubt looks for finished shards that are open.
+func (b *balancer) doubt(s *streamView) {
+	open := make(map[string]bool, len(s.shards))
+	for _, shard := range s.shards {
+		open[shard.ID] = !shard.Closed
+	}
+	doubted, reborn, relist := map[lease.Key]time.Time{}, map[lease.Key]bool{}, false
+	for key, item := range s.items {
+		if !item.Finished || !open[s.shardID(key.Shard)] {
+			continue
+		}
+		since, known := s.doubted[key]
+		if !known {
+			since = time.Now()
+		}
+		doubted[key] = since
+		switch {
+		case s.reborn[key]:
+			reborn[key] = true
+		case s.listed.Sub(since) >= b.lookEvery():
+			reborn[key] = true
+			b.log.Warnf("Shard %s is open, and was finished in an earlier stream of the same name: it is read from its oldest record", key)
+		default:
+			relist = true
+		}
+	}
+	s.doubted, s.reborn = doubted, reborn
+	if relist {
+		s.listed = time.Time{}
+	}
 }
 
 // newest returns the highest id of shards. Ids are given out in ascending order.
@@ -414,7 +455,7 @@ func (s *streamView) graph() *lineage.Graph {
 		explicit[c.shard] = true
 		if item, ok := s.items[c.key]; ok {
 			states[c.shard] = lineage.Begun
-			if item.Finished {
+			if item.Finished && !s.reborn[c.key] {
 				states[c.shard] = lineage.Finished
 			}
 		}
@@ -449,7 +490,7 @@ func (s *streamView) adopt(parent string, children []retrieval.Child) {
 // finished reports whether nothing will ever be left to read of a stream, which
 // only explicit shards can come to.
 func (s *streamView) finished() bool {
-	if len(s.stream.shards) == 0 || s.items == nil {
+	if len(s.stream.shards) == 0 || s.items == nil || len(s.doubted) > len(s.reborn) {
 		return false
 	}
 	graph := s.graph()

@@ -70,7 +70,7 @@ func (m *memoryTable) Claim(_ context.Context, seen lease.Item, grant lease.Gran
 		case !seen.Exists:
 			return !now.Exists
 		case seen.Owner == "":
-			return now.Exists && now.Owner == "" && now.Sequence == seen.Sequence && !now.Finished
+			return now.Exists && now.Owner == "" && now.Sequence == seen.Sequence && now.Finished == seen.Finished
 		}
 		return now.Owner == seen.Owner && now.Token == seen.Token
 	}
