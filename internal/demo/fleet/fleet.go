@@ -47,7 +47,8 @@ const (
 // setup of a fleet.
 type setup struct {
 	shards                   int
-	rate                     int // records put a second and shard; 0: none
+	rate                     int // records put a second and shard, by the number of shards at first; 0: none
+	keys                     int // of the stream, whatever their shard; 0: some for each shard
 	size                     int // bytes of a record
 	lease, rebalance, commit time.Duration
 }
@@ -87,6 +88,8 @@ type fleet struct {
 	newest  map[string]string        // the highest sequence number that came out
 	active  map[string]time.Time     // when a shard's last new record came out
 	silence map[string]time.Duration // the longest time without one since mark
+	// The first and the last new record of each shard that came out.
+	firsts, lasts map[string]sighting
 }
 
 func newFleet(ctx context.Context, programs map[string]string, s setup) (_ *fleet, err error) {
@@ -102,6 +105,8 @@ func newFleet(ctx context.Context, programs map[string]string, s setup) (_ *flee
 		last:     map[string]string{},
 		newest:   map[string]string{},
 		active:   map[string]time.Time{},
+		firsts:   map[string]sighting{},
+		lasts:    map[string]sighting{},
 	}
 	f.ctx, f.cancel = context.WithCancel(ctx)
 	defer func() {
@@ -175,13 +180,19 @@ func (f *fleet) join(kind string) (*member, error) {
 	return m, nil
 }
 
-// feed puts what is due by now, the shards in turn.
+// feed puts what is due by now, the shards or the keys in turn.
 func (f *fleet) feed(now time.Time) error {
 	if f.feeding.IsZero() {
 		return nil
 	}
 	due := int(now.Sub(f.feeding).Seconds() * float64(f.rate*f.shards))
 	for ; f.fed < due; f.fed++ {
+		if f.keys > 0 {
+			if err := f.putKey(fmt.Sprintf("key-%d", f.fed%f.keys)); err != nil {
+				return err
+			}
+			continue
+		}
 		shard, turn := f.ids[f.fed%f.shards], f.fed/f.shards
 		if err := f.put(shard, fmt.Sprintf("%s/%d", shard, turn%keysPerShard)); err != nil {
 			return err
@@ -195,9 +206,23 @@ func (f *fleet) put(shard, key string) error {
 	if err != nil {
 		return fmt.Errorf("putting a record to %s: %w", shard, err)
 	}
+	f.stored(key, shard, sequence)
+	return nil
+}
+
+// putKey leaves the shard to the key.
+func (f *fleet) putKey(key string) error {
+	shard, sequence, err := f.aws.Put(stream, key, f.body)
+	if err != nil {
+		return fmt.Errorf("putting a record of %s: %w", key, err)
+	}
+	f.stored(key, shard, sequence)
+	return nil
+}
+
+func (f *fleet) stored(key, shard, sequence string) {
 	f.ledger.Put(key, verify.ID{Shard: shard, Sequence: sequence})
 	f.last[shard] = sequence
-	return nil
 }
 
 // start begins to put records, stop ends it.
@@ -228,6 +253,7 @@ func (f *fleet) take(r report) error {
 	}
 	f.silence[shard] = max(f.silence[shard], r.at.Sub(f.active[shard]))
 	f.active[shard] = r.at
+	f.noteBirth(shard, sighting{r.at, m})
 	if _, ok := m.seen[shard]; !ok {
 		m.seen[shard] = r.at
 	}

@@ -5,7 +5,9 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -231,6 +233,44 @@ func TestBlockedProcessIsHeardOfOnceItIsFree(t *testing.T) {
 	m.unblock()
 	_, err = f.until(t.Context(), time.Minute, func() bool { return f.ledger.Report().Out == 3 })
 	require.NoError(t, err)
+}
+
+func TestReshardedStreamIsFedByKeyAndItsShardsAreKnown(t *testing.T) {
+	f, m := rig(t, nil)
+	f.keys, f.rate = 3, 1000
+	f.start()
+	r := rand.New(rand.NewPCG(1, 1))
+	did := map[string]int{}
+	for range 20 {
+		require.NoError(t, f.feed(f.feeding.Add(time.Duration(len(f.ids))*time.Second)))
+		what, born, err := f.reshard(r)
+		require.NoError(t, err)
+		did[what] += len(born)
+	}
+	require.Len(t, f.ids, 2+did["split"]+did["merge"])
+	require.Positive(t, did["merge"])
+	shards, err := f.aws.Shards(stream)
+	require.NoError(t, err)
+	open := slices.DeleteFunc(shards, awsfake.Shard.Closed)
+	require.LessOrEqual(t, len(open), mostOpen)
+	for _, id := range f.ids {
+		require.NoError(t, f.take(report{from: m, line: id + " " + f.last[id], at: time.Now()}), "records of every shard are taken")
+	}
+}
+
+func TestBirthsAreToldApartByTheirReaders(t *testing.T) {
+	f, one := rig(t, nil)
+	two, lost := &member{kind: ours}, &member{kind: ours, lost: time.Now()}
+	at := func(ms int, by *member) sighting { return sighting{time.Now().Add(time.Duration(ms) * time.Millisecond), by} }
+	f.firsts = map[string]sighting{"same": at(500, one), "other": at(900, one), "lost": at(9000, one)}
+	f.lasts = map[string]sighting{"a": at(0, one), "b": at(400, two), "c": at(0, lost)}
+	var sh sheet
+	f.tellBirths(&sh, []birth{{"same", []string{"a"}}, {"other", []string{"a", "b"}}, {"lost", []string{"c"}}, {"silent", []string{"a"}}})
+	var told []string
+	for _, r := range sh.rows {
+		told = append(told, r.measured)
+	}
+	require.Equal(t, []string{"0.50 s", "0.50 s", "0.50 s", "0.50 s", "2"}, told)
 }
 
 func TestFeedKeepsTheRate(t *testing.T) {

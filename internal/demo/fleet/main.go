@@ -40,6 +40,7 @@ var scenarios = []scenario{
 	{"term", "one of two is stopped by SIGTERM", term},
 	{"pause", "owners stand still past their lease, ten times", pause},
 	{"blocked", "an output blocks for ten lease periods", blocked},
+	{"reshard", "shards are split and merged under load while processes die and others come", reshard},
 	{"idle", "one process with 1,200 idle shards; default periods", idle},
 	{"mixed", "this input and the built-in one come and go in one table (with -builtin)", mixed},
 }
@@ -56,7 +57,7 @@ func main() {
 	builtinProgram := flag.String("builtin", "", "stock Benthos with its built-in input, for the scenario mixed")
 	names := flag.String("scenario", "all", "which to run, several separated by commas: "+strings.Join(scenarioNames(), ", ")+"; all is each but mixed, and mixed too with -builtin")
 	flag.DurationVar(&o.mixed, "mixed", 5*time.Minute, "how long processes come and go in the scenario mixed")
-	flag.Uint64Var(&o.seed, "seed", 1, "of what happens in the scenario mixed")
+	flag.Uint64Var(&o.seed, "seed", 1, "of what happens in the scenarios reshard and mixed")
 	flag.Parse()
 	o.programs[ours], o.programs[builtin] = *ownProgram, *builtinProgram
 

@@ -22,9 +22,10 @@ type member struct {
 	blocked bool
 
 	started time.Time
-	// told is set with the signal that ends the process, ended and err when it
-	// is gone.
+	// told is set with the signal that ends the process, at the time lost; ended
+	// and err are when it is gone.
 	told  bool
+	lost  time.Time
 	ended time.Time
 	err   error
 
@@ -79,7 +80,7 @@ func (m *member) unblock() {
 // signal sends one; SIGTERM and SIGKILL count as told to end.
 func (m *member) signal(sig syscall.Signal) error {
 	if sig == syscall.SIGTERM || sig == syscall.SIGKILL {
-		m.told = true
+		m.told, m.lost = true, time.Now()
 	}
 	return m.process.Signal(sig)
 }

@@ -579,6 +579,13 @@ func (f *fleet) migrate(ctx context.Context, sh *sheet) error {
 			return err
 		}
 	}
+	// The newcomer may not have got so far as to take note of a signal.
+	if _, err := f.until(ctx, settle, func() bool {
+		own, others := f.journal.loadsByKind()
+		return len(others) == 0 && len(own) == len(f.running())
+	}); err != nil {
+		return fmt.Errorf("leaving all shards to processes of ours: %w", err)
+	}
 	return nil // to be wound up, which waits for what is not out
 }
 
