@@ -203,6 +203,15 @@ func (c *checkpointer) present(ctx context.Context) ([]presence, error) {
 	return found, nil
 }
 
+// announced reports whether a client has announced itself and has not gone.
+func (c *checkpointer) announced(ctx context.Context, client string) (bool, error) {
+	item, err := c.Get(ctx, lease.Key{Stream: presences, Shard: client})
+	if err != nil {
+		return false, fmt.Errorf("reading whether client %s is there: %w", client, err)
+	}
+	return item.Exists, nil
+}
+
 // announce stores that a client is there, or still is.
 func (c *checkpointer) announce(ctx context.Context, p presence) error {
 	_, err := c.update(ctx, p.Key,

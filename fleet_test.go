@@ -284,6 +284,56 @@ func TestBlockedOutputGivesItsShardsAwayWhenAsked(t *testing.T) {
 	})
 }
 
+func TestShardsAskedForByAClientThatHasStoppedStayWithTheirOwner(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.table()
+		r.stream("orders", 2)
+		r.putTo("orders", 0, 0, 1)
+		r.putTo("orders", 1, 1, 1)
+		owner := r.open(brisk)
+		first, second := owner.next(), owner.next() // and hand-over waits for them
+		asker := r.open(brisk)
+		wanted := func() bool {
+			return r.item("orders", shardName(0)).Wanted != "" || r.item("orders", shardName(1)).Wanted != ""
+		}
+		for range 100 {
+			if pass(20 * time.Millisecond); wanted() {
+				break
+			}
+		}
+		require.True(r, wanted())
+		asker.close()
+		pass(4 * time.Second) // less than a lease period
+		require.Equal(r, []int{2}, r.shares())
+		require.Equal(r, owner.client, r.item("orders", shardName(0)).Owner)
+		owner.ack(first)
+		owner.ack(second)
+	})
+}
+
+func TestShardHandedOverToAClientThatIsStoppingIsFree(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.table()
+		r.stream("orders", 2)
+		owner := r.open(brisk)
+		pass(5 * time.Second)
+		asker := r.input(brisk)
+		given := make(chan struct{}, 2)
+		r.aws.OnWrite(func(w awsfake.Write) {
+			if w.After[attrOwner].Text == asker.client && w.After[attrTerm].Text == "" {
+				given <- struct{}{}
+			}
+		})
+		require.NoError(r, asker.connect(r.Context(), r.clientsOver(asker.line)))
+		<-given
+		asker.close()
+		require.Equal(r, []int{1}, r.shares())
+		pass(2 * time.Second)
+		require.Equal(r, []int{2}, r.shares())
+		owner.close()
+	})
+}
+
 // builtIn is an instance of Benthos' built-in input, as far as the table sees it.
 // Its writes are those of the protocol in docs/architecture.md.
 func (r *rig) builtInItem(shard int, client, sequence string) {

@@ -94,6 +94,7 @@ type logger interface {
 type leaseTable interface {
 	lease.Store
 	list(ctx context.Context, stream string) ([]lease.Item, error)
+	announced(ctx context.Context, client string) (bool, error)
 	forget(ctx context.Context, mark lease.Item) error
 	present(context.Context) ([]presence, error)
 	announce(context.Context, presence) error
@@ -142,11 +143,19 @@ func (b *balancer) run(ctx context.Context) {
 // stop waits for the consumers, whose contexts have ended, to release their
 // leases.
 func (b *balancer) stop(ctx context.Context) {
+	// Streams of which shards may be ours of which we have not heard.
+	late := map[string]bool{}
+	for key := range b.asked {
+		late[key.Stream] = true
+	}
 	for len(b.consumers) > 0 || b.looking {
 		select {
 		case <-b.claimed:
 		case e := <-b.ended:
 			b.bury(e)
+			if e.err != nil {
+				late[e.key.Stream] = true
+			}
 		case <-b.looked:
 			b.looking = false
 		}
@@ -154,6 +163,15 @@ func (b *balancer) stop(ctx context.Context) {
 	b.requests.Wait()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), withdrawTimeout)
 	defer cancel()
+	b.withdraw(ctx)
+	for stream := range late {
+		b.freeLate(ctx, stream)
+	}
+}
+
+// withdraw takes the announcement of this client back, so that no more shards are
+// handed over to it.
+func (b *balancer) withdraw(ctx context.Context) {
 	// Of two announcements the later may have been cut short, with or without effect.
 	for _, self := range []presence{b.present[b.client], b.announced} {
 		if self.Owner == "" {
@@ -162,6 +180,31 @@ func (b *balancer) stop(ctx context.Context) {
 		if err := b.store.withdraw(ctx, self); err != nil {
 			b.log.Warnf("Others will notice in a while that this client has gone: %v", err)
 		}
+	}
+}
+
+// freeLate releases what a stopping client has come to own without having heard of
+// it: shards that were handed over to it, and claims that were cut short.
+func (b *balancer) freeLate(ctx context.Context, stream string) {
+	items, err := b.store.list(ctx, stream)
+	var calls sync.WaitGroup
+	for _, item := range items {
+		if item.Owner != b.client {
+			continue
+		}
+		calls.Go(func() {
+			held, now, err := b.claim(ctx, item, time.Time{})
+			if err == nil {
+				err = held.Release(ctx, now.Sequence)
+			}
+			if err != nil {
+				b.log.Warnf("Others will notice in a while that shard %s is free: %v", item.Key, err)
+			}
+		})
+	}
+	calls.Wait()
+	if err != nil {
+		b.log.Warnf("Others will notice in a while which shards this client leaves: %v", err)
 	}
 }
 
@@ -435,6 +478,7 @@ func (b *balancer) consume(ctx context.Context, o offer, startAt time.Time, take
 		Budget:       b.budget,
 		Starving:     starving,
 		DrainTimeout: b.conf.leasePeriod / 3,
+		Awaited:      b.awaited,
 		Out:          b.out,
 		Metrics:      b.metrics.consumer,
 		Log:          b.log,
@@ -452,6 +496,15 @@ func (b *balancer) claim(ctx context.Context, seen lease.Item, startAt time.Time
 		CommitPeriod: b.conf.commitPeriod,
 		OnTrouble:    func(err error) { b.log.Warnf("Trying again: %v", err) },
 	})
+}
+
+// awaited reports whether a client has announced itself and has not gone. It counts
+// as there when that cannot be found out.
+func (b *balancer) awaited(ctx context.Context, client string) bool {
+	ctx, cancel := context.WithTimeout(ctx, withdrawTimeout)
+	defer cancel()
+	there, err := b.store.announced(ctx, client)
+	return there || err != nil
 }
 
 // giveUp releases a lease under which nothing was read.
@@ -496,7 +549,8 @@ func (b *balancer) bury(e ended) {
 
 func (b *balancer) conclude(s *streamView, e ended) {
 	switch e.result.Outcome {
-	case consumer.Released, consumer.HandedOver:
+	case consumer.Released:
+	case consumer.HandedOver:
 		return
 	case consumer.Finished:
 		b.log.Infof("Shard %s is closed and has been read to its end", e.key)

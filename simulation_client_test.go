@@ -310,6 +310,10 @@ func (c simulatedStore) present(ctx context.Context) ([]presence, error) {
 	return clients, err
 }
 
+func (c simulatedStore) announced(ctx context.Context, client string) (bool, error) {
+	return request(ctx, c.simulatedClient, "announced "+client, func() (bool, error) { return c.sim.table.announced(ctx, client) })
+}
+
 func (c simulatedStore) announce(ctx context.Context, p presence) error {
 	p.Item = c.outboundItem(p.Item)
 	return c.do(ctx, p.Key, "announce", func(ctx context.Context) error { return c.sim.table.announce(ctx, p) })

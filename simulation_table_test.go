@@ -168,6 +168,13 @@ func (m *memoryTable) present(context.Context) ([]presence, error) {
 	return slices.Collect(maps.Values(m.clients)), nil
 }
 
+func (m *memoryTable) announced(_ context.Context, client string) (bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, there := m.clients[client]
+	return there, nil
+}
+
 func (m *memoryTable) announce(_ context.Context, p presence) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -318,6 +325,13 @@ func compareTables(t *rapid.T, stored, memory leaseTable) {
 			gotClients, err := memory.present(ctx)
 			require.NoError(t, err)
 			require.ElementsMatch(t, wantClients, gotClients)
+			for _, who := range []string{"a", "b", "c"} {
+				want, err := stored.announced(ctx, who)
+				require.NoError(t, err)
+				got, err := memory.announced(ctx, who)
+				require.NoError(t, err)
+				require.Equal(t, want, got)
+			}
 		},
 	})
 }

@@ -74,6 +74,9 @@ type Config struct {
 	// handed to a client that asked for it. What is not acknowledged by then
 	// comes again from that client.
 	DrainTimeout time.Duration
+	// Awaited reports whether a client that asked for the shard is still there to
+	// read it. To one that has gone it is not handed over.
+	Awaited func(ctx context.Context, client string) bool
 	// Out takes the deliveries.
 	Out     chan<- *Delivery
 	Metrics Metrics
@@ -91,7 +94,8 @@ type Outcome int
 
 // The outcomes. Zero is none of them.
 const (
-	// Released: its context ended; the shard is free for others.
+	// Released: its context ended, or the client that asked for the shard has gone;
+	// the shard is free for others.
 	Released Outcome = iota + 1
 	// Finished: the shard is closed, read to its end and acknowledged.
 	Finished
@@ -498,6 +502,7 @@ func (c *Consumer) end(children []retrieval.Child, asker wantedError, err error)
 	case err == nil:
 		last, result = l.Finish, Result{Outcome: Finished, Children: children}
 	case l.Context().Err() != nil:
+	case asker != "" && !c.conf.Awaited(ctx, string(asker)):
 	case asker != "":
 		last = func(ctx context.Context, sequence string) error { return l.HandOver(ctx, sequence, string(asker)) }
 		result = Result{Outcome: HandedOver}

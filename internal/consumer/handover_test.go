@@ -1,6 +1,7 @@
 package consumer
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -45,6 +46,27 @@ func TestShardIsHandedOverOnceAllIsAcknowledged(t *testing.T) {
 		r.requireHandedOver(sequence(1))
 		require.Zero(r, r.source.taken.Load()-1, "nothing more was read")
 	})
+}
+
+func TestShardIsReleasedWhenItsAskerHasGone(t *testing.T) {
+	for there, want := range map[bool]Outcome{true: HandedOver, false: Released} {
+		t.Run(want.String(), func(t *testing.T) {
+			asked := ""
+			bubble(t, func(c *Config) {
+				c.Awaited = func(_ context.Context, client string) bool { asked = client; return there }
+			}, func(r *rig) {
+				r.put(page(0, 1))
+				d, _ := r.next()
+				r.ask()
+				require.Empty(r, asked, "it may go while the shard is drained")
+				d.Ack(1, nil)
+				require.Equal(r, want, r.result().Outcome)
+				require.Equal(r, "other", asked)
+				require.Equal(r, there, r.table.now().Owner == "other")
+				require.Equal(r, sequence(0), r.table.now().Sequence)
+			})
+		})
+	}
 }
 
 func TestShardWithoutAnythingUnderWayIsHandedOverAtOnce(t *testing.T) {

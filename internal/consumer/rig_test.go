@@ -201,7 +201,7 @@ func bubble(t *testing.T, configure func(*Config), test func(r *rig)) {
 		conf := Config{
 			Budget: retrieval.NewBudget(1 << 30),
 			Lease:  r.lease, Source: r.source, Batcher: batcher(t, service.BatchPolicy{Count: 1}),
-			Limit: 100, DrainTimeout: drainTimeout, Out: r.out, Log: service.MockResources().Logger(),
+			Limit: 100, DrainTimeout: drainTimeout, Awaited: func(context.Context, string) bool { return true }, Out: r.out, Log: service.MockResources().Logger(),
 		}
 		if configure != nil {
 			configure(&conf)

@@ -261,7 +261,9 @@ func TestReshardedStreamIsFedByKeyAndItsShardsAreKnown(t *testing.T) {
 func TestBirthsAreToldApartByTheirReaders(t *testing.T) {
 	f, one := rig(t, nil)
 	two, lost := &member{kind: ours}, &member{kind: ours, lost: time.Now()}
-	at := func(ms int, by *member) sighting { return sighting{time.Now().Add(time.Duration(ms) * time.Millisecond), by} }
+	at := func(ms int, by *member) sighting {
+		return sighting{time.Now().Add(time.Duration(ms) * time.Millisecond), by}
+	}
 	f.firsts = map[string]sighting{"same": at(500, one), "other": at(900, one), "lost": at(9000, one)}
 	f.lasts = map[string]sighting{"a": at(0, one), "b": at(400, two), "c": at(0, lost)}
 	var sh sheet
