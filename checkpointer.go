@@ -384,11 +384,29 @@ func (c *checkpointer) HandOver(ctx context.Context, key lease.Key, at lease.Lin
 // Ask implements lease.Store. It leaves the token alone, so that the owner's next
 // write goes through and brings it the news.
 func (c *checkpointer) Ask(ctx context.Context, seen lease.Item, client string) error {
-	_, err := c.update(ctx, seen.Key,
-		"SET "+attrWanted+" = :client, "+attrWantedIn+" = :term",
-		attrOwner+" = :owner AND "+attrTerm+" = :term AND (attribute_not_exists("+attrWantedIn+") OR "+attrWantedIn+" <> :term)",
-		values{":client": text(client), ":owner": text(seen.Owner), ":term": text(termOf(seen.Link()))})
+	condition, v := wantedAs(seen)
+	v[":client"] = text(client)
+	_, err := c.update(ctx, seen.Key, "SET "+attrWanted+" = :client, "+attrWantedIn+" = :term", condition, v)
 	return err
+}
+
+// Decline implements lease.Store.
+func (c *checkpointer) Decline(ctx context.Context, seen lease.Item) error {
+	condition, v := wantedAs(seen)
+	_, err := c.update(ctx, seen.Key, "REMOVE "+attrWanted+", "+attrWantedIn, condition, v)
+	return err
+}
+
+// wantedAs is the condition that an item is held in the term in which it was seen,
+// and wanted by whom it was.
+func wantedAs(seen lease.Item) (condition string, v values) {
+	v = values{":owner": text(seen.Owner), ":term": text(termOf(seen.Link()))}
+	condition = attrOwner + " = :owner AND " + attrTerm + " = :term AND "
+	if seen.Wanted == "" {
+		return condition + "(attribute_not_exists(" + attrWantedIn + ") OR " + attrWantedIn + " <> :term)", v
+	}
+	v[":wanted"] = text(seen.Wanted)
+	return condition + attrWantedIn + " = :term AND " + attrWanted + " = :wanted", v
 }
 
 // Leave implements lease.Store.

@@ -267,6 +267,7 @@ func (in *input) start(c clients, store leaseTable, views []*streamView) error {
 		consumers: map[lease.Key]*holding{},
 		claimed:   make(chan lease.Key),
 		ended:     make(chan ended),
+		wanted:    make(chan struct{}, 1),
 		watcher:   lease.NewWatcher(in.conf.leasePeriod),
 		looked:    make(chan look),
 		asked:     map[lease.Key]time.Time{},

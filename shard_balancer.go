@@ -22,6 +22,10 @@ const (
 	// askPoll is the time between looks while a shard that was asked for is on
 	// its way.
 	askPoll = 500 * time.Millisecond
+	// calmFor is how long nobody may have come or gone before a client asks for
+	// shards: what is asked for while many come would be asked for again by those
+	// that come later.
+	calmFor = time.Second
 	// callsAtOnce bounds the claims and requests under way, so that a process
 	// that starts on a thousand shards does not open a thousand connections.
 	callsAtOnce = 64
@@ -56,6 +60,7 @@ type balancer struct {
 	consumers map[lease.Key]*holding
 	claimed   chan lease.Key
 	ended     chan ended
+	wanted    chan struct{} // cap 1: somebody has asked for a shard
 	watcher   *lease.Watcher
 
 	looking bool
@@ -70,6 +75,9 @@ type balancer struct {
 	present map[string]presence
 	// announced is how this client announced itself last.
 	announced presence
+	// changed is when the clients that are there became others, and restless since
+	// when that happens again and again.
+	changed, restless time.Time
 	// Errors of the last look at them, empty when it went well.
 	trouble, untidy string
 	// free is since when a shard has stood free that others should claim.
@@ -105,6 +113,8 @@ type leaseTable interface {
 type holding struct {
 	cancel  context.CancelFunc
 	claimed bool
+	give    chan string // cap 1: to whom to hand it over
+	given   bool
 }
 
 // ended tells the loop that a consumer has come to its end.
@@ -132,6 +142,8 @@ func (b *balancer) run(ctx context.Context) {
 		case e := <-b.ended:
 			b.bury(e)
 			b.act(ctx)
+		case <-b.wanted:
+			b.lookWithin(lookSoon)
 		case <-ctx.Done():
 			b.stop(ctx)
 			return
@@ -292,7 +304,10 @@ func (b *balancer) balance(ctx context.Context, offers []offer) {
 	shards := make([]balance.Shard, len(offers))
 	unsure := false
 	for i, o := range offers {
-		shards[i] = balance.Shard{Stream: o.key.Stream, ID: o.key.Shard, Owner: o.owner, Asker: o.item.Wanted}
+		shards[i] = balance.Shard{Stream: o.key.Stream, ID: o.key.Shard, Owner: o.owner}
+		if o.item.Owner == o.owner {
+			shards[i].Asker = o.item.Wanted
+		}
 		unsure = unsure || o.unsure
 	}
 	plan := balance.New(b.members(offers), shards)
@@ -310,6 +325,15 @@ func (b *balancer) balance(ctx context.Context, offers []offer) {
 	b.claimLeftovers(ctx, plan, offers)
 	if unsure {
 		return // what we have is not certain, so neither is what we lack
+	}
+	for _, i := range part.Give {
+		b.give(offers[i])
+	}
+	for _, i := range part.Refuse {
+		b.decline(ctx, offers[i].item)
+	}
+	if !b.calm() {
+		return
 	}
 	for _, i := range part.Ask {
 		if _, announced := b.present[offers[i].owner]; announced || offers[i].item.Term != "" {
@@ -360,6 +384,17 @@ func (b *balancer) claimLeftovers(ctx context.Context, plan *balance.Plan, offer
 	b.free = free
 }
 
+// calm reports whether it is a time to ask for shards, and looks again when it may
+// be.
+func (b *balancer) calm() bool {
+	wait := min(calmFor, b.lookEvery()/2) - time.Since(b.changed)
+	if wait <= 0 || time.Since(b.restless) >= b.lookEvery() {
+		return true
+	}
+	b.lookWithin(wait)
+	return false
+}
+
 // ask requests a shard from its owner, which hands it over once it has drained.
 func (b *balancer) ask(ctx context.Context, item lease.Item) {
 	if _, pending := b.asked[item.Key]; pending {
@@ -367,6 +402,26 @@ func (b *balancer) ask(ctx context.Context, item lease.Item) {
 	}
 	b.asked[item.Key] = time.Now()
 	b.lookWithin(askPoll)
+	b.request(ctx, func(ctx context.Context) error { return b.store.Ask(ctx, item, b.client) })
+}
+
+// give has a shard handed over to the client that has asked for it.
+func (b *balancer) give(o offer) {
+	if h := b.consumers[o.key]; h != nil && h.claimed && !h.given {
+		h.given = true
+		h.give <- o.item.Wanted
+	}
+}
+
+// decline lets others ask for a shard that was asked for by a client that should
+// not have it.
+func (b *balancer) decline(ctx context.Context, item lease.Item) {
+	b.request(ctx, func(ctx context.Context) error { return b.store.Decline(ctx, item) })
+}
+
+// request makes a write beside the loop on which nothing depends: what comes of it
+// shows at the next look.
+func (b *balancer) request(ctx context.Context, write func(context.Context) error) {
 	b.requests.Go(func() {
 		ctx, cancel := context.WithTimeout(ctx, b.conf.leasePeriod/3)
 		defer cancel()
@@ -374,8 +429,8 @@ func (b *balancer) ask(ctx context.Context, item lease.Item) {
 			return
 		}
 		defer b.done()
-		if err := b.store.Ask(ctx, item, b.client); err != nil && !errors.Is(err, lease.ErrConflict) && ctx.Err() == nil {
-			b.log.Debugf("Asking for shard %s: %v", item.Key, err)
+		if err := write(ctx); err != nil && !errors.Is(err, lease.ErrConflict) && ctx.Err() == nil {
+			b.log.Debugf("Asking for a shard, or declining to hand one over: %v", err)
 		}
 	})
 }
@@ -385,7 +440,11 @@ func (b *balancer) ask(ctx context.Context, item lease.Item) {
 func (b *balancer) expect() {
 	for key, at := range b.asked {
 		item := b.view(key.Stream).items[key]
-		if _, running := b.consumers[key]; running || item.Owner == b.client || time.Since(at) > b.conf.leasePeriod {
+		patience := b.lookEvery()
+		if item.Wanted == b.client {
+			patience = b.conf.leasePeriod
+		}
+		if _, running := b.consumers[key]; running || item.Owner == b.client || time.Since(at) > patience {
 			delete(b.asked, key)
 		}
 	}
@@ -423,7 +482,8 @@ func (b *balancer) take(ctx context.Context, offers []offer, o offer) {
 // once that client has had its last word.
 func (b *balancer) start(ctx context.Context, o offer, taken bool) {
 	ctx, cancel := context.WithCancel(ctx)
-	b.consumers[o.key] = &holding{cancel: cancel}
+	give := make(chan string, 1)
+	b.consumers[o.key] = &holding{cancel: cancel, give: give}
 	delete(b.asked, o.key)
 	delete(b.heirs, o.key)
 	startAt := o.view.startAt
@@ -431,12 +491,12 @@ func (b *balancer) start(ctx context.Context, o offer, taken bool) {
 		startAt = o.item.StartAt
 	}
 	go func() {
-		result, err := b.consume(ctx, o, startAt, taken)
+		result, err := b.consume(ctx, o, give, startAt, taken)
 		b.ended <- ended{key: o.key, result: result, err: err}
 	}()
 }
 
-func (b *balancer) consume(ctx context.Context, o offer, startAt time.Time, taken bool) (consumer.Result, error) {
+func (b *balancer) consume(ctx context.Context, o offer, give <-chan string, startAt time.Time, taken bool) (consumer.Result, error) {
 	held, item, err := b.claim(ctx, o.item, startAt)
 	if err != nil {
 		return consumer.Result{}, err
@@ -477,6 +537,7 @@ func (b *balancer) consume(ctx context.Context, o offer, startAt time.Time, take
 		Limit:        b.conf.checkpointLimit,
 		Budget:       b.budget,
 		Starving:     starving,
+		HandOver:     give,
 		DrainTimeout: b.conf.leasePeriod / 3,
 		Awaited:      b.awaited,
 		Out:          b.out,
@@ -494,7 +555,13 @@ func (b *balancer) claim(ctx context.Context, seen lease.Item, startAt time.Time
 		Client:       b.client,
 		Period:       b.conf.leasePeriod,
 		CommitPeriod: b.conf.commitPeriod,
-		OnTrouble:    func(err error) { b.log.Warnf("Trying again: %v", err) },
+		OnWanted: func() {
+			select {
+			case b.wanted <- struct{}{}:
+			default:
+			}
+		},
+		OnTrouble: func(err error) { b.log.Warnf("Trying again: %v", err) },
 	})
 }
 
@@ -534,7 +601,7 @@ func (b *balancer) bury(e ended) {
 	b.changes++
 	s := b.view(e.key.Stream)
 	s.ended[e.key] = b.changes
-	s.unsure[e.key] = e.result.Outcome != consumer.Finished
+	s.unsure[e.key] = e.result.Outcome != consumer.Finished && e.result.Outcome != consumer.HandedOver
 
 	switch {
 	case errors.Is(e.err, lease.ErrConflict):
@@ -551,6 +618,7 @@ func (b *balancer) conclude(s *streamView, e ended) {
 	switch e.result.Outcome {
 	case consumer.Released:
 	case consumer.HandedOver:
+		s.items[e.key] = lease.Item{Key: e.key, Exists: true, Owner: e.result.To}
 		return
 	case consumer.Finished:
 		b.log.Infof("Shard %s is closed and has been read to its end", e.key)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -300,6 +301,7 @@ func (b *balancer) absorbPresence(l look) {
 	if l.err != nil {
 		return
 	}
+	before := b.present
 	b.present = make(map[string]presence, len(l.present))
 	items := make([]lease.Item, 0, len(l.present))
 	for _, p := range l.present {
@@ -307,6 +309,12 @@ func (b *balancer) absorbPresence(l look) {
 		items = append(items, p.Item)
 	}
 	b.watcher.Observe(presences, items, l.start, l.end)
+	if !maps.EqualFunc(before, b.present, func(presence, presence) bool { return true }) {
+		if time.Since(b.changed) > calmFor {
+			b.restless = time.Now()
+		}
+		b.changed = time.Now()
+	}
 }
 
 // report logs what went wrong in a look once, however often it is repeated.

@@ -285,6 +285,10 @@ func (c simulatedStore) Ask(ctx context.Context, seen lease.Item, client string)
 	return c.do(ctx, seen.Key, "ask", func(ctx context.Context) error { return c.sim.table.Ask(ctx, seen, client) })
 }
 
+func (c simulatedStore) Decline(ctx context.Context, seen lease.Item) error {
+	return c.do(ctx, seen.Key, "decline", func(ctx context.Context) error { return c.sim.table.Decline(ctx, seen) })
+}
+
 func (c simulatedStore) Leave(ctx context.Context, taken lease.Item, sequence string) error {
 	taken = c.outboundItem(taken)
 	return c.do(ctx, taken.Key, "leave", func(ctx context.Context) error { return c.sim.table.Leave(ctx, taken, sequence) })

@@ -125,11 +125,19 @@ func (m *memoryTable) HandOver(_ context.Context, key lease.Key, link lease.Link
 }
 
 func (m *memoryTable) Ask(_ context.Context, seen lease.Item, client string) error {
-	notAsked := func(now lease.Item) bool {
-		return now.Owner != "" && now.Term != "" && now.Owner == seen.Owner && now.Term == seen.Term && now.Wanted == ""
-	}
-	_, err := m.change(seen.Key, notAsked, func(next *lease.Item) { next.Wanted = client })
+	_, err := m.change(seen.Key, wantedAsSeen(seen), func(next *lease.Item) { next.Wanted = client })
 	return err
+}
+
+func (m *memoryTable) Decline(_ context.Context, seen lease.Item) error {
+	_, err := m.change(seen.Key, wantedAsSeen(seen), func(next *lease.Item) { next.Wanted = "" })
+	return err
+}
+
+func wantedAsSeen(seen lease.Item) func(lease.Item) bool {
+	return func(now lease.Item) bool {
+		return now.Owner != "" && now.Term != "" && now.Owner == seen.Owner && now.Term == seen.Term && now.Wanted == seen.Wanted
+	}
 }
 
 func (m *memoryTable) Leave(_ context.Context, taken lease.Item, sequence string) error {
@@ -292,6 +300,10 @@ func compareTables(t *rapid.T, stored, memory leaseTable) {
 		"ask": func(*rapid.T) {
 			item, who := seen(), client("asker")
 			both("ask", func(s leaseTable) error { return s.Ask(ctx, item, who) })
+		},
+		"decline": func(*rapid.T) {
+			item := seen()
+			both("decline", func(s leaseTable) error { return s.Decline(ctx, item) })
 		},
 		"leave": func(*rapid.T) {
 			item, sequence := seen(), number()

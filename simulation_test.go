@@ -485,3 +485,40 @@ func TestClientsThatJoinAtOnceShareThousandsOfShards(t *testing.T) {
 		t.Logf("%d moves of %d shards", s.moves, shards)
 	})
 }
+
+// Processes that are started together do not come at the same instant. Each shard
+// moves once, to whom it belongs when all have come.
+func TestClientsThatJoinOneAfterTheOtherGetTheirSharesInOneMove(t *testing.T) {
+	simulatedConfig()
+	clients, shards := 15, 400
+	if *simFull {
+		clients, shards = 50, 2000
+	}
+	for name, there := range map[string]int{"one was there": 1, "half were there": clients / 2} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSimulation(t, 1)
+				s.leasePeriod = 30 * time.Second
+				s.conf.leasePeriod, s.conf.rebalancePeriod, s.conf.commitPeriod = s.leasePeriod, s.leasePeriod, 5*time.Second
+				s.addStream(shards)
+				s.idle = 10 * time.Minute
+				for range there {
+					s.join(t)
+				}
+				pass(time.Minute)
+				require.Empty(t, s.unsettled())
+				before, random := s.moves, rand.New(rand.NewPCG(1, 1))
+				for range clients - there {
+					pass(time.Duration(random.Int64N(int64(6*time.Second) / int64(clients)))) // 3 s in all
+					s.join(t)
+				}
+				pass(10 * time.Second)
+				require.Empty(t, s.unsettled())
+				require.LessOrEqual(t, s.moves-before, shards*(clients-there)/clients+clients)
+				s.stay(t, time.Minute)
+				s.finish(t)
+				require.Empty(t, s.verdict)
+			})
+		})
+	}
+}

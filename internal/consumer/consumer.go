@@ -2,13 +2,15 @@
 // go through a batcher, enter the window of what is in flight and leave as
 // deliveries. What was acknowledged is committed as the lease is renewed.
 //
-// A consumer runs three goroutines, all ended before Run returns:
+// A consumer runs four goroutines, all ended before Run returns:
 //
 //   - the fetcher owns the source and hands each page to the pump, over a channel
 //     without a buffer: so reading is one page ahead of the output, no more;
 //   - the pump, on Run's own goroutine, owns the batcher and sends deliveries;
 //   - the keeper owns the lease, so that an output that blocks the pump for
-//     however long does not keep the lease from being renewed.
+//     however long does not keep the lease from being renewed;
+//   - the giver owns nothing, and ends the reading of a shard that is to be handed
+//     over, whatever the others wait for.
 //
 // The window is shared by the pump, the keeper and whoever acknowledges, under a
 // lock that is never held across a channel or a call.
@@ -70,12 +72,13 @@ type Config struct {
 	// Starving receives when the source waits for the budget: what waits here for
 	// a batch to fill up is sent, since it may be what holds the budget.
 	Starving <-chan struct{}
-	// DrainTimeout bounds the wait for acknowledgements before the shard is
-	// handed to a client that asked for it. What is not acknowledged by then
-	// comes again from that client.
+	// HandOver receives the client that the shard is to be handed over to, once.
+	HandOver <-chan string
+	// DrainTimeout bounds the wait for acknowledgements before that. What is not
+	// acknowledged by then comes again from that client.
 	DrainTimeout time.Duration
-	// Awaited reports whether a client that asked for the shard is still there to
-	// read it. To one that has gone it is not handed over.
+	// Awaited reports whether that client is still there to read the shard. To one
+	// that has gone it is not handed over.
 	Awaited func(ctx context.Context, client string) bool
 	// Out takes the deliveries.
 	Out     chan<- *Delivery
@@ -94,12 +97,12 @@ type Outcome int
 
 // The outcomes. Zero is none of them.
 const (
-	// Released: its context ended, or the client that asked for the shard has gone;
-	// the shard is free for others.
+	// Released: its context ended, or the client that it was to hand the shard over
+	// to has gone; the shard is free for others.
 	Released Outcome = iota + 1
 	// Finished: the shard is closed, read to its end and acknowledged.
 	Finished
-	// HandedOver: the client that asked for the shard owns it.
+	// HandedOver: another client owns the shard, by our own will.
 	HandedOver
 	// Lost: another client owns the shard.
 	Lost
@@ -133,6 +136,8 @@ type Result struct {
 	Outcome Outcome
 	// Children of a finished shard.
 	Children []retrieval.Child
+	// To is the client that a shard was handed over to.
+	To string
 	// Err explains Lost, Gone and Failed.
 	Err error
 }
@@ -171,14 +176,14 @@ func New(conf Config) *Consumer {
 	}
 }
 
-// wantedError is why a consumer stops that another client has asked to.
-type wantedError string
+// givenError is why a consumer stops that is to hand its shard over.
+type givenError string
 
-func (client wantedError) Error() string { return "wanted by " + string(client) }
+func (client givenError) Error() string { return "given to " + string(client) }
 
-// Run reads the shard until it is finished, another client asks for it, its lease
-// is lost or the context of the lease ends. It returns within a few seconds of
-// that, and when it is asked for, within the drain time-out more.
+// Run reads the shard until it is finished, is to be handed over, its lease is
+// lost or the context of the lease ends. It returns within a few seconds of that,
+// and when it is to be handed over, within the drain time-out more.
 func (c *Consumer) Run() Result {
 	ctx, stop := context.WithCancel(c.conf.Lease.Context())
 	defer stop()
@@ -191,8 +196,8 @@ func (c *Consumer) Run() Result {
 	reading, interrupt := context.WithCancelCause(ctx)
 	workers.Go(func() {
 		select {
-		case client := <-c.conf.Lease.Wanted():
-			interrupt(wantedError(client))
+		case client := <-c.conf.HandOver:
+			interrupt(givenError(client))
 		case <-reading.Done():
 		}
 	})
@@ -205,14 +210,14 @@ func (c *Consumer) Run() Result {
 	if err == nil {
 		err = c.drain(reading)
 	}
-	asker, wanted := errors.AsType[wantedError](err)
-	if wanted {
+	heir, given := errors.AsType[givenError](err)
+	if given {
 		c.drainBriefly(ctx)
 	}
 	stop()
 	workers.Wait()
 
-	result := c.end(children, asker, err)
+	result := c.end(children, string(heir), err)
 	c.close()
 	return result
 }
@@ -488,7 +493,7 @@ func (c *Consumer) acked() string {
 }
 
 // end makes the last write and tells the outcome.
-func (c *Consumer) end(children []retrieval.Child, asker wantedError, err error) Result {
+func (c *Consumer) end(children []retrieval.Child, heir string, err error) Result {
 	l := c.conf.Lease
 	if cause := context.Cause(l.Context()); errors.Is(cause, lease.ErrLost) {
 		return Result{Outcome: Lost, Err: cause}
@@ -502,10 +507,10 @@ func (c *Consumer) end(children []retrieval.Child, asker wantedError, err error)
 	case err == nil:
 		last, result = l.Finish, Result{Outcome: Finished, Children: children}
 	case l.Context().Err() != nil:
-	case asker != "" && !c.conf.Awaited(ctx, string(asker)):
-	case asker != "":
-		last = func(ctx context.Context, sequence string) error { return l.HandOver(ctx, sequence, string(asker)) }
-		result = Result{Outcome: HandedOver}
+	case heir != "" && !c.conf.Awaited(ctx, heir):
+	case heir != "":
+		last = func(ctx context.Context, sequence string) error { return l.HandOver(ctx, sequence, heir) }
+		result = Result{Outcome: HandedOver, To: heir}
 	default:
 		result = Result{Outcome: Gone, Err: err}
 	}

@@ -3,6 +3,7 @@ package consumer
 import (
 	"context"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -10,21 +11,17 @@ import (
 	"github.com/benthos-plugins/aws-kinesis/internal/lease"
 )
 
-// ask is what another client does that wants the shard. It returns at the moment
-// at which the owner's next renewal has brought the news.
-func (r *rig) ask() {
+// handOver has the consumer hand the shard over to another client.
+func (r *rig) handOver() {
 	r.Helper()
-	before := r.table.now()
-	require.NoError(r, r.table.Ask(r.Context(), before, "other"))
-	for r.table.now().Token == before.Token {
-		pass(100 * time.Millisecond)
-	}
+	r.give <- "other"
+	synctest.Wait()
 }
 
 // requireHandedOver requires that the shard is the asker's from a sequence on.
 func (r *rig) requireHandedOver(sequence string) {
 	r.Helper()
-	require.Equal(r, Result{Outcome: HandedOver}, r.result())
+	require.Equal(r, Result{Outcome: HandedOver, To: "other"}, r.result())
 	item := r.table.now()
 	require.Equal(r, lease.Item{Key: key, Exists: true, Owner: "other", Token: item.Token, Sequence: sequence}, item)
 	require.False(r, r.lease.Trusted())
@@ -35,7 +32,7 @@ func TestShardIsHandedOverOnceAllIsAcknowledged(t *testing.T) {
 		r.put(page(0, 2))
 		first, _ := r.next()
 		second, _ := r.next()
-		r.ask()
+		r.handOver()
 		r.put(page(2, 1))
 		pass(drainTimeout / 2)
 		r.running()
@@ -48,7 +45,7 @@ func TestShardIsHandedOverOnceAllIsAcknowledged(t *testing.T) {
 	})
 }
 
-func TestShardIsReleasedWhenItsAskerHasGone(t *testing.T) {
+func TestShardIsReleasedWhenWhoWasToHaveItHasGone(t *testing.T) {
 	for there, want := range map[bool]Outcome{true: HandedOver, false: Released} {
 		t.Run(want.String(), func(t *testing.T) {
 			asked := ""
@@ -57,7 +54,7 @@ func TestShardIsReleasedWhenItsAskerHasGone(t *testing.T) {
 			}, func(r *rig) {
 				r.put(page(0, 1))
 				d, _ := r.next()
-				r.ask()
+				r.handOver()
 				require.Empty(r, asked, "it may go while the shard is drained")
 				d.Ack(1, nil)
 				require.Equal(r, want, r.result().Outcome)
@@ -71,7 +68,7 @@ func TestShardIsReleasedWhenItsAskerHasGone(t *testing.T) {
 
 func TestShardWithoutAnythingUnderWayIsHandedOverAtOnce(t *testing.T) {
 	bubble(t, func(c *Config) { c.Committed = sequence(7) }, func(r *rig) {
-		r.ask()
+		r.handOver()
 		r.requireHandedOver(sequence(7))
 	})
 }
@@ -82,7 +79,7 @@ func TestSlowOutputDelaysHandOverByTheDrainTimeoutAlone(t *testing.T) {
 		first, _ := r.next()
 		r.next()
 		first.Ack(1, nil)
-		r.ask()
+		r.handOver()
 		pass(drainTimeout - time.Nanosecond)
 		r.running()
 		pass(time.Nanosecond)
@@ -94,18 +91,18 @@ func TestHandOverDoesNotWaitForABatchThatNeverLeft(t *testing.T) {
 	bubble(t, nil, func(r *rig) {
 		r.put(page(0, 3))
 		first, _ := r.next()
-		r.ask() // while the second batch waits for the output
+		r.handOver() // while the second batch waits for the output
 		first.Ack(1, nil)
 		r.requireHandedOver(sequence(0))
 	})
 }
 
-func TestClosedShardThatIsWantedBeforeItsEndIsHandedOver(t *testing.T) {
+func TestClosedShardThatIsGivenAwayBeforeItsEndIsHandedOver(t *testing.T) {
 	bubble(t, nil, func(r *rig) {
 		r.put(lastPage(0, 2))
 		first, _ := r.next()
 		second, _ := r.next()
-		r.ask()
+		r.handOver()
 		first.Ack(1, nil)
 		second.Ack(1, nil)
 		r.requireHandedOver(sequence(1))
@@ -116,7 +113,7 @@ func TestShardThatIsLostWhileItIsHandedOverIsLost(t *testing.T) {
 	bubble(t, nil, func(r *rig) {
 		r.put(page(0, 1))
 		r.next()
-		r.ask()
+		r.handOver()
 		theirs := lease.Item{Key: key, Exists: true, Owner: "third", Token: "t", Sequence: sequence(50)}
 		r.table.change(func(s *table) { s.item = theirs })
 		pass(drainTimeout)
@@ -129,7 +126,7 @@ func TestStopWhileTheShardIsHandedOverReleasesIt(t *testing.T) {
 	bubble(t, nil, func(r *rig) {
 		r.put(page(0, 1))
 		r.next()
-		r.ask()
+		r.handOver()
 		r.stop()
 		require.Equal(r, Result{Outcome: Released}, r.result())
 		require.Equal(r, free(""), r.table.now())

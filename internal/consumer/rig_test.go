@@ -122,10 +122,20 @@ func (s *table) HandOver(ctx context.Context, _ lease.Key, at lease.Link, sequen
 
 func (s *table) Ask(ctx context.Context, seen lease.Item, client string) error {
 	return s.do(ctx, func() error {
-		if s.item.Owner != seen.Owner || s.item.Term != seen.Term || s.item.Wanted != "" {
+		if s.item.Owner != seen.Owner || s.item.Term != seen.Term || s.item.Wanted != seen.Wanted {
 			return lease.ErrConflict
 		}
 		s.item.Wanted = client
+		return nil
+	})
+}
+
+func (s *table) Decline(ctx context.Context, seen lease.Item) error {
+	return s.do(ctx, func() error {
+		if s.item.Owner != seen.Owner || s.item.Term != seen.Term || s.item.Wanted != seen.Wanted {
+			return lease.ErrConflict
+		}
+		s.item.Wanted = ""
 		return nil
 	})
 }
@@ -175,6 +185,7 @@ type rig struct {
 	table  *table
 	source *source
 	lease  *lease.Lease
+	give   chan string
 	out    chan *Delivery
 	stop   context.CancelFunc
 	ended  chan Result
@@ -189,6 +200,7 @@ func bubble(t *testing.T, configure func(*Config), test func(r *rig)) {
 		r := &rig{
 			T: t, table: &table{}, stop: stop,
 			source: &source{next: make(chan fetched, 1000)},
+			give:   make(chan string, 1),
 			out:    make(chan *Delivery),
 			ended:  make(chan Result, 1),
 		}
@@ -201,7 +213,7 @@ func bubble(t *testing.T, configure func(*Config), test func(r *rig)) {
 		conf := Config{
 			Budget: retrieval.NewBudget(1 << 30),
 			Lease:  r.lease, Source: r.source, Batcher: batcher(t, service.BatchPolicy{Count: 1}),
-			Limit: 100, DrainTimeout: drainTimeout, Awaited: func(context.Context, string) bool { return true }, Out: r.out, Log: service.MockResources().Logger(),
+			Limit: 100, HandOver: r.give, DrainTimeout: drainTimeout, Awaited: func(context.Context, string) bool { return true }, Out: r.out, Log: service.MockResources().Logger(),
 		}
 		if configure != nil {
 			configure(&conf)

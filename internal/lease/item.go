@@ -86,8 +86,10 @@ type Store interface {
 	// term: it claims the item from itself to begin one.
 	HandOver(ctx context.Context, key Key, at Link, sequence Move, to Link) error
 	// Ask marks an item as wanted by a client, if it is still held in the term in
-	// which it was seen and nobody has asked for it in that term.
+	// which it was seen, and wanted by whom it was.
 	Ask(ctx context.Context, seen Item, client string) error
+	// Decline takes the mark of who wanted the item away, under the same condition.
+	Decline(ctx context.Context, seen Item) error
 	// Leave commits the last sequence of a client that the item was taken from, if
 	// the item is still as it was seen.
 	Leave(ctx context.Context, taken Item, sequence string) error

@@ -24,6 +24,9 @@ type Options struct {
 	CommitPeriod time.Duration
 	// Rand is a source in [0, 1) that spreads renewals; nil for a random one.
 	Rand func() float64
+	// OnWanted is told when a renewal shows that another client has asked for the
+	// shard; nil to ignore it.
+	OnWanted func()
 	// OnTrouble is told of each failed attempt to renew; nil to ignore them.
 	// The lease goes on, and is lost only when the table says so.
 	OnTrouble func(error)
@@ -77,9 +80,9 @@ type Lease struct {
 	link      Link
 	committed string
 	renewedAt time.Time
+	wanted    string // who has asked for the shard
 
-	urge   chan struct{} // cap 1: somebody waits for trust, renew now
-	wanted chan string   // cap 1: who asked for the shard, once
+	urge chan struct{} // cap 1: somebody waits for trust, renew now
 
 	mu          sync.Mutex
 	trustedFrom time.Time     // start of the last attempt that succeeded
@@ -107,7 +110,6 @@ func Take(ctx, holder context.Context, store Store, seen Item, startAt time.Time
 	l := &Lease{
 		store: store, opts: opts, key: seen.Key,
 		urge:    make(chan struct{}, 1),
-		wanted:  make(chan string, 1),
 		renewed: make(chan struct{}),
 	}
 	l.ctx, l.lose = context.WithCancelCause(holder)
@@ -180,10 +182,6 @@ func (l *Lease) Await(ctx context.Context) error {
 		}
 	}
 }
-
-// Wanted receives the client that asks for the shard, once, as soon as a renewal
-// has brought the news. The holder drains and calls HandOver.
-func (l *Lease) Wanted() <-chan string { return l.wanted }
 
 // Keep renews the lease and commits what acked returns, in one request, until
 // ctx ends (nil) or the lease is lost (an error that wraps ErrLost). A request
@@ -287,12 +285,10 @@ func (l *Lease) look(ctx context.Context) (Item, ownership) {
 
 func (l *Lease) succeed(item Item, start time.Time) {
 	l.link, l.committed, l.renewedAt = item.Link(), item.Sequence, start
-	if item.Wanted != "" {
-		select {
-		case l.wanted <- item.Wanted:
-		default: // told before
-		}
+	if item.Wanted != "" && item.Wanted != l.wanted && l.opts.OnWanted != nil {
+		l.opts.OnWanted()
 	}
+	l.wanted = item.Wanted
 
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -145,10 +145,20 @@ func (s *table) HandOver(ctx context.Context, _ Key, at Link, sequence Move, to 
 
 func (s *table) Ask(ctx context.Context, seen Item, client string) error {
 	return s.do(ctx, "Ask", func() error {
-		if s.item.Owner != seen.Owner || s.item.Term != seen.Term || s.item.Wanted != "" {
+		if s.item.Owner != seen.Owner || s.item.Term != seen.Term || s.item.Wanted != seen.Wanted {
 			return ErrConflict
 		}
 		s.item.Wanted = client
+		return nil
+	})
+}
+
+func (s *table) Decline(ctx context.Context, seen Item) error {
+	return s.do(ctx, "Decline", func() error {
+		if s.item.Owner != seen.Owner || s.item.Term != seen.Term || s.item.Wanted != seen.Wanted {
+			return ErrConflict
+		}
+		s.item.Wanted = ""
 		return nil
 	})
 }
@@ -341,9 +351,13 @@ func TestRequestReachesTheOwnerWithItsNextRenewalAndIsGranted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &table{}
 		l := take(t, s)
+		news := make(chan struct{}, 10)
+		l.opts.OnWanted = func() { news <- struct{}{} }
 		require.NoError(t, s.Ask(t.Context(), s.now(), "other"))
 		end := keep(t, l, nothing)
-		require.Equal(t, "other", <-l.Wanted())
+		<-news
+		pass(options().Period)
+		require.Empty(t, news, "it is told once")
 		require.NoError(t, end())
 		require.NoError(t, l.HandOver(t.Context(), "100", "other"))
 		require.False(t, l.Trusted())
