@@ -284,6 +284,25 @@ func TestBlockedOutputGivesItsShardsAwayWhenAsked(t *testing.T) {
 	})
 }
 
+func TestPinnedShardsStayWithWhoNamesThem(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.table()
+		r.stream("orders", 4)
+		pinned := r.open(`streams: [ "orders:shardId-000000000000, orders:shardId-000000000001, orders:shardId-000000000002" ]`)
+		pass(5 * time.Second)
+		r.open(`streams: [ orders ]`)
+		for range 10 {
+			pass(10 * time.Second)
+			require.Equal(r, []int{1, 3}, r.shares())
+		}
+		for shard := range 3 {
+			item := r.item("orders", shardName(shard))
+			require.Equal(r, pinned.client, item.Owner)
+			require.Empty(r, item.Wanted)
+		}
+	})
+}
+
 func TestShardsAskedForByAClientThatHasStoppedStayWithTheirOwner(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.table()

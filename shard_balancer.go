@@ -317,11 +317,7 @@ func (b *balancer) balance(ctx context.Context, offers []offer) {
 			b.start(ctx, offers[i], false)
 		}
 	}
-	for _, o := range offers {
-		if _, started := b.consumers[o.key]; !started && b.heirs[o.key] && o.owner == "" && !o.unsure {
-			b.start(ctx, o, false)
-		}
-	}
+	b.inherit(ctx, offers)
 	b.claimLeftovers(ctx, plan, offers)
 	if unsure {
 		return // what we have is not certain, so neither is what we lack
@@ -336,10 +332,26 @@ func (b *balancer) balance(ctx context.Context, offers []offer) {
 		return
 	}
 	for _, i := range part.Ask {
-		if _, announced := b.present[offers[i].owner]; announced || offers[i].item.Term != "" {
+		_, announced := b.present[offers[i].owner]
+		switch {
+		case announced:
 			b.ask(ctx, offers[i].item)
-		} else {
+		case offers[i].item.Term == "":
 			b.take(ctx, offers, offers[i])
+		} // else it is pinned: who names its shards shares none
+	}
+}
+
+// inherit claims the children of shards that were finished here, unless somebody
+// else was first.
+func (b *balancer) inherit(ctx context.Context, offers []offer) {
+	for _, o := range offers {
+		switch {
+		case !b.heirs[o.key]:
+		case o.owner != "":
+			delete(b.heirs, o.key)
+		case !o.unsure:
+			b.start(ctx, o, false)
 		}
 	}
 }
