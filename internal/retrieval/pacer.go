@@ -17,6 +17,10 @@ const (
 	livePoll   = 250 * time.Millisecond
 	idlePoll   = 2 * time.Second
 	idleGrowth = 1.2
+	// idleSpread is by how much of it a read of a silent shard may come early, at
+	// random: shards that were claimed together would be read together for ever, on
+	// hundreds of connections at once.
+	idleSpread = 0.1
 	// liveFor is how long a shard counts as live after a record: longer than the
 	// second between the records of a trickle, so that a trickle stays fast.
 	liveFor = 3 * time.Second
@@ -44,8 +48,9 @@ type pacer struct {
 }
 
 // afterPage returns the pause between the start of the call that brought a page
-// and the start of the next one.
-func (p *pacer) afterPage(now time.Time, records, bytes int, behind time.Duration) time.Duration {
+// and the start of the next one. It is shorter by random in [0, 1) where the shard
+// is silent.
+func (p *pacer) afterPage(now time.Time, records, bytes int, behind time.Duration, random float64) time.Duration {
 	p.throttled = 0
 	if p.ceded > 0 {
 		p.ceded = max(0, p.ceded-float64(now.Sub(p.reclaimed))/float64(reclaimAfter))
@@ -54,6 +59,7 @@ func (p *pacer) afterPage(now time.Time, records, bytes int, behind time.Duratio
 	if records > 0 {
 		p.lastRecord = now
 	}
+	early := 0.0
 	switch {
 	case behind > 0:
 		// A backlog, also when the page is empty: the service answers so when
@@ -63,9 +69,11 @@ func (p *pacer) afterPage(now time.Time, records, bytes int, behind time.Duratio
 		p.interval = livePoll
 	default:
 		p.interval = min(max(livePoll, time.Duration(float64(p.interval)*idleGrowth)), idlePoll)
+		early = idleSpread * random
 	}
 	spacing, delivery := float64(callSpacing), float64(bytes)/readRate*float64(time.Second)
-	return max(p.least, p.interval, time.Duration(max(spacing, delivery)/(1-p.ceded)))
+	interval := time.Duration(float64(p.interval) * (1 - early))
+	return max(p.least, interval, time.Duration(max(spacing, delivery)/(1-p.ceded)))
 }
 
 // afterThrottle returns the pause after a call that was throttled now, between half

@@ -13,9 +13,9 @@ var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 func TestIdleShardIsPolledLessAndLess(t *testing.T) {
 	var p pacer
 	now, last := epoch, time.Duration(0)
-	p.afterPage(now, 1, 100, 0)
+	p.afterPage(now, 1, 100, 0, 0)
 	for now.Before(epoch.Add(time.Minute)) {
-		pause := p.afterPage(now, 0, 0, 0)
+		pause := p.afterPage(now, 0, 0, 0, 0)
 		require.GreaterOrEqual(t, pause, last)
 		if now.Before(epoch.Add(liveFor)) {
 			require.Equal(t, 250*time.Millisecond, pause)
@@ -24,14 +24,28 @@ func TestIdleShardIsPolledLessAndLess(t *testing.T) {
 		now = now.Add(pause)
 	}
 	require.Equal(t, 2*time.Second, last)
-	require.Equal(t, 250*time.Millisecond, p.afterPage(now, 1, 100, 0), "a record makes it live at once")
+	require.Equal(t, 250*time.Millisecond, p.afterPage(now, 1, 100, 0, 0), "a record makes it live at once")
+}
+
+func TestSilentShardsAreNotReadTogetherForEver(t *testing.T) {
+	quiet := func(random float64) time.Duration {
+		var p pacer
+		for range 100 {
+			p.afterPage(epoch, 0, 0, 0, random)
+		}
+		return p.afterPage(epoch, 0, 0, 0, random)
+	}
+	require.Equal(t, 1900*time.Millisecond, quiet(0.5), "and no less and less")
+	var p pacer
+	require.Equal(t, callSpacing, p.afterPage(epoch, 1, 100, time.Hour, 0.5), "a backlog is read at the limit")
+	require.Equal(t, livePoll, p.afterPage(epoch, 1, 100, 0, 0.5))
 }
 
 func TestEmptyPageOfABacklogIsFollowedByTheNextAtOnce(t *testing.T) {
 	var p pacer
 	now := epoch
 	for range 100 {
-		pause := p.afterPage(now, 0, 0, time.Hour)
+		pause := p.afterPage(now, 0, 0, time.Hour, 0)
 		require.Equal(t, callSpacing, pause)
 		now = now.Add(pause)
 	}
@@ -44,7 +58,7 @@ func TestPaceStaysWithinBothLimitsOfAShard(t *testing.T) {
 		for now.Before(epoch.Add(time.Minute)) {
 			n := rapid.IntRange(0, 10<<20).Draw(t, "bytes")
 			behind := time.Duration(rapid.IntRange(0, 1).Draw(t, "behind")) * time.Hour
-			now = now.Add(p.afterPage(now, min(n, 1), n, behind))
+			now = now.Add(p.afterPage(now, min(n, 1), n, behind, 0))
 			calls++
 			bytes += n
 			seconds := now.Sub(epoch).Seconds()
@@ -56,9 +70,9 @@ func TestPaceStaysWithinBothLimitsOfAShard(t *testing.T) {
 
 func TestLeastTimeBetweenReadsIsKeptForBacklogAndTrickle(t *testing.T) {
 	p := pacer{least: time.Second}
-	require.Equal(t, time.Second, p.afterPage(epoch, 1, 100, time.Hour))
-	require.Equal(t, time.Second, p.afterPage(epoch, 1, 100, 0))
-	require.Equal(t, 2*time.Second, p.afterPage(epoch, 1, 4e6, time.Hour), "the shard's own limit is longer")
+	require.Equal(t, time.Second, p.afterPage(epoch, 1, 100, time.Hour, 0))
+	require.Equal(t, time.Second, p.afterPage(epoch, 1, 100, 0, 0))
+	require.Equal(t, 2*time.Second, p.afterPage(epoch, 1, 4e6, time.Hour, 0), "the shard's own limit is longer")
 }
 
 func TestThrottlingBacksOffWithJitterUntilAPageArrives(t *testing.T) {
@@ -68,26 +82,26 @@ func TestThrottlingBacksOffWithJitterUntilAPageArrives(t *testing.T) {
 		require.Equal(t, mean/2, again.afterThrottle(epoch, 0))
 		require.Equal(t, mean, p.afterThrottle(epoch, 0.5))
 	}
-	p.afterPage(epoch, 1, 1, 0)
+	p.afterPage(epoch, 1, 1, 0, 0)
 	require.Equal(t, 500*time.Millisecond, p.afterThrottle(epoch, 0.5))
 }
 
 func TestThrottledReaderLeavesOthersAShareForAWhile(t *testing.T) {
 	var p pacer
-	require.Equal(t, time.Second, p.afterPage(epoch, 1, 2e6, time.Hour))
+	require.Equal(t, time.Second, p.afterPage(epoch, 1, 2e6, time.Hour, 0))
 	p.afterThrottle(epoch, 0.5)
-	require.Equal(t, 2*time.Second, p.afterPage(epoch, 1, 2e6, time.Hour), "half of the bytes")
-	require.Equal(t, 2*callSpacing, p.afterPage(epoch, 1, 100, 0), "half of the calls")
+	require.Equal(t, 2*time.Second, p.afterPage(epoch, 1, 2e6, time.Hour, 0), "half of the bytes")
+	require.Equal(t, 2*callSpacing, p.afterPage(epoch, 1, 100, 0, 0), "half of the calls")
 	p.afterThrottle(epoch, 0.5)
-	require.Equal(t, 4*callSpacing, p.afterPage(epoch, 1, 100, 0))
+	require.Equal(t, 4*callSpacing, p.afterPage(epoch, 1, 100, 0, 0))
 	for range 10 {
 		p.afterThrottle(epoch, 0.5)
 	}
-	require.Equal(t, 8*callSpacing, p.afterPage(epoch, 1, 100, 0), "but never nothing for itself")
+	require.Equal(t, 8*callSpacing, p.afterPage(epoch, 1, 100, 0, 0), "but never nothing for itself")
 
 	last := 8 * callSpacing
 	for now := epoch; now.Before(epoch.Add(reclaimAfter)); {
-		pause := p.afterPage(now, 1, 100, time.Hour)
+		pause := p.afterPage(now, 1, 100, time.Hour, 0)
 		require.LessOrEqual(t, pause, last)
 		now, last = now.Add(pause), pause
 	}

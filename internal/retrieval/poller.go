@@ -188,7 +188,7 @@ func (p *Poller) read(ctx context.Context) (Page, error) {
 		p.expected = min(max(each*int64(p.limit), livePage), fullPage)
 	}
 	p.iterator, p.ended = aws.ToString(out.NextShardIterator), page.End
-	p.nextCall = start.Add(p.pace.afterPage(start, len(page.Records), bytes, page.Behind))
+	p.nextCall = start.Add(p.pace.afterPage(start, len(page.Records), bytes, page.Behind, rand.Float64())) //nolint:gosec // spreads load, guards nothing
 	return page, nil
 }
 

@@ -523,7 +523,19 @@ func mixed(ctx context.Context, o options, sh *sheet) error {
 	}
 	return onFleet(ctx, o, sh, s, func(f *fleet) error {
 		f.start()
-		for _, kind := range []string{builtin, builtin, ours} {
+		// A built-in process that takes a shard before its owner, another one, has
+		// stored its first sequence neither reads it nor lets go of it. So there is
+		// one with something stored of each shard before others come.
+		if _, err := f.join(builtin); err != nil {
+			return err
+		}
+		if err := f.flow(ctx); err != nil {
+			return err
+		}
+		if err := f.pass(ctx, 2*s.commit); err != nil {
+			return err
+		}
+		for _, kind := range []string{builtin, ours} {
 			if _, err := f.join(kind); err != nil {
 				return err
 			}
