@@ -19,8 +19,10 @@ import (
 )
 
 const (
-	// lookTimeout bounds one reading of the shards and leases of all streams.
-	lookTimeout = 30 * time.Second
+	// One reading of the shards and leases of all streams is bounded by the lease
+	// period, between these two: while it lasts nothing is shared.
+	leastLookTimeout = 5 * time.Second
+	mostLookTimeout  = 30 * time.Second
 	// looksAtOnce bounds the streams that a look reads side by side.
 	looksAtOnce = 16
 	// listPage is the number of shards asked for at once, the most there is.
@@ -178,7 +180,7 @@ func (b *balancer) presence() presence {
 // look reads the leases of all streams, and the shards of those that ask for it.
 // It runs beside the loop and touches nothing that the loop owns.
 func (b *balancer) look(ctx context.Context, t task) look {
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	ctx, cancel := context.WithTimeout(ctx, min(max(leastLookTimeout, b.conf.leasePeriod), mostLookTimeout))
 	defer cancel()
 	l := look{changes: t.changes, views: make([]streamLook, len(b.streams))}
 	l.err = b.meet(ctx, t)

@@ -316,6 +316,9 @@ func (s *simulation) unsettled() string {
 			if owner := s.clients[item.Owner]; owner == nil || !owner.reading() || item.Term == "" {
 				return fmt.Sprintf("open shard %s: %s", sh.key, stored(item))
 			}
+			if asker := s.clients[item.Wanted]; asker != nil && asker.reading() {
+				return fmt.Sprintf("open shard %s is on its way: %s", sh.key, stored(item))
+			}
 		}
 	}
 	least, most := len(s.table.items), 0
