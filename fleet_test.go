@@ -284,6 +284,34 @@ func TestBlockedOutputGivesItsShardsAwayWhenAsked(t *testing.T) {
 	})
 }
 
+func TestShardIsNotHandedOverToAClientThatHasItsShare(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.table()
+		r.stream("orders", 4)
+		f := &fleet{rig: r, conf: brisk}
+		one, two := f.join(), f.join()
+		pass(10 * time.Second)
+		require.Equal(r, []int{2, 2}, r.shares())
+		moves := 0
+		remove := r.aws.OnWrite(func(w awsfake.Write) {
+			if w.Before[attrOwner].Text != w.After[attrOwner].Text {
+				moves++
+			}
+		})
+		for shard := range 4 {
+			if item := r.item("orders", shardName(shard)); item.Owner == one.client {
+				require.NoError(r, r.store().Ask(r.Context(), item, two.client))
+				pass(3 * time.Second)
+				require.Empty(r, r.item("orders", shardName(shard)).Wanted, "others may ask for it")
+			}
+		}
+		require.Zero(r, moves)
+		remove()
+		one.leave()
+		two.leave()
+	})
+}
+
 func TestPinnedShardsStayWithWhoNamesThem(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.table()

@@ -140,7 +140,7 @@ func (b *balancer) run(ctx context.Context) {
 			b.consumers[key].claimed = true
 			b.observe()
 		case e := <-b.ended:
-			b.bury(e)
+			b.buryAll(e)
 			b.act(ctx)
 		case <-b.wanted:
 			b.lookWithin(lookSoon)
@@ -326,7 +326,7 @@ func (b *balancer) balance(ctx context.Context, offers []offer) {
 		b.give(offers[i])
 	}
 	for _, i := range part.Refuse {
-		b.decline(ctx, offers[i].item)
+		b.decline(ctx, offers[i])
 	}
 	if !b.calm() {
 		return
@@ -427,8 +427,11 @@ func (b *balancer) give(o offer) {
 
 // decline lets others ask for a shard that was asked for by a client that should
 // not have it.
-func (b *balancer) decline(ctx context.Context, item lease.Item) {
-	b.request(ctx, func(ctx context.Context) error { return b.store.Decline(ctx, item) })
+func (b *balancer) decline(ctx context.Context, o offer) {
+	declined := o.item
+	declined.Wanted = ""
+	o.view.items[o.key] = declined // once, unless the next look says otherwise
+	b.request(ctx, func(ctx context.Context) error { return b.store.Decline(ctx, o.item) })
 }
 
 // request makes a write beside the loop on which nothing depends: what comes of it
@@ -604,6 +607,19 @@ func (b *balancer) begin(ctx context.Context) error {
 }
 
 func (b *balancer) done() { <-b.calls }
+
+// buryAll buries the consumer that has ended, and all others that have by now: of
+// hundreds that are handed over together one plan is made, not hundreds.
+func (b *balancer) buryAll(e ended) {
+	for {
+		b.bury(e)
+		select {
+		case e = <-b.ended:
+		default:
+			return
+		}
+	}
+}
 
 // bury takes note of how a consumer ended. It has let go of its lease, or will
 // not use it again.
