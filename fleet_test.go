@@ -315,17 +315,23 @@ func TestShardIsNotHandedOverToAClientThatHasItsShare(t *testing.T) {
 func TestPinnedShardsStayWithWhoNamesThem(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.table()
-		r.stream("orders", 4)
-		pinned := r.open(`streams: [ "orders:shardId-000000000000, orders:shardId-000000000001, orders:shardId-000000000002" ]`)
+		r.stream("orders", 8)
+		pinned := []*process{
+			r.open(`streams: [ "orders:shardId-000000000000, orders:shardId-000000000001, orders:shardId-000000000002" ]`),
+			r.open(`streams: [ "orders:shardId-000000000003" ]`),
+		}
 		pass(5 * time.Second)
+		r.open(`streams: [ orders ]`)
+		pass(2 * time.Second)
+		require.Equal(r, []int{1, 3, 4}, r.shares(), "the others are not left to who takes no part")
 		r.open(`streams: [ orders ]`)
 		for range 10 {
 			pass(10 * time.Second)
-			require.Equal(r, []int{1, 3}, r.shares())
+			require.Equal(r, []int{1, 2, 2, 3}, r.shares())
 		}
-		for shard := range 3 {
+		for shard := range 4 {
 			item := r.item("orders", shardName(shard))
-			require.Equal(r, pinned.client, item.Owner)
+			require.Equal(r, pinned[shard/3].client, item.Owner)
 			require.Empty(r, item.Wanted)
 		}
 	})

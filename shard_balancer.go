@@ -301,6 +301,7 @@ func (b *balancer) owner(item lease.Item) string {
 
 // balance carries out this client's part of a plan for all.
 func (b *balancer) balance(ctx context.Context, offers []offer) {
+	offers = slices.DeleteFunc(offers, b.pinned)
 	shards := make([]balance.Shard, len(offers))
 	unsure := false
 	for i, o := range offers {
@@ -332,14 +333,20 @@ func (b *balancer) balance(ctx context.Context, offers []offer) {
 		return
 	}
 	for _, i := range part.Ask {
-		_, announced := b.present[offers[i].owner]
-		switch {
-		case announced:
+		if _, announced := b.present[offers[i].owner]; announced {
 			b.ask(ctx, offers[i].item)
-		case offers[i].item.Term == "":
+		} else {
 			b.take(ctx, offers, offers[i])
-		} // else it is pinned: who names its shards shares none
+		}
 	}
+}
+
+// pinned reports whether a shard is no part of the balance: its owner is an
+// instance of this input and has not announced itself, as one does not that names
+// its shards.
+func (b *balancer) pinned(o offer) bool {
+	_, announced := b.present[o.owner]
+	return o.owner != "" && o.owner != b.client && o.item.Term != "" && !announced
 }
 
 // inherit claims the children of shards that were finished here, unless somebody
