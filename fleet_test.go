@@ -165,6 +165,28 @@ func TestIdleShardsAreHandedOverToo(t *testing.T) {
 	})
 }
 
+func TestClientIsSeenByThoseThatReadOtherStreamsToo(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.table()
+		r.stream("orders", 4)
+		r.stream("returns", 1)
+		r.stream("refunds", 1)
+		gone := 0
+		r.aws.OnWrite(func(w awsfake.Write) {
+			if w.Key[attrStream].Text == presences && w.After == nil {
+				gone++
+			}
+		})
+		r.open(`streams: [ returns ]`)
+		r.open(`streams: [ refunds ]`)
+		pass(5 * time.Second)
+		r.open(`streams: [ orders, returns ]`) // which leaves the returns where they are
+		pass(10 * time.Minute)
+		require.Equal(r, []int{1, 1, 4}, r.shares())
+		require.Zero(r, gone, "nobody is taken for dead")
+	})
+}
+
 func TestStreamsOfOneShardAreSharedTogether(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.table()

@@ -147,7 +147,7 @@ func (b *balancer) startLook(ctx context.Context) {
 func (b *balancer) planPresence(t *task) {
 	_, announced := b.present[b.client]
 	t.first = b.present == nil
-	if !announced || len(b.consumers) == 0 {
+	if !announced || !b.visible() {
 		b.announced = b.presence()
 		t.announce = b.announced
 	}
@@ -162,6 +162,23 @@ func (b *balancer) planPresence(t *task) {
 			t.dead = append(t.dead, p)
 		}
 	}
+}
+
+// visible reports whether every other client sees by our leases that we are there:
+// one that reads none of the streams that we hold shards of sees nothing of them.
+func (b *balancer) visible() bool {
+	held := map[string]bool{}
+	for key, h := range b.consumers {
+		if h.claimed {
+			held[key.Stream] = true
+		}
+	}
+	for client, p := range b.present {
+		if client != b.client && !slices.ContainsFunc(p.streams, func(stream string) bool { return held[stream] }) {
+			return false
+		}
+	}
+	return len(held) > 0
 }
 
 func (b *balancer) presence() presence {
