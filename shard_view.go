@@ -29,7 +29,7 @@ const (
 	listPage = 10_000
 	// relistAfter is the number of rebalance periods after which the shards are
 	// listed anew without a reason. Reasons are a finished shard, a shard that is
-	// gone, an item of a shard that is not in the list, and a mark on an open one.
+	// gone, an item of a shard that is not in the list, and a list that cannot be true.
 	relistAfter = 10
 	// settle is the time between a client's announcement and its first look:
 	// clients that start together see one another before they claim.
@@ -385,13 +385,19 @@ func (b *balancer) absorbItems(s *streamView, v streamLook, changes int) {
 	b.doubt(s)
 }
 
-// doubt looks for finished shards that are open.
+// doubt looks for finished shards that are open, and for closed ones without
+// children: the service may list shards as they were, or not yet list those that
+// are new, for a while after a reshard. Such a list is soon made anew.
 func (b *balancer) doubt(s *streamView) {
-	open := make(map[string]bool, len(s.shards))
+	open, parents := make(map[string]bool, len(s.shards)), make(map[string]bool, len(s.shards))
 	for _, shard := range s.shards {
 		open[shard.ID] = !shard.Closed
+		for _, parent := range shard.Parents {
+			parents[parent] = true
+		}
 	}
-	doubted, reborn, relist := map[lease.Key]time.Time{}, map[lease.Key]bool{}, false
+	relist := slices.ContainsFunc(s.shards, func(shard lineage.Shard) bool { return shard.Closed && !parents[shard.ID] })
+	doubted, reborn := map[lease.Key]time.Time{}, map[lease.Key]bool{}
 	for key, item := range s.items {
 		if !item.Finished || !open[s.shardID(key.Shard)] {
 			continue
