@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
@@ -46,6 +47,7 @@ type shardLister interface {
 type streamView struct {
 	stream
 	shards []lineage.Shard
+	whole  bool                     // as far as that can be told of the list
 	items  map[lease.Key]lease.Item // nil until they have been read
 
 	// ended has the consumers that ended lately, by their number. What we know
@@ -85,7 +87,7 @@ type streamView struct {
 // newStreamView returns the view of a stream whose shards have been listed.
 func newStreamView(s stream, shards []lineage.Shard, serverTime time.Time) *streamView {
 	return &streamView{
-		stream: s, shards: shards,
+		stream: s, shards: shards, whole: lineage.Whole(shards),
 		listed: time.Now(), serverTime: serverTime, newest: newest(shards),
 		ended: map[lease.Key]int{}, unsure: map[lease.Key]bool{},
 		doubted: map[lease.Key]time.Time{}, reborn: map[lease.Key]bool{},
@@ -290,6 +292,9 @@ func shardOf(s types.Shard) lineage.Shard {
 		}
 	}
 	shard.Closed = s.SequenceNumberRange != nil && s.SequenceNumberRange.EndingSequenceNumber != nil
+	if s.HashKeyRange != nil {
+		shard.FirstKey, shard.LastKey = aws.ToString(s.HashKeyRange.StartingHashKey), aws.ToString(s.HashKeyRange.EndingHashKey)
+	}
 	return shard
 }
 
@@ -304,6 +309,7 @@ func (b *balancer) absorb(l look) {
 		// A list from before a shard's end would undo what its end has told.
 		if !v.listed.IsZero() && l.changes == b.changes {
 			s.shards, s.listed, s.serverTime, s.newest = v.shards, v.listed, v.serverTime, newest(v.shards)
+			s.whole = lineage.Whole(v.shards)
 		}
 		b.absorbItems(s, v, l.changes)
 	}
@@ -385,19 +391,15 @@ func (b *balancer) absorbItems(s *streamView, v streamLook, changes int) {
 	b.doubt(s)
 }
 
-// doubt looks for finished shards that are open, and for closed ones without
-// children: the service may list shards as they were, or not yet list those that
-// are new, for a while after a reshard. Such a list is soon made anew.
+// doubt looks for finished shards that are open, and for open ones that leave hash
+// keys to nobody: the service may list shards as they were, or not yet list those
+// that are new, for a while after a reshard. Such a list is soon made anew.
 func (b *balancer) doubt(s *streamView) {
-	open, parents := make(map[string]bool, len(s.shards)), make(map[string]bool, len(s.shards))
+	open := make(map[string]bool, len(s.shards))
 	for _, shard := range s.shards {
 		open[shard.ID] = !shard.Closed
-		for _, parent := range shard.Parents {
-			parents[parent] = true
-		}
 	}
-	relist := slices.ContainsFunc(s.shards, func(shard lineage.Shard) bool { return shard.Closed && !parents[shard.ID] })
-	doubted, reborn := map[lease.Key]time.Time{}, map[lease.Key]bool{}
+	doubted, reborn, relist := map[lease.Key]time.Time{}, map[lease.Key]bool{}, !s.whole
 	for key, item := range s.items {
 		if !item.Finished || !open[s.shardID(key.Shard)] {
 			continue

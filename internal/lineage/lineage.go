@@ -6,6 +6,11 @@
 // answers too little, and never too much, since a shard once finished stays so.
 package lineage
 
+import (
+	"math/big"
+	"slices"
+)
+
 // Shard is a shard as the stream lists it.
 type Shard struct {
 	ID string
@@ -15,6 +20,41 @@ type Shard struct {
 	Parents []string
 	// Closed shards take no records any more. An open one has no children.
 	Closed bool
+	// FirstKey and LastKey bound its hash keys, both included, as decimal numbers;
+	// empty when they are not known.
+	FirstKey, LastKey string
+}
+
+// keys is the number of hash keys, which go from 0 to 2^128-1: those of MD5.
+var keys = new(big.Int).Lsh(big.NewInt(1), 128)
+
+// Whole reports whether the open shards share out all hash keys, each to one of
+// them, as those of a stream always do. A list that is not whole lags behind the
+// stream. Nothing can be told of one with keys that are not known, which counts as
+// whole.
+func Whole(shards []Shard) bool {
+	type span struct{ first, last *big.Int }
+	var open []span
+	for _, s := range shards {
+		if s.Closed {
+			continue
+		}
+		first, ok := new(big.Int).SetString(s.FirstKey, 10)
+		last, lastOK := new(big.Int).SetString(s.LastKey, 10)
+		if !ok || !lastOK {
+			return true
+		}
+		open = append(open, span{first, last})
+	}
+	slices.SortFunc(open, func(a, b span) int { return a.first.Cmp(b.first) })
+	next := new(big.Int)
+	for _, s := range open {
+		if s.first.Cmp(next) != 0 {
+			return false
+		}
+		next.Add(s.last, big.NewInt(1))
+	}
+	return next.Cmp(keys) == 0
 }
 
 // State is what the table tells of a shard.

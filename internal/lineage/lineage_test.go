@@ -2,6 +2,7 @@ package lineage
 
 import (
 	"fmt"
+	"math/big"
 	"slices"
 	"testing"
 
@@ -216,5 +217,42 @@ func TestNoChildBeforeItsParentsAndNothingUnreachable(t *testing.T) {
 		for _, shard := range s.shards {
 			require.True(t, s.done[shard.ID] || g.Ready(shard.ID), "%s is unreachable", shard.ID)
 		}
+	})
+}
+
+func TestListIsWholeThatSharesOutAllKeys(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		top := new(big.Int).Sub(keys, big.NewInt(1))
+		shards := []Shard{{FirstKey: "0", LastKey: top.String()}}
+		number := func(s string) *big.Int {
+			n, ok := new(big.Int).SetString(s, 10)
+			require.True(t, ok)
+			return n
+		}
+		for range rapid.IntRange(0, 20).Draw(t, "splits") {
+			i := rapid.IntRange(0, len(shards)-1).Draw(t, "shard")
+			parent := &shards[i]
+			first, last := number(parent.FirstKey), number(parent.LastKey)
+			if parent.Closed || first.Cmp(last) == 0 {
+				continue
+			}
+			middle := new(big.Int).Rsh(new(big.Int).Add(first, last), 1)
+			parent.Closed = true
+			shards = append(shards,
+				Shard{FirstKey: first.String(), LastKey: middle.String()},
+				Shard{FirstKey: middle.Add(middle, big.NewInt(1)).String(), LastKey: last.String()})
+		}
+		shards = rapid.Permutation(shards).Draw(t, "order")
+		require.True(t, Whole(shards))
+
+		i := rapid.IntRange(0, len(shards)-1).Draw(t, "other")
+		if shards[i].Closed {
+			shards[i].Closed = false
+			require.False(t, Whole(shards), "parent and children at once")
+			return
+		}
+		require.False(t, Whole(slices.Delete(slices.Clone(shards), i, i+1)), "a child is missing")
+		shards[i].LastKey = ""
+		require.True(t, Whole(shards), "nothing is known")
 	})
 }
