@@ -372,12 +372,14 @@ func (c *checkpointer) Finish(ctx context.Context, key lease.Key, at lease.Link,
 	return err
 }
 
-// HandOver implements lease.Store.
+// HandOver implements lease.Store. The lease period stays, under a term without a
+// name: the new owner is one of ours, though it has yet to begin its own.
 func (c *checkpointer) HandOver(ctx context.Context, key lease.Key, at lease.Link, sequence lease.Move, to lease.Link) error {
 	condition, v := heldWith(at, sequence)
-	v[":to"], v[":next"] = text(to.Owner), text(to.Token)
+	v[":to"], v[":next"], v[":unnamed"] = text(to.Owner), text(to.Token), text(termOf(lease.Link{Owner: to.Owner}))
 	_, err := c.update(ctx, key,
-		"SET "+attrSequence+" = :sequence, "+attrOwner+" = :to, "+attrToken+" = :next REMOVE "+ofTerm, condition, v)
+		"SET "+attrSequence+" = :sequence, "+attrOwner+" = :to, "+attrToken+" = :next, "+attrTerm+" = :unnamed "+
+			"REMOVE "+attrWanted+", "+attrWantedIn, condition, v)
 	return err
 }
 

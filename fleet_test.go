@@ -306,6 +306,30 @@ func TestBlockedOutputGivesItsShardsAwayWhenAsked(t *testing.T) {
 	})
 }
 
+func TestShardHandedOverToAClientThatDiesIsTakenAfterALeasePeriod(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.table()
+		r.stream("orders", 2)
+		n := 0
+		f := &fleet{rig: r, conf: brisk}
+		owner := f.join()
+		pass(5 * time.Second)
+		asker := r.input(brisk)
+		r.aws.OnWrite(func(w awsfake.Write) {
+			if w.After[attrOwner].Text == asker.client && w.After[attrTerm].Text == asker.client+"/" {
+				asker.line.cut.Store(true)
+			}
+		})
+		require.NoError(r, asker.connect(r.Context(), r.clientsOver(asker.line)))
+		r.load(2, &n, 12*time.Second)
+		require.True(r, asker.line.cut.Load())
+		require.Less(r, f.silence(), 8*time.Second, "and not after three")
+		require.Equal(r, []int{2}, r.shares())
+		owner.leave()
+		asker.crash()
+	})
+}
+
 func TestShardIsNotHandedOverToAClientThatHasItsShare(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.table()
@@ -395,7 +419,7 @@ func TestShardHandedOverToAClientThatIsStoppingIsFree(t *testing.T) {
 		asker := r.input(brisk)
 		given := make(chan struct{}, 2)
 		r.aws.OnWrite(func(w awsfake.Write) {
-			if w.After[attrOwner].Text == asker.client && w.After[attrTerm].Text == "" {
+			if w.After[attrOwner].Text == asker.client && w.After[attrTerm].Text == asker.client+"/" {
 				given <- struct{}{}
 			}
 		})

@@ -84,9 +84,13 @@ func (m *memoryTable) Claim(_ context.Context, seen lease.Item, grant lease.Gran
 	})
 }
 
-// at is the condition that an item is at a link, which one without a term has not.
+// ours reports whether an item has an owner of this package, with a term or yet to
+// begin one.
+func ours(item lease.Item) bool { return item.Owner != "" && (item.Term != "" || item.Period != 0) }
+
+// at is the condition that an item is at a link, which that of another owner has not.
 func at(link lease.Link) func(lease.Item) bool {
-	return func(now lease.Item) bool { return now.Owner != "" && now.Term != "" && now.Link() == link }
+	return func(now lease.Item) bool { return ours(now) && now.Link() == link }
 }
 
 // atWith is at for a write that moves the sequence.
@@ -119,7 +123,7 @@ func (m *memoryTable) Finish(_ context.Context, key lease.Key, link lease.Link, 
 
 func (m *memoryTable) HandOver(_ context.Context, key lease.Key, link lease.Link, sequence lease.Move, to lease.Link) error {
 	_, err := m.change(key, atWith(link, sequence), func(next *lease.Item) {
-		*next = lease.Item{Key: key, Exists: true, Sequence: sequence.To, StartAt: next.StartAt, Owner: to.Owner, Token: to.Token}
+		*next = lease.Item{Key: key, Exists: true, Sequence: sequence.To, StartAt: next.StartAt, Owner: to.Owner, Token: to.Token, Period: next.Period}
 	})
 	return err
 }
@@ -136,7 +140,7 @@ func (m *memoryTable) Decline(_ context.Context, seen lease.Item) error {
 
 func wantedAsSeen(seen lease.Item) func(lease.Item) bool {
 	return func(now lease.Item) bool {
-		return now.Owner != "" && now.Term != "" && now.Owner == seen.Owner && now.Term == seen.Term && now.Wanted == seen.Wanted
+		return ours(now) && now.Owner == seen.Owner && now.Term == seen.Term && now.Wanted == seen.Wanted
 	}
 }
 

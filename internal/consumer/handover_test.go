@@ -23,7 +23,7 @@ func (r *rig) requireHandedOver(sequence string) {
 	r.Helper()
 	require.Equal(r, Result{Outcome: HandedOver, To: "other"}, r.result())
 	item := r.table.now()
-	require.Equal(r, lease.Item{Key: key, Exists: true, Owner: "other", Token: item.Token, Sequence: sequence}, item)
+	require.Equal(r, lease.Item{Key: key, Exists: true, Owner: "other", Token: item.Token, Sequence: sequence, Period: leasePeriod}, item)
 	require.False(r, r.lease.Trusted())
 }
 

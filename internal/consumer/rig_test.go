@@ -116,7 +116,7 @@ func (s *table) Finish(ctx context.Context, _ lease.Key, at lease.Link, sequence
 
 func (s *table) HandOver(ctx context.Context, _ lease.Key, at lease.Link, sequence lease.Move, to lease.Link) error {
 	return s.held(ctx, at, sequence, func(lease.Item) lease.Item {
-		return lease.Item{Key: key, Exists: true, Sequence: sequence.To, Owner: to.Owner, Token: to.Token}
+		return lease.Item{Key: key, Exists: true, Sequence: sequence.To, Owner: to.Owner, Token: to.Token, Period: leasePeriod}
 	})
 }
 

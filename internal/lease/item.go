@@ -34,10 +34,11 @@ type Item struct {
 	// Token changes with each write of an owner. It reads as a time, which no
 	// decision uses.
 	Token string
-	// Term names one ownership of one owner; empty for owners that write none.
+	// Term names one ownership of one owner; empty for owners that write none, and
+	// for one that an item was handed over to, until it begins one.
 	Term string
-	// Period is the lease period that the owner wrote beside its lease; zero
-	// for owners that write none.
+	// Period is the lease period that the owner wrote beside its lease, or who
+	// handed the item over to it; zero for owners that write none.
 	Period time.Duration
 	// Wanted is the client that asked the owner, in this term, to hand the shard
 	// over to it.
@@ -48,6 +49,9 @@ type Item struct {
 	// Finished marks a closed shard that was read to its end and acknowledged.
 	Finished bool
 }
+
+// foreign reports whether the owner is an instance of the built-in input.
+func (i Item) foreign() bool { return i.Term == "" && i.Period == 0 }
 
 // Link is the place in the chain of writes that a write takes: it succeeds only
 // while the item still has this owner, term and token.

@@ -301,7 +301,7 @@ func (l *Lease) succeed(item Item, start time.Time) {
 // the shard from a living client and begins after that client's last word. One
 // with a term reads already: its checkpoint would go back behind such a word.
 func (l *Lease) lost(ctx context.Context, item Item, sequence string) error {
-	if item.Owner != "" && item.Term == "" && item.Sequence == l.committed && l.moves(sequence) {
+	if item.Owner != "" && item.foreign() && item.Sequence == l.committed && l.moves(sequence) {
 		ctx, cancel := context.WithTimeout(ctx, l.opts.attemptTimeout())
 		defer cancel()
 		if err := l.store.Leave(ctx, item, sequence); err != nil && !errors.Is(err, ErrConflict) && l.opts.OnTrouble != nil {

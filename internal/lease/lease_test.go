@@ -139,7 +139,7 @@ func (s *table) Finish(ctx context.Context, _ Key, at Link, sequence Move) error
 
 func (s *table) HandOver(ctx context.Context, _ Key, at Link, sequence Move, to Link) error {
 	return s.moved(ctx, "HandOver", at, sequence, func() {
-		s.item = Item{Key: s.item.Key, Exists: true, Sequence: sequence.To, Owner: to.Owner, Token: to.Token}
+		s.item = Item{Key: s.item.Key, Exists: true, Sequence: sequence.To, Owner: to.Owner, Token: to.Token, Period: s.item.Period}
 	})
 }
 
@@ -319,7 +319,7 @@ func TestLeaseTakenByAnotherIsLostAndWritesNothingMore(t *testing.T) {
 		end := keep(t, l, func() string { return "500" })
 		pass(time.Second)
 		s.mu.Lock()
-		s.item.Owner, s.item.Term, s.item.Sequence = "other", "", "600"
+		s.item.Owner, s.item.Term, s.item.Period, s.item.Sequence = "other", "", 0, "600"
 		s.mu.Unlock()
 
 		<-l.Context().Done()
@@ -338,7 +338,7 @@ func TestOwnerThatHasNotMovedGetsTheLastWord(t *testing.T) {
 		end := keep(t, take(t, s), func() string { return "500" })
 		pass(time.Second)
 		s.mu.Lock()
-		s.item.Owner, s.item.Term = "other", "" // as the built-in input takes a shard
+		s.item.Owner, s.item.Term, s.item.Period = "other", "", 0 // as the built-in input takes a shard
 		s.mu.Unlock()
 		pass(5 * time.Second)
 		require.ErrorIs(t, end(), ErrLost)
@@ -361,7 +361,7 @@ func TestRequestReachesTheOwnerWithItsNextRenewalAndIsGranted(t *testing.T) {
 		require.NoError(t, end())
 		require.NoError(t, l.HandOver(t.Context(), "100", "other"))
 		require.False(t, l.Trusted())
-		require.Equal(t, Item{Exists: true, Key: key, Sequence: "100", Owner: "other", Token: s.now().Token}, s.now())
+		require.Equal(t, Item{Exists: true, Key: key, Sequence: "100", Owner: "other", Token: s.now().Token, Period: options().Period}, s.now())
 	})
 }
 

@@ -56,7 +56,7 @@ const foreignPatience = 3
 
 // patience is how long an item must stand still for its owner to be dead.
 func (w *Watcher) patience(item Item) time.Duration {
-	if item.Term == "" && item.Period == 0 {
+	if item.foreign() {
 		return foreignPatience * w.period
 	}
 	return max(w.period, item.Period)
