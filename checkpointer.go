@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -13,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
 	"github.com/benthos-plugins/aws-kinesis/internal/lease"
+	"github.com/benthos-plugins/aws-kinesis/internal/session"
 )
 
 // The attributes of an item. The first five are shared with Benthos' built-in
@@ -357,10 +359,18 @@ func (c *checkpointer) Renew(ctx context.Context, key lease.Key, at lease.Link, 
 	return c.update(ctx, key, set, condition, v)
 }
 
+// lastWrite is an option of the writes that end a lease. Their caller tries again
+// by itself, and sooner than the SDK where the table takes no more writes at this
+// moment, as when a process releases a thousand shards at once.
+var lastWrite = sync.OnceValue(func() func(*dynamodb.Options) {
+	retryer := session.CallerPaced()
+	return func(o *dynamodb.Options) { o.Retryer = retryer }
+})
+
 // Release implements lease.Store.
 func (c *checkpointer) Release(ctx context.Context, key lease.Key, at lease.Link, sequence lease.Move) error {
 	condition, v := heldWith(at, sequence)
-	_, err := c.update(ctx, key, "SET "+attrSequence+" = :sequence REMOVE "+freed, condition, v)
+	_, err := c.update(ctx, key, "SET "+attrSequence+" = :sequence REMOVE "+freed, condition, v, lastWrite())
 	return err
 }
 
@@ -368,7 +378,7 @@ func (c *checkpointer) Release(ctx context.Context, key lease.Key, at lease.Link
 func (c *checkpointer) Finish(ctx context.Context, key lease.Key, at lease.Link, sequence lease.Move) error {
 	condition, v := heldWith(at, sequence)
 	_, err := c.update(ctx, key,
-		"SET "+attrSequence+" = :sequence, "+attrFinished+" = :sequence REMOVE "+freed, condition, v)
+		"SET "+attrSequence+" = :sequence, "+attrFinished+" = :sequence REMOVE "+freed, condition, v, lastWrite())
 	return err
 }
 
@@ -379,7 +389,7 @@ func (c *checkpointer) HandOver(ctx context.Context, key lease.Key, at lease.Lin
 	v[":to"], v[":next"], v[":unnamed"] = text(to.Owner), text(to.Token), text(termOf(lease.Link{Owner: to.Owner}))
 	_, err := c.update(ctx, key,
 		"SET "+attrSequence+" = :sequence, "+attrOwner+" = :to, "+attrToken+" = :next, "+attrTerm+" = :unnamed "+
-			"REMOVE "+attrWanted+", "+attrWantedIn, condition, v)
+			"REMOVE "+attrWanted+", "+attrWantedIn, condition, v, lastWrite())
 	return err
 }
 
@@ -441,7 +451,9 @@ func heldWith(at lease.Link, sequence lease.Move) (condition string, v values) {
 	return condition + " AND " + attrSequence + " = :stored", v
 }
 
-func (c *checkpointer) update(ctx context.Context, key lease.Key, expression, condition string, v values) (lease.Item, error) {
+func (c *checkpointer) update(
+	ctx context.Context, key lease.Key, expression, condition string, v values, opts ...func(*dynamodb.Options),
+) (lease.Item, error) {
 	out, err := c.api.UpdateItem(ctx, &dynamodb.UpdateItemInput{
 		TableName:                 &c.table.name,
 		Key:                       keyOf(key),
@@ -449,7 +461,7 @@ func (c *checkpointer) update(ctx context.Context, key lease.Key, expression, co
 		ConditionExpression:       &condition,
 		ExpressionAttributeValues: v,
 		ReturnValues:              types.ReturnValueAllNew,
-	})
+	}, opts...)
 	if _, conflict := errors.AsType[*types.ConditionalCheckFailedException](err); conflict {
 		return lease.Item{}, lease.ErrConflict
 	}

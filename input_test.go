@@ -455,6 +455,25 @@ func TestRecordsOfALostShardAreNotDeliveredNorReplayed(t *testing.T) {
 	})
 }
 
+func TestManyShardsAreReleasedAsFastAsTheTableTakesThem(t *testing.T) {
+	const shards = 1500
+	for range 2 {
+		bubble(t, func(r *rig) {
+			require.NoError(r, r.aws.Close())
+			r.aws = awsfake.New(awsfake.Options{EnforceLimits: true})
+			r.table()
+			r.stream("orders", shards)
+			in := r.open(`streams: [ orders ]`)
+			pass(time.Minute)
+			require.Equal(r, []int{shards}, r.shares())
+			begin := time.Now()
+			in.close()
+			require.Empty(r, r.shares())
+			require.Less(r, time.Since(begin), 1500*time.Millisecond, "a thousand at once, and as many a second")
+		})
+	}
+}
+
 func TestExplicitShardsEndTheInput(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.table()
