@@ -16,9 +16,10 @@ const (
 	heapFactor = 2
 	// fullPage is what reading a page may take at worst: a record of 10 MiB, as
 	// JSON with its payload in base64, and decoded beside it.
-	fullPage = 36 << 20
-	// firstPage is set aside for the first record of a shard with a backlog.
-	firstPage = 4 << 20
+	fullPage = heapFactor * 24 << 20
+	// firstPage is set aside for the first record of a shard with a backlog: enough
+	// for one of 1 MiB, the largest there is without special leave.
+	firstPage = heapFactor * 5 << 19
 	// livePage is set aside for a shard that had no backlog a moment ago.
 	livePage = 512 << 10
 )

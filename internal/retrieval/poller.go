@@ -184,7 +184,7 @@ func (p *Poller) read(ctx context.Context) (Page, error) {
 		p.position = Position{After: page.Records[n-1].SequenceNumber}
 		p.limit = limitAfter(n, bytes)
 		// Its payloads come in base64, and are held until they are decoded.
-		each := (page.Cost + int64(bytes)*4/3) / int64(n)
+		each := (page.Cost + heapFactor*int64(bytes)*4/3) / int64(n)
 		p.expected = min(max(each*int64(p.limit), livePage), fullPage)
 	}
 	p.iterator, p.ended = aws.ToString(out.NextShardIterator), page.End

@@ -28,6 +28,7 @@ type candidate struct {
 	bound   time.Duration               // a run that lasts longer is cut
 	isFloor bool                        // it reads nothing, and its first record is its start
 	profile string                      // folder for profiles; empty for none
+	only    string                      // part of the names of the columns to run
 }
 
 // source is where a run finds its records.

@@ -56,7 +56,7 @@ func main() {
 	flag.IntVar(&o.runs, "runs", 3, "runs of each candidate, of which the median counts")
 	flag.IntVar(&o.shards, "shards", 8, "shards of a stream")
 	flag.DurationVar(&o.bound, "bound", 6*time.Second, "longest run of the built-in input")
-	flag.StringVar(&o.only, "only", "", "measure the columns alone whose name has this in it")
+	flag.StringVar(&o.only, "only", "", "measure the columns alone whose name has this in it (table and slow)")
 	flag.StringVar(&o.plot, "plot", "", "file for the plot, an SVG")
 	flag.StringVar(&o.profile, "profile", "", "folder for profiles; everything then costs more, and allocations are counted")
 	flag.StringVar(&o.scenario, "scenario", "table", "table (what a record costs), slow (memory behind a slow output), limit (pace of a backlog) or trickle (delay)")
@@ -77,13 +77,13 @@ func main() {
 
 func candidates(o options) []candidate {
 	all := []candidate{
-		{name: "this input", program: o.ours, input: kinesisInput, bound: 2 * time.Minute, profile: o.profile},
-		{name: "floor", program: o.floor, input: floorInput, bound: 2 * time.Minute, profile: o.profile, isFloor: true},
+		{name: "this input", program: o.ours, input: kinesisInput, bound: 2 * time.Minute, profile: o.profile, only: o.only},
+		{name: "floor", program: o.floor, input: floorInput, bound: 2 * time.Minute, profile: o.profile, only: o.only, isFloor: true},
 	}
 	if o.builtin != "" {
 		all = append(all,
-			candidate{name: "built-in", program: o.builtin, input: kinesisInput, bound: o.bound, profile: o.profile},
-			candidate{name: "built-in, GOMAXPROCS=16", program: o.builtin, env: []string{"GOMAXPROCS=16"}, input: kinesisInput, bound: o.bound, profile: o.profile},
+			candidate{name: "built-in", program: o.builtin, input: kinesisInput, bound: o.bound, profile: o.profile, only: o.only},
+			candidate{name: "built-in, GOMAXPROCS=16", program: o.builtin, env: []string{"GOMAXPROCS=16"}, input: kinesisInput, bound: o.bound, profile: o.profile, only: o.only},
 		)
 	}
 	return all

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/benthos-plugins/aws-kinesis/internal/awsfake"
@@ -87,6 +88,9 @@ output: { drop: {} }
 `
 	)
 	for _, col := range slowShards {
+		if !strings.Contains(col.name, c.only) {
+			continue
+		}
 		err := served(awsfake.Options{}, shards, func(src source) error {
 			if err := fill(src, col); err != nil {
 				return err
