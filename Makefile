@@ -61,7 +61,7 @@ simulate: ## Simulate COUNT fleets with seeded faults, and one of 50 clients and
 	go test -count=1 -timeout 90m -run 'TestSimulation$$|TestClientsThatJoin' . -sim.count=$(COUNT) -sim.full
 
 .PHONY: fleet
-fleet: build ## Measure fleets of real processes: joining, dying, standing still, blocked, idle (6 minutes).
+fleet: build ## Measure fleets of real processes: joining, dying, standing still, blocked, idle, resharded (8 minutes).
 	go build -trimpath -o bin/fleet ./internal/demo/fleet
 	bin/fleet -benthos bin/benthos-kinesis
 
@@ -103,7 +103,7 @@ bench: $(TOOLS)/benchstat ## Run the benchmarks of PKG that BENCH names, COUNT t
 	$(TOOLS)/benchstat bin/bench.txt
 
 .PHONY: bench-e2e
-bench-e2e: build ## Compare this input with Benthos' built-in one and with the host alone, as processes (15 minutes).
+bench-e2e: build ## Compare this input with Benthos' built-in one and with the host alone, as processes (10 minutes).
 	go -C internal/bench build -trimpath -o ../../bin/builtin ./cmd/builtin
 	go -C internal/bench build -trimpath -o ../../bin/floor ./cmd/floor
 	go build -trimpath -o bin/e2e ./internal/demo/e2e
