@@ -457,6 +457,21 @@ func (s *simulation) finish(t *testing.T) {
 	}
 }
 
+// idleFleet has clients with default periods that join at once, without faults, and
+// a stream without records. Reading its shards every two seconds is no part of it.
+func idleFleet(t *testing.T, clients, shards int) *simulation {
+	t.Helper()
+	s := newSimulation(t, 1)
+	s.leasePeriod = 30 * time.Second
+	s.conf.leasePeriod, s.conf.rebalancePeriod, s.conf.commitPeriod = s.leasePeriod, s.leasePeriod, 5*time.Second
+	s.addStream(shards)
+	s.idle = 10 * time.Minute
+	for range clients {
+		s.join(t)
+	}
+	return s
+}
+
 // In full size it is the largest fleet that the input is made for, which takes a
 // minute or two of real time.
 func TestClientsThatJoinAtOnceShareThousandsOfShards(t *testing.T) {
@@ -466,15 +481,7 @@ func TestClientsThatJoinAtOnceShareThousandsOfShards(t *testing.T) {
 		clients, shards, still = 50, 2000, time.Hour
 	}
 	synctest.Test(t, func(t *testing.T) {
-		s := newSimulation(t, 1)
-		s.leasePeriod = 30 * time.Second
-		s.conf.leasePeriod, s.conf.rebalancePeriod, s.conf.commitPeriod = s.leasePeriod, s.leasePeriod, 5*time.Second
-		s.addStream(shards)
-		// Reading idle shards every two seconds is no part of this.
-		s.idle = 10 * time.Minute
-		for range clients {
-			s.join(t)
-		}
+		s := idleFleet(t, clients, shards)
 		const look = 10 * time.Second // a third of the lease period
 		pass(3 * look)
 		require.Empty(t, s.unsettled(), "after three rounds")
@@ -497,14 +504,7 @@ func TestClientsThatJoinOneAfterTheOtherGetTheirSharesInOneMove(t *testing.T) {
 	for name, there := range map[string]int{"one was there": 1, "half were there": clients / 2} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := newSimulation(t, 1)
-				s.leasePeriod = 30 * time.Second
-				s.conf.leasePeriod, s.conf.rebalancePeriod, s.conf.commitPeriod = s.leasePeriod, s.leasePeriod, 5*time.Second
-				s.addStream(shards)
-				s.idle = 10 * time.Minute
-				for range there {
-					s.join(t)
-				}
+				s := idleFleet(t, there, shards)
 				pass(time.Minute)
 				require.Empty(t, s.unsettled())
 				before, random := s.moves, rand.New(rand.NewPCG(1, 1))
