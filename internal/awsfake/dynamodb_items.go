@@ -237,7 +237,7 @@ type selection struct {
 }
 
 type pageOutput struct {
-	Items            []Item `json:",omitempty"`
+	Items            []Item `json:",omitzero"` // empty where there are none, absent where they were not asked for
 	Count            int
 	ScannedCount     int
 	LastEvaluatedKey Item `json:",omitempty"`
@@ -293,6 +293,9 @@ func (d *dynamoService) page(t *table, in *selection, p *plan, rows []*row) *pag
 	}
 	when := d.asOf(in.ConsistentRead)
 	out := &pageOutput{}
+	if in.Select != "COUNT" {
+		out.Items = []Item{}
+	}
 	size := 0
 	for _, r := range rows {
 		item := r.at(when)

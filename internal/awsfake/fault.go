@@ -104,6 +104,10 @@ type Fault struct {
 	Delay time.Duration
 	// Refuse answers with this error; the request takes no effect.
 	Refuse *Error
+	// Answer is what the request gets with status 200; it takes no effect. Not nil,
+	// it may be empty, as the body of an answer may that something on the way has
+	// made.
+	Answer []byte
 	// Lose breaks the connection; the request takes no effect.
 	Lose bool
 	// Late breaks the connection at once, and the request takes effect so much
@@ -208,6 +212,8 @@ func (s *Server) performUnder(ctx context.Context, f *Fault, c *Call) (answer, e
 	switch {
 	case f.Refuse != nil:
 		return s.refusal(c, f.Refuse), nil //nolint:nilerr // the refusal is the answer
+	case f.Answer != nil:
+		return newAnswer(c.Service, http.StatusOK, f.Answer), nil
 	case f.Lose:
 		return answer{}, io.ErrUnexpectedEOF
 	case f.Late > 0:
