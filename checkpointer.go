@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
 	"github.com/benthos-plugins/aws-kinesis/internal/lease"
+	"github.com/benthos-plugins/aws-kinesis/internal/sequence"
 	"github.com/benthos-plugins/aws-kinesis/internal/session"
 )
 
@@ -41,6 +42,12 @@ const (
 	// attrFinished is the sequence with which the shard was finished, and stands
 	// only while attrSequence is the same and nobody owns the item.
 	attrFinished = "FinishedSequence"
+	// attrShardStart is the starting sequence number of the shard that was claimed,
+	// and stands only while attrSequence is empty: from then on that tells the shard.
+	attrShardStart = "ShardStart"
+	// attrPinned is the owner that was told to read this very shard, and stands only
+	// while attrOwner is that owner or there is none.
+	attrPinned = "PinnedBy"
 )
 
 // Presences are the clients that are there, also those that own nothing yet. They
@@ -231,12 +238,17 @@ func (c *checkpointer) announce(ctx context.Context, p presence) error {
 
 // withdraw removes a presence as it was seen. It is no error that it has changed.
 func (c *checkpointer) withdraw(ctx context.Context, p presence) error {
-	condition := attrToken + " = :token"
+	condition, v := attrToken+" = :token", values{":token": text(p.Token)}
+	if stored, malformed := raw(p.Item)[attrToken]; malformed {
+		v[":token"] = stored
+	} else if p.Token == "" {
+		condition, v = "attribute_not_exists("+attrToken+")", nil
+	}
 	_, err := c.api.DeleteItem(ctx, &dynamodb.DeleteItemInput{
 		TableName:                 &c.table.name,
 		Key:                       keyOf(p.Key),
 		ConditionExpression:       &condition,
-		ExpressionAttributeValues: values{":token": text(p.Token)},
+		ExpressionAttributeValues: v,
 	})
 	if _, conflict := errors.AsType[*types.ConditionalCheckFailedException](err); err != nil && !conflict {
 		return fmt.Errorf("removing the presence of client %s: %w", p.Owner, err)
@@ -244,19 +256,45 @@ func (c *checkpointer) withdraw(ctx context.Context, p presence) error {
 	return nil
 }
 
-// forget removes the mark of a finished shard, if it still stands.
-func (c *checkpointer) forget(ctx context.Context, mark lease.Item) error {
-	condition := "attribute_not_exists(" + attrOwner + ") AND " + attrFinished + " = :sequence AND " + attrSequence + " = :sequence"
-	_, err := c.api.DeleteItem(ctx, &dynamodb.DeleteItemInput{
-		TableName:                 &c.table.name,
-		Key:                       keyOf(mark.Key),
-		ConditionExpression:       &condition,
-		ExpressionAttributeValues: values{":sequence": text(mark.Sequence)},
-	})
-	if _, conflict := errors.AsType[*types.ConditionalCheckFailedException](err); err != nil && !conflict {
-		return fmt.Errorf("removing the mark of finished shard %s: %w", mark.Key, err)
+// remove removes an item that nobody owns or whose owner is dead, if it is still as
+// it was seen. It reports whether it has.
+func (c *checkpointer) remove(ctx context.Context, seen lease.Item) (removed bool, err error) {
+	if !seen.Exists {
+		return false, nil
 	}
-	return nil
+	v := values{}
+	condition := asSeen(seen, v)
+	_, err = c.api.DeleteItem(ctx, &dynamodb.DeleteItemInput{
+		TableName:                 &c.table.name,
+		Key:                       keyOf(seen.Key),
+		ConditionExpression:       &condition,
+		ExpressionAttributeValues: v,
+	})
+	if _, conflict := errors.AsType[*types.ConditionalCheckFailedException](err); conflict {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("removing the item of shard %s: %w", seen.Key, err)
+	}
+	return true, nil
+}
+
+// vacate takes the owner from the literal item of a shard, if it is still as it was
+// seen, and returns what is left. Its owner is dead; should it come back after all,
+// its next commit fails.
+func (c *checkpointer) vacate(ctx context.Context, seen lease.Item) (lease.Item, error) {
+	v := values{}
+	condition := asSeen(seen, v)
+	return c.update(ctx, seen.Key, "REMOVE "+freed, condition, v)
+}
+
+// mirror stores how far a shard has been read in its literal item, if nobody owns
+// that and it is as it was seen.
+func (c *checkpointer) mirror(ctx context.Context, seen lease.Item, next string) (lease.Item, error) {
+	v := values{}
+	condition := asSeen(seen, v)
+	v[":sequence"] = text(next)
+	return c.update(ctx, seen.Key, "SET "+attrSequence+" = :sequence REMOVE "+attrFinished+", "+attrShardStart, condition, v)
 }
 
 // query returns all items under a hash key, all pages of them, consistently.
@@ -272,6 +310,11 @@ func (c *checkpointer) query(ctx context.Context, stream string) ([]map[string]t
 		page, err := pages.NextPage(ctx)
 		if err != nil {
 			return nil, err
+		}
+		if page.Items == nil {
+			// An answer that broke on its way must not pass for an empty table, in
+			// which a stream would start anew.
+			return nil, errors.New("the answer has no list of items")
 		}
 		items = append(items, page.Items...)
 	}
@@ -296,14 +339,6 @@ func (c *checkpointer) Get(ctx context.Context, key lease.Key) (lease.Item, erro
 
 // Claim implements lease.Store.
 func (c *checkpointer) Claim(ctx context.Context, seen lease.Item, grant lease.Grant) (lease.Item, error) {
-	set := []string{
-		attrOwner + " = :owner",
-		attrToken + " = :token",
-		attrTerm + " = :term",
-		attrPeriod + " = :period",
-		// The built-in input fails on an item that it claims without one.
-		attrSequence + " = if_not_exists(" + attrSequence + ", :none)",
-	}
 	v := values{
 		":owner":  text(grant.Owner),
 		":token":  text(grant.Token),
@@ -311,22 +346,50 @@ func (c *checkpointer) Claim(ctx context.Context, seen lease.Item, grant lease.G
 		":period": number(grant.Period.Milliseconds()),
 		":none":   text(""),
 	}
+	set := []string{
+		attrOwner + " = :owner",
+		attrToken + " = :token",
+		attrTerm + " = :term",
+		attrPeriod + " = :period",
+	}
+	remove := []string{attrFinished, attrWanted, attrWantedIn}
+	if _, malformed := raw(seen)[attrSequence]; malformed {
+		set = append(set, attrSequence+" = :none")
+	} else {
+		// The built-in input fails on an item that it claims without one.
+		set = append(set, attrSequence+" = if_not_exists("+attrSequence+", :none)")
+	}
 	if !grant.StartAt.IsZero() {
 		set = append(set, attrStartAt+" = if_not_exists("+attrStartAt+", :startAt)")
 		v[":startAt"] = text(grant.StartAt.UTC().Format(time.RFC3339Nano))
 	}
-
+	if grant.ShardStart != "" && seen.Sequence == "" {
+		set = append(set, attrShardStart+" = :shardStart")
+		v[":shardStart"] = text(grant.ShardStart)
+	} else {
+		remove = append(remove, attrShardStart)
+	}
+	if grant.Pinned {
+		set = append(set, attrPinned+" = :owner")
+	} else {
+		remove = append(remove, attrPinned)
+	}
 	condition := asSeen(seen, v)
-	return c.update(ctx, seen.Key, "SET "+strings.Join(set, ", ")+
-		" REMOVE "+attrFinished+", "+attrWanted+", "+attrWantedIn, condition, v)
+	return c.update(ctx, seen.Key, "SET "+strings.Join(set, ", ")+" REMOVE "+strings.Join(remove, ", "), condition, v)
 }
 
-// asSeen is the condition that an item is as it was seen before a claim.
+// asSeen is the condition that an item is as it was seen before a claim. It adds
+// its placeholders to v.
 func asSeen(seen lease.Item, v values) string {
 	if !seen.Exists {
 		return "attribute_not_exists(" + attrShard + ")"
 	}
+	odd := raw(seen)
 	same := func(attribute, placeholder, value string) string {
+		if stored, malformed := odd[attribute]; malformed {
+			v[placeholder] = stored
+			return attribute + " = " + placeholder
+		}
 		if value == "" {
 			v[":none"] = text("")
 			return "(attribute_not_exists(" + attribute + ") OR " + attribute + " = :none)"
@@ -344,19 +407,23 @@ func asSeen(seen lease.Item, v values) string {
 		return "attribute_exists(" + attrShard + ") AND attribute_not_exists(" + attrOwner + ") AND " +
 			same(attrSequence, ":seenSequence", seen.Sequence) + " AND " + finished
 	}
-	return same(attrOwner, ":seenOwner", seen.Owner) + " AND " + same(attrToken, ":seenToken", seen.Token)
+	condition := same(attrOwner, ":seenOwner", seen.Owner) + " AND " + same(attrToken, ":seenToken", seen.Token)
+	if _, malformed := odd[attrSequence]; malformed {
+		condition += " AND " + same(attrSequence, ":seenSequence", "")
+	}
+	return condition
 }
 
 // Renew implements lease.Store.
 func (c *checkpointer) Renew(ctx context.Context, key lease.Key, at lease.Link, token string, sequence lease.Move) (lease.Item, error) {
 	condition, v := held(at)
-	set := "SET " + attrToken + " = :next"
+	expression := "SET " + attrToken + " = :next"
 	if sequence.From != sequence.To {
 		condition, v = heldWith(at, sequence)
-		set += ", " + attrSequence + " = :sequence"
+		expression += ", " + attrSequence + " = :sequence" + " REMOVE " + attrShardStart
 	}
 	v[":next"] = text(token)
-	return c.update(ctx, key, set, condition, v)
+	return c.update(ctx, key, expression, condition, v)
 }
 
 // lastWrite is an option of the writes that end a lease. Their caller tries again
@@ -370,7 +437,7 @@ var lastWrite = sync.OnceValue(func() func(*dynamodb.Options) {
 // Release implements lease.Store.
 func (c *checkpointer) Release(ctx context.Context, key lease.Key, at lease.Link, sequence lease.Move) error {
 	condition, v := heldWith(at, sequence)
-	_, err := c.update(ctx, key, "SET "+attrSequence+" = :sequence REMOVE "+freed, condition, v, lastWrite())
+	_, err := c.update(ctx, key, "SET "+attrSequence+" = :sequence REMOVE "+freed+passed(sequence), condition, v, lastWrite())
 	return err
 }
 
@@ -378,7 +445,7 @@ func (c *checkpointer) Release(ctx context.Context, key lease.Key, at lease.Link
 func (c *checkpointer) Finish(ctx context.Context, key lease.Key, at lease.Link, sequence lease.Move) error {
 	condition, v := heldWith(at, sequence)
 	_, err := c.update(ctx, key,
-		"SET "+attrSequence+" = :sequence, "+attrFinished+" = :sequence REMOVE "+freed, condition, v, lastWrite())
+		"SET "+attrSequence+" = :sequence, "+attrFinished+" = :sequence REMOVE "+freed+passed(sequence), condition, v, lastWrite())
 	return err
 }
 
@@ -389,7 +456,7 @@ func (c *checkpointer) HandOver(ctx context.Context, key lease.Key, at lease.Lin
 	v[":to"], v[":next"], v[":unnamed"] = text(to.Owner), text(to.Token), text(termOf(lease.Link{Owner: to.Owner}))
 	_, err := c.update(ctx, key,
 		"SET "+attrSequence+" = :sequence, "+attrOwner+" = :to, "+attrToken+" = :next, "+attrTerm+" = :unnamed "+
-			"REMOVE "+attrWanted+", "+attrWantedIn, condition, v, lastWrite())
+			"REMOVE "+attrWanted+", "+attrWantedIn+", "+attrPinned+passed(sequence), condition, v, lastWrite())
 	return err
 }
 
@@ -427,7 +494,7 @@ func (c *checkpointer) Leave(ctx context.Context, taken lease.Item, sequence str
 		":sequence": text(sequence),
 		":owner":    text(taken.Owner), ":token": text(taken.Token), ":seen": text(taken.Sequence),
 	}
-	_, err := c.update(ctx, taken.Key, "SET "+attrSequence+" = :sequence",
+	_, err := c.update(ctx, taken.Key, "SET "+attrSequence+" = :sequence REMOVE "+attrShardStart,
 		attrOwner+" = :owner AND "+attrToken+" = :token AND "+attrSequence+" = :seen", v)
 	return err
 }
@@ -437,6 +504,15 @@ const (
 	ofTerm = attrTerm + ", " + attrPeriod + ", " + attrWanted + ", " + attrWantedIn
 	freed  = attrOwner + ", " + attrToken + ", " + ofTerm
 )
+
+// passed is what else to remove in a write of a sequence: one that moves tells the
+// shard from then on.
+func passed(sequence lease.Move) string {
+	if sequence.From == sequence.To {
+		return ""
+	}
+	return ", " + attrShardStart
+}
 
 // held is the condition that the item is still at the given link.
 func held(at lease.Link) (condition string, v values) {
@@ -468,11 +544,15 @@ func (c *checkpointer) update(
 	if err != nil {
 		return lease.Item{}, err
 	}
+	if len(out.Attributes) == 0 {
+		// To be resolved by reading, as an answer that was lost.
+		return lease.Item{}, errors.New("the answer has no item")
+	}
 	return decodeItem(out.Attributes), nil
 }
 
-// decodeItem reads an item of ours or of the built-in input. Attributes of
-// another type than expected count as absent.
+// decodeItem reads an item of ours or of the built-in input, or what an operator's
+// hand has made of one.
 func decodeItem(attributes map[string]types.AttributeValue) lease.Item {
 	str := func(name string) string {
 		s, _ := attributes[name].(*types.AttributeValueMemberS)
@@ -488,6 +568,7 @@ func decodeItem(attributes map[string]types.AttributeValue) lease.Item {
 		Owner:    str(attrOwner),
 		Token:    str(attrToken),
 	}
+	readMalformed(&item, attributes)
 	if term, ours := strings.CutPrefix(str(attrTerm), item.Owner+"/"); ours && item.Owner != "" {
 		item.Term = term
 		if str(attrWantedIn) == str(attrTerm) {
@@ -500,9 +581,75 @@ func decodeItem(attributes map[string]types.AttributeValue) lease.Item {
 	if at, err := time.Parse(time.RFC3339Nano, str(attrStartAt)); err == nil {
 		item.StartAt = at
 	}
+	if item.Sequence == "" {
+		item.ShardStart = str(attrShardStart)
+	}
+	if by := str(attrPinned); by != "" {
+		item.Pinned = item.Owner == "" || item.Owner == by
+	}
 	_, marked := attributes[attrFinished].(*types.AttributeValueMemberS)
-	item.Finished = marked && item.Owner == "" && str(attrFinished) == item.Sequence
+	_, unknown := raw(item)[attrSequence]
+	item.Finished = marked && !unknown && item.Owner == "" && str(attrFinished) == item.Sequence
 	return item
+}
+
+// readMalformed reads the attributes that others share with the most caution where
+// they are not what they should be. An owner that is no name may be one that lives:
+// it is given one, to be watched. A sequence that is no number may be any, and so is
+// none. What really stands there is kept, as the condition of a claim, which would
+// otherwise be refused for ever.
+func readMalformed(item *lease.Item, attributes map[string]types.AttributeValue) {
+	odd := values{}
+	var faults []string
+	note := func(attribute, readAs string) {
+		odd[attribute] = attributes[attribute]
+		faults = append(faults, fmt.Sprintf("%s is %s and counts as %s", attribute, describe(attributes[attribute]), readAs))
+	}
+	isText := func(attribute string) (there, isText bool) {
+		value, there := attributes[attribute]
+		_, isText = value.(*types.AttributeValueMemberS)
+		return there, isText
+	}
+	if there, isText := isText(attrOwner); there && (!isText || item.Owner == "") {
+		item.Owner = "(" + describe(attributes[attrOwner]) + ")"
+		note(attrOwner, "an unknown owner")
+	}
+	if there, isText := isText(attrToken); there && !isText {
+		item.Token = "(" + describe(attributes[attrToken]) + ")"
+		note(attrToken, "a lease that nobody renews")
+	}
+	if there, isText := isText(attrSequence); there && (!isText || item.Sequence != "" && !sequence.Valid(item.Sequence)) {
+		item.Sequence = ""
+		note(attrSequence, "none")
+	}
+	if len(faults) > 0 {
+		item.Malformed, item.Raw = strings.Join(faults, ", "), odd
+	}
+}
+
+// raw has the attributes of an item that are not what they should be.
+func raw(item lease.Item) values {
+	odd, _ := item.Raw.(values)
+	return odd
+}
+
+// describe says what an attribute is.
+func describe(value types.AttributeValue) string {
+	switch value := value.(type) {
+	case *types.AttributeValueMemberS:
+		if value.Value == "" {
+			return "blank"
+		}
+		return fmt.Sprintf("the text %q", value.Value)
+	case *types.AttributeValueMemberN:
+		return "the number " + value.Value
+	case *types.AttributeValueMemberNULL:
+		return "NULL"
+	case *types.AttributeValueMemberBOOL:
+		return fmt.Sprintf("the truth value %t", value.Value)
+	}
+	// Such as a list, a map or a set.
+	return "a " + strings.TrimPrefix(fmt.Sprintf("%T", value), "*types.AttributeValueMember")
 }
 
 type values = map[string]types.AttributeValue

@@ -62,6 +62,7 @@ type inputMetrics struct {
 	buffered  *service.MetricGauge
 	throttled *service.MetricCounter
 	lost      *service.MetricCounter
+	expired   *service.MetricCounter
 	consumer  consumer.Metrics
 }
 
@@ -72,6 +73,7 @@ func newMetrics(m *service.Metrics) *inputMetrics {
 		buffered:  m.NewGauge("kinesis_buffered_bytes"),
 		throttled: m.NewCounter("kinesis_throttled", "stream", "shard"),
 		lost:      m.NewCounter("kinesis_leases_lost", "stream", "shard"),
+		expired:   m.NewCounter("kinesis_expired_shards", "stream"),
 		consumer: consumer.Metrics{
 			Behind:   m.NewGauge("kinesis_millis_behind_latest", "stream", "shard"),
 			InFlight: m.NewGauge("kinesis_in_flight_messages", "stream", "shard"),
@@ -93,11 +95,16 @@ type input struct {
 	mu      sync.Mutex
 	running *balancing // nil until connected
 	closed  bool
+	// reading is the context of the ReadBatch that is under way; nil between two.
+	reading context.Context //nolint:containedctx // whether it has ended tells whether the host stops
+	givenUp []givenUp       // oldest first
 }
 
 // balancing is a balancer with its life.
 type balancing struct {
+	ctx      context.Context //nolint:containedctx // the life
 	cancel   context.CancelFunc
+	aside    *sync.WaitGroup // of the batches that wait for a lease to be proved
 	out      <-chan *consumer.Delivery
 	finished <-chan struct{}
 	done     <-chan struct{} // closed when all has been released
@@ -195,7 +202,7 @@ func (in *input) tryConnect(ctx context.Context, c clients) error {
 	}
 	views := make([]*streamView, 0, len(in.conf.streams))
 	for _, s := range in.conf.streams {
-		shards, serverTime, err := listAllShards(ctx, c.lister, s.id)
+		shards, serverTime, err := retrieval.ListShards(ctx, c.lister, s.id)
 		if err != nil {
 			return err
 		}
@@ -272,13 +279,16 @@ func (in *input) start(c clients, store leaseTable, views []*streamView) error {
 		looked:    make(chan look),
 		asked:     map[lease.Key]time.Time{},
 		heirs:     map[lease.Key]bool{},
+		failing:   map[lease.Key]failing{},
 	}
+	aside := new(sync.WaitGroup)
 	go func() {
 		defer close(done)
 		b.run(ctx)
+		aside.Wait() // none is added once the input is closed, which ends run
 		c.closeIdle()
 	}()
-	in.running = &balancing{cancel: cancel, out: out, finished: b.finished, done: done, budget: b.budget}
+	in.running = &balancing{ctx: ctx, cancel: cancel, aside: aside, out: out, finished: b.finished, done: done, budget: b.budget}
 	return nil
 }
 
@@ -308,27 +318,48 @@ func (in *input) newBatch(ctx context.Context) (consumer.Batcher, []*service.Own
 func (in *input) ReadBatch(ctx context.Context) (service.MessageBatch, service.AckFunc, error) {
 	in.mu.Lock()
 	running := in.running
+	in.reading = ctx
 	in.mu.Unlock()
+	defer func() {
+		in.mu.Lock()
+		in.reading = nil
+		in.mu.Unlock()
+	}()
 	if running == nil {
 		return nil, nil, service.ErrNotConnected
 	}
+	in.judge()
 	for {
 		o, err := in.next(ctx, running)
 		if err != nil {
 			return nil, nil, err
 		}
-		if err = o.delivery.Await(ctx); err == nil {
+		if o.delivery.Trusted() {
 			batch, ack := in.hand(o)
 			return batch, ack, nil
 		}
-		if ctx.Err() != nil {
+		in.setAside(running, o)
+	}
+}
+
+// setAside keeps a batch whose lease cannot be proved from holding up those of
+// others. It comes back as one to be replayed when the lease is proved.
+func (in *input) setAside(running *balancing, o *outgoing) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.closed {
+		o.delivery.Drop()
+		return
+	}
+	running.aside.Go(func() {
+		if o.delivery.Await(running.ctx) == nil {
 			in.replays.push(o)
-			return nil, nil, ctx.Err()
+			return
 		}
 		// The shard's next reader has these messages. An acknowledgement would
 		// commit them, if this input is being closed and still has the lease.
 		o.delivery.Drop()
-	}
+	})
 }
 
 func (in *input) next(ctx context.Context, running *balancing) (*outgoing, error) {
@@ -356,6 +387,10 @@ func (in *input) hand(o *outgoing) (service.MessageBatch, service.AckFunc) {
 		messages, batch := len(o.batch), o.batch
 		o.batch = nil
 		return batch, func(_ context.Context, err error) error {
+			if errors.Is(err, context.Canceled) || errors.Is(err, service.ErrEndOfInput) {
+				in.giveUp(givenUp{delivery: o.delivery, messages: messages, err: err, at: time.Now()})
+				return nil
+			}
 			o.delivery.Ack(messages, err)
 			return nil
 		}
@@ -370,13 +405,59 @@ func (in *input) hand(o *outgoing) (service.MessageBatch, service.AckFunc) {
 	}
 }
 
+// givenUp is a batch that is not to be replayed, and that was rejected with an error
+// which may mean that the pipeline is being stopped. If it is, nobody has handled
+// the batch, and it is to be read again; if not, it was rejected as any other.
+type givenUp struct {
+	delivery *consumer.Delivery
+	messages int
+	err      error
+	at       time.Time
+}
+
+// judgeAfter is how long after a rejection a pipeline that goes on shows that it was
+// not being stopped: by then the contexts of all its parts have ended.
+const judgeAfter = time.Second
+
+// giveUp keeps a batch until it can be told whether the pipeline is being stopped.
+func (in *input) giveUp(g givenUp) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.closed {
+		g.delivery.Drop()
+		return
+	}
+	in.givenUp = append(in.givenUp, g)
+	time.AfterFunc(judgeAfter, in.judge)
+}
+
+// judge counts the batches as rejected that were given up while the pipeline goes
+// on: a host that stops asks for no more, and ends the context of what it asked for.
+func (in *input) judge() {
+	in.mu.Lock()
+	var rejected []givenUp
+	for !in.closed && len(in.givenUp) > 0 && in.reading != nil && in.reading.Err() == nil && time.Since(in.givenUp[0].at) >= judgeAfter {
+		rejected = append(rejected, in.givenUp[0])
+		in.givenUp = in.givenUp[1:]
+	}
+	in.mu.Unlock()
+	for _, g := range rejected {
+		g.delivery.Ack(g.messages, g.err)
+	}
+}
+
 // Close stops reading, commits what has been acknowledged and releases all
 // shards. It may be called at any time and any number of times.
 func (in *input) Close(ctx context.Context) error {
 	in.mu.Lock()
 	in.closed = true
 	running := in.running
+	unhandled := in.givenUp
+	in.givenUp = nil
 	in.mu.Unlock()
+	for _, g := range unhandled {
+		g.delivery.Drop()
+	}
 	if running == nil {
 		return nil
 	}

@@ -490,7 +490,7 @@ func TestExplicitShardsEndTheInput(t *testing.T) {
 		r.putTo("orders", 3, 15, 5)
 		_, _, err := in.tryRead(time.Minute)
 		require.ErrorIs(r, err, service.ErrEndOfInput)
-		require.True(r, r.item("orders", "0").Finished)
+		require.True(r, r.item("orders", shardName(0)).Finished)
 		require.True(r, r.item("orders", shardName(2)).Finished)
 		in.close()
 

@@ -26,6 +26,7 @@ import (
 
 	"github.com/benthos-plugins/aws-kinesis/internal/awsfake"
 	"github.com/benthos-plugins/aws-kinesis/internal/lease"
+	"github.com/benthos-plugins/aws-kinesis/internal/sequence"
 	"github.com/benthos-plugins/aws-kinesis/internal/session"
 )
 
@@ -330,7 +331,7 @@ func (r *rig) neverBack() {
 			return
 		}
 		before, after := w.Before[attrSequence].Text, w.After[attrSequence].Text
-		if w.Before != nil && (w.After == nil || lease.CompareSequences(before, after) > 0) {
+		if w.Before != nil && (w.After == nil || sequence.Compare(before, after) > 0) {
 			r.Errorf("checkpoint of %s went back from %q to %q", w.Before[attrShard].Text, before, after)
 		}
 	})

@@ -1,6 +1,7 @@
 package awskinesis
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"github.com/benthos-plugins/aws-kinesis/internal/balance"
 	"github.com/benthos-plugins/aws-kinesis/internal/consumer"
 	"github.com/benthos-plugins/aws-kinesis/internal/lease"
+	"github.com/benthos-plugins/aws-kinesis/internal/lineage"
 	"github.com/benthos-plugins/aws-kinesis/internal/retrieval"
 )
 
@@ -88,6 +90,15 @@ type balancer struct {
 	heirs map[lease.Key]bool
 	// asked is when a shard was asked for that has not come yet.
 	asked map[lease.Key]time.Time
+	// failing has the shards that could not be claimed or read for a reason of their
+	// own, which are tried again after growing pauses.
+	failing map[lease.Key]failing
+}
+
+// failing is a shard that failed some times in a row.
+type failing struct {
+	times int
+	until time.Time // it is left alone
 }
 
 // logger is what the input uses of Benthos' logger. Messages name the shard that
@@ -103,7 +114,9 @@ type leaseTable interface {
 	lease.Store
 	list(ctx context.Context, stream string) ([]lease.Item, error)
 	announced(ctx context.Context, client string) (bool, error)
-	forget(ctx context.Context, mark lease.Item) error
+	remove(ctx context.Context, seen lease.Item) (removed bool, err error)
+	vacate(ctx context.Context, literal lease.Item) (lease.Item, error)
+	mirror(ctx context.Context, literal lease.Item, sequence string) (lease.Item, error)
 	present(context.Context) ([]presence, error)
 	announce(context.Context, presence) error
 	withdraw(context.Context, presence) error
@@ -115,6 +128,7 @@ type holding struct {
 	claimed bool
 	give    chan string // cap 1: to whom to hand it over
 	given   bool
+	yielded bool // to a reader that keeps its lease elsewhere
 }
 
 // ended tells the loop that a consumer has come to its end.
@@ -205,7 +219,7 @@ func (b *balancer) freeLate(ctx context.Context, stream string) {
 			continue
 		}
 		calls.Go(func() {
-			held, now, err := b.claim(ctx, item, time.Time{})
+			held, now, err := b.claim(ctx, b.store, item, lease.Origin{ShardStart: item.ShardStart, Pinned: item.Pinned})
 			if err == nil {
 				err = held.Release(ctx, now.Sequence)
 			}
@@ -237,10 +251,16 @@ func (b *balancer) lookWithin(d time.Duration) {
 // offer is a shard that may be read now, by whoever it is that should.
 type offer struct {
 	candidate
-	view *streamView
-	item lease.Item
+	view  *streamView
+	shard lineage.Shard // as it is listed
+	item  lease.Item
+	of    identity
+	// literals are the items of readers that write the shard as "0".
+	literals []lease.Item
 	// owner has a lease that is alive; empty when there is none.
 	owner string
+	// literal is whether that owner's lease is on one of the literals.
+	literal bool
 	// unsure shards are counted and left alone.
 	unsure bool
 }
@@ -248,10 +268,16 @@ type offer struct {
 // act claims what may be claimed and asks for what others have too much of.
 func (b *balancer) act(ctx context.Context) {
 	offers := b.survey()
+	for _, o := range offers {
+		b.yield(o)
+	}
 	if b.explicit() {
 		for _, o := range offers {
-			if o.owner == "" && !o.unsure {
+			switch {
+			case o.owner == "" && !o.unsure:
 				b.start(ctx, o, false)
+			case o.owner != b.client:
+				b.tellWaiting(o)
 			}
 		}
 	} else {
@@ -271,19 +297,35 @@ func (b *balancer) survey() []offer {
 		if s.items == nil {
 			continue
 		}
-		graph := s.graph()
+		graph := b.graph(s)
 		for _, c := range s.candidates() {
-			item, exists := s.items[c.key]
-			if !exists {
-				item = lease.Item{Key: c.key}
-			}
-			o := offer{candidate: c, view: s, item: item, owner: b.owner(item), unsure: s.unsure[c.key]}
-			if o.owner != "" || graph.Ready(c.shard) {
+			o := b.offer(s, c)
+			if o.owner != "" || graph.Ready(c.key.Shard) {
 				offers = append(offers, o)
 			}
 		}
 	}
 	return offers
+}
+
+func (b *balancer) offer(s *streamView, c candidate) offer {
+	item, exists := s.items[c.key]
+	if !exists {
+		item = lease.Item{Key: c.key}
+	}
+	o := offer{
+		candidate: c, view: s, shard: s.byID[c.key.Shard], item: item, of: s.identity(item), literals: s.literals[c.key],
+		owner: b.owner(item), unsure: s.unsure[c.key],
+	}
+	if s.reborn[c.key] {
+		o.of = ofEarlierStream
+	}
+	for _, literal := range o.literals {
+		if owner := b.owner(literal); owner != "" {
+			o.owner, o.literal = owner, true
+		}
+	}
+	return o
 }
 
 // owner returns the client that has a lease on a shard which is alive. A lease of
@@ -346,7 +388,7 @@ func (b *balancer) balance(ctx context.Context, offers []offer) {
 // its shards.
 func (b *balancer) pinned(o offer) bool {
 	_, announced := b.present[o.owner]
-	return o.owner != "" && o.owner != b.client && o.item.Term != "" && !announced
+	return o.literal || o.owner != "" && o.owner != b.client && o.item.Term != "" && !announced
 }
 
 // inherit claims the children of shards that were finished here, unless somebody
@@ -499,15 +541,42 @@ func (b *balancer) take(ctx context.Context, offers []offer, o offer) {
 	b.start(ctx, o, true)
 }
 
+// yield gives a shard up of which a literal item has an owner: a built-in input was
+// told to read this very shard, or has begun it again, and it never looks at the
+// item that we hold.
+func (b *balancer) yield(o offer) {
+	h := b.consumers[o.key]
+	if h == nil || !o.literal || h.yielded {
+		return
+	}
+	h.yielded = true
+	b.log.Warnf("Shard %s is read by client %s too, which holds it as item %q of the table: it is left to that client until that item is free or has not been renewed for three lease periods", o.key, o.owner, o.literals[0].Shard)
+	h.cancel()
+}
+
+// tellWaiting says why a shard that was asked for by its name is not read.
+func (b *balancer) tellWaiting(o offer) {
+	if o.owner == "" || o.view.waiting[o.key] == o.owner {
+		return
+	}
+	o.view.waiting[o.key] = o.owner
+	b.log.Infof("Shard %s is read by client %s: it is read here when that client gives it up or dies", o.key, o.owner)
+}
+
 // start claims a shard and reads it, on a goroutine of its own that the loop
 // hears of through ended. A shard that was taken from a living client is read
 // once that client has had its last word.
 func (b *balancer) start(ctx context.Context, o offer, taken bool) {
+	if f := b.failing[o.key]; time.Now().Before(f.until) {
+		b.lookWithin(time.Until(f.until))
+		return
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	give := make(chan string, 1)
 	b.consumers[o.key] = &holding{cancel: cancel, give: give}
 	delete(b.asked, o.key)
 	delete(b.heirs, o.key)
+	delete(o.view.waiting, o.key)
 	startAt := o.view.startAt
 	if !o.item.StartAt.IsZero() {
 		startAt = o.item.StartAt
@@ -519,7 +588,15 @@ func (b *balancer) start(ctx context.Context, o offer, taken bool) {
 }
 
 func (b *balancer) consume(ctx context.Context, o offer, give <-chan string, startAt time.Time, taken bool) (consumer.Result, error) {
-	held, item, err := b.claim(ctx, o.item, startAt)
+	store, literals, err := b.settleLiterals(ctx, o)
+	if err != nil {
+		return consumer.Result{}, err
+	}
+	held, item, err := b.claim(ctx, store, o.item, lease.Origin{
+		StartAt: startAt, ShardStart: o.shard.FirstSequence,
+		// What a balanced reader has begun stays proof that its parents were finished.
+		Pinned: b.explicit() && (!o.item.Exists || o.item.Pinned || o.of != ofThisStream),
+	})
 	if err != nil {
 		return consumer.Result{}, err
 	}
@@ -529,31 +606,23 @@ func (b *balancer) consume(ctx context.Context, o offer, give <-chan string, sta
 			return consumer.Result{}, errors.Join(err, b.giveUp(ctx, held, o.item.Sequence))
 		}
 	}
+	after, err := b.position(ctx, o, item, literals)
+	if err != nil {
+		return consumer.Result{}, errors.Join(err, b.giveUp(ctx, held, item.Sequence))
+	}
 	batcher, processors, err := b.newBatch(ctx)
 	if err != nil {
 		err = fmt.Errorf("making the batcher of shard %s: %w", o.key, err)
 		return consumer.Result{}, errors.Join(err, b.giveUp(ctx, held, item.Sequence))
 	}
-	b.log.Debugf("Reading shard %s from sequence number %q", o.key, item.Sequence)
-
-	position := retrieval.Position{After: item.Sequence}
-	if item.Sequence == "" {
-		position.At = startAt
-	}
+	b.log.Debugf("Reading shard %s from sequence number %q", o.key, after)
 	starving := make(chan struct{}, 1)
 	return consumer.New(consumer.Config{
-		Lease:     held,
-		Committed: item.Sequence,
-		Source: retrieval.NewPoller(b.reader, retrieval.Shard{Stream: o.key.Stream, ID: o.shard}, position, b.budget, b.conf.pollPeriod, retrieval.Hooks{
-			OnThrottle: func() { b.metrics.throttled.Incr(1, o.key.Stream, o.key.Shard) },
-			OnTrouble:  func(err error) { b.log.Warnf("Stream %s: going on after: %v", o.key.Stream, err) },
-			OnStarving: func() {
-				select {
-				case starving <- struct{}{}:
-				default:
-				}
-			},
-		}),
+		Lease: held,
+		// What another item of the shard tells is stored in this one too.
+		Committed:    cmp.Or(after, item.Sequence),
+		Shard:        o.written,
+		Open:         func(sent string) consumer.Source { return b.open(o, sent, after, startAt, starving) },
 		Batcher:      batcher,
 		Processors:   processors,
 		Limit:        b.conf.checkpointLimit,
@@ -568,12 +637,34 @@ func (b *balancer) consume(ctx context.Context, o offer, give <-chan string, sta
 	}).Run(), nil
 }
 
-func (b *balancer) claim(ctx context.Context, seen lease.Item, startAt time.Time) (*lease.Lease, lease.Item, error) {
+// open makes a source of a shard that begins after what was sent last or, where
+// nothing was, after the stored position.
+func (b *balancer) open(o offer, sent, after string, startAt time.Time, starving chan<- struct{}) consumer.Source {
+	position := retrieval.Position{After: after}
+	if sent != "" {
+		position.After = sent
+	}
+	if position.After == "" {
+		position.At = startAt
+	}
+	return retrieval.NewPoller(b.reader, retrieval.Shard{Stream: o.key.Stream, ID: o.key.Shard}, position, b.budget, b.conf.pollPeriod, retrieval.Hooks{
+		OnThrottle: func() { b.metrics.throttled.Incr(1, o.key.Stream, o.key.Shard) },
+		OnTrouble:  func(err error) { b.log.Warnf("Stream %s: going on after: %v", o.key.Stream, err) },
+		OnStarving: func() {
+			select {
+			case starving <- struct{}{}:
+			default:
+			}
+		},
+	})
+}
+
+func (b *balancer) claim(ctx context.Context, store lease.Store, seen lease.Item, origin lease.Origin) (*lease.Lease, lease.Item, error) {
 	if err := b.begin(ctx); err != nil {
 		return nil, lease.Item{}, err
 	}
 	defer b.done()
-	return lease.Take(ctx, ctx, b.store, seen, startAt, lease.Options{
+	return lease.Take(ctx, ctx, store, seen, origin, lease.Options{
 		Client:       b.client,
 		Period:       b.conf.leasePeriod,
 		CommitPeriod: b.conf.commitPeriod,
@@ -643,10 +734,23 @@ func (b *balancer) bury(e ended) {
 		b.lookWithin(lookSoon) // another process was faster
 	case errors.Is(e.err, context.Canceled):
 	case e.err != nil:
+		b.failed(e.key)
 		b.log.Warnf("Trying again: %v", e.err)
 	default:
+		if e.result.Outcome != consumer.Gone {
+			delete(b.failing, e.key)
+		}
 		b.conclude(s, e)
 	}
+}
+
+// failed lets a shard rest before it is tried again: a quarter of a second first,
+// then twice as long each time, up to the time between two looks.
+func (b *balancer) failed(key lease.Key) {
+	f := b.failing[key]
+	f.until = time.Now().Add(min(lookSoon<<min(f.times, 10), max(lookSoon, b.lookEvery())))
+	f.times++
+	b.failing[key] = f
 }
 
 func (b *balancer) conclude(s *streamView, e ended) {
@@ -657,8 +761,9 @@ func (b *balancer) conclude(s *streamView, e ended) {
 		return
 	case consumer.Finished:
 		b.log.Infof("Shard %s is closed and has been read to its end", e.key)
-		s.items[e.key] = lease.Item{Key: e.key, Exists: true, Finished: true}
-		s.adopt(s.shardID(e.key.Shard), e.result.Children)
+		// Of this stream, as far as progress can tell: it was read just now.
+		s.items[e.key] = lease.Item{Key: e.key, Exists: true, Finished: true, ShardStart: s.byID[e.key.Shard].FirstSequence}
+		s.adopt(e.key.Shard, e.result.Children)
 		for _, child := range e.result.Children {
 			b.heirs[lease.Key{Stream: s.id, Shard: child.ID}] = true
 		}
@@ -666,6 +771,7 @@ func (b *balancer) conclude(s *streamView, e ended) {
 		b.metrics.lost.Incr(1, e.key.Stream, e.key.Shard)
 		b.log.Warnf("%v", e.result.Err)
 	case consumer.Gone:
+		b.failed(e.key)
 		b.log.Warnf("Shard %s: %v", e.key, e.result.Err)
 		s.listed = time.Time{}
 	case consumer.Failed:
@@ -686,7 +792,7 @@ func (b *balancer) audit() {
 		if s.items == nil {
 			continue
 		}
-		graph := s.graph()
+		graph := b.graph(s)
 		read := func(id string) bool {
 			key := lease.Key{Stream: s.id, Shard: id}
 			if held, ok := b.consumers[key]; ok {
@@ -733,7 +839,7 @@ func (b *balancer) observe() {
 	finished := len(b.consumers) == 0
 	for _, s := range b.streams {
 		b.metrics.held.Set(held[s.id], s.id)
-		finished = finished && s.finished()
+		finished = finished && b.streamFinished(s)
 	}
 	if finished {
 		select {

@@ -1,18 +1,15 @@
 package awskinesis
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis"
-	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
 
 	"github.com/benthos-plugins/aws-kinesis/internal/lease"
 	"github.com/benthos-plugins/aws-kinesis/internal/lineage"
@@ -26,8 +23,6 @@ const (
 	mostLookTimeout  = 30 * time.Second
 	// looksAtOnce bounds the streams that a look reads side by side.
 	looksAtOnce = 16
-	// listPage is the number of shards asked for at once, the most there is.
-	listPage = 10_000
 	// relistAfter is the number of rebalance periods after which the shards are
 	// listed anew without a reason. Reasons are a finished shard, a shard that is
 	// gone, an item of a shard that is not in the list, and a list that cannot be true.
@@ -39,16 +34,29 @@ const (
 
 // shardLister is what the input uses of the Kinesis client beside reading.
 type shardLister interface {
+	retrieval.Lister
 	DescribeStreamSummary(context.Context, *kinesis.DescribeStreamSummaryInput, ...func(*kinesis.Options)) (*kinesis.DescribeStreamSummaryOutput, error)
-	ListShards(context.Context, *kinesis.ListShardsInput, ...func(*kinesis.Options)) (*kinesis.ListShardsOutput, error)
 }
 
 // streamView is a stream as the balancer's loop knows it.
 type streamView struct {
 	stream
 	shards []lineage.Shard
+	byID   map[string]lineage.Shard // the same
 	whole  bool                     // as far as that can be told of the list
-	items  map[lease.Key]lease.Item // nil until they have been read
+	// ends are the last sequence numbers of shards that were closed, also of those
+	// that have left the stream since.
+	ends  map[string]string
+	items map[lease.Key]lease.Item // by full id; nil until they have been read
+	// literals are the items under which readers that write a shard as "0" keep it,
+	// as Benthos' built-in input does, by the key of the shard.
+	literals map[lease.Key][]lease.Item
+	// said has what was logged of an item, so that it is said once.
+	said map[lease.Key]string
+	// waiting has who reads a shard that is to be read here, once it was said.
+	waiting map[lease.Key]string
+	// missing is since when a shard with unread records has not been in the list.
+	missing map[lease.Key]time.Time
 
 	// ended has the consumers that ended lately, by their number. What we know
 	// of their shards is newer than looks that were begun before.
@@ -85,12 +93,26 @@ type streamView struct {
 }
 
 // newStreamView returns the view of a stream whose shards have been listed.
-func newStreamView(s stream, shards []lineage.Shard, serverTime time.Time) *streamView {
-	return &streamView{
-		stream: s, shards: shards, whole: lineage.Whole(shards),
-		listed: time.Now(), serverTime: serverTime, newest: newest(shards),
+func newStreamView(st stream, shards []lineage.Shard, serverTime time.Time) *streamView {
+	s := &streamView{
+		stream: st, ends: map[string]string{}, said: map[lease.Key]string{}, waiting: map[lease.Key]string{}, missing: map[lease.Key]time.Time{},
 		ended: map[lease.Key]int{}, unsure: map[lease.Key]bool{},
 		doubted: map[lease.Key]time.Time{}, reborn: map[lease.Key]bool{},
+	}
+	s.setList(shards, time.Now(), serverTime)
+	return s
+}
+
+// setList takes in a list of the shards that was asked for at a time.
+func (s *streamView) setList(shards []lineage.Shard, listed, serverTime time.Time) {
+	s.shards, s.listed, s.serverTime = shards, listed, serverTime
+	s.newest, s.whole = newest(shards), lineage.Whole(shards)
+	s.byID = make(map[string]lineage.Shard, len(shards))
+	for _, shard := range shards {
+		s.byID[shard.ID] = shard
+		if shard.LastSequence != "" {
+			s.ends[shard.ID] = shard.LastSequence
+		}
 	}
 }
 
@@ -101,8 +123,9 @@ type look struct {
 
 	start, end time.Time
 	present    []presence
-	err        error // of announcing this client and reading the others
-	untidy     error // of removing those that have died
+	err        error        // of announcing this client and reading the others
+	untidy     error        // of removing those that have died
+	removed    []lease.Item // of shards that left the stream with unread records
 }
 
 type streamLook struct {
@@ -122,7 +145,8 @@ type task struct {
 	announce presence
 	first    bool
 	dead     []presence
-	gone     []lease.Item
+	gone     []lease.Item // marks of shards that were finished
+	expired  []lease.Item // of shards that were not
 }
 
 func (b *balancer) startLook(ctx context.Context) {
@@ -135,6 +159,7 @@ func (b *balancer) startLook(ctx context.Context) {
 	for i, s := range b.streams {
 		t.listShards[i] = time.Since(s.listed) >= relistAfter*b.conf.rebalancePeriod
 		t.gone = append(t.gone, s.gone()...)
+		t.expired = append(t.expired, b.expired(s)...)
 	}
 	if !b.explicit() {
 		b.planPresence(&t)
@@ -207,7 +232,15 @@ func (b *balancer) look(ctx context.Context, t task) look {
 		l.untidy = errors.Join(l.untidy, b.store.withdraw(ctx, p))
 	}
 	for _, mark := range t.gone {
-		l.untidy = errors.Join(l.untidy, b.store.forget(ctx, mark))
+		_, err := b.store.remove(ctx, mark)
+		l.untidy = errors.Join(l.untidy, err)
+	}
+	for _, item := range t.expired {
+		removed, err := b.store.remove(ctx, item)
+		l.untidy = errors.Join(l.untidy, err)
+		if removed {
+			l.removed = append(l.removed, item)
+		}
 	}
 	l.start = time.Now()
 	if l.err == nil && !b.explicit() {
@@ -252,7 +285,7 @@ func (b *balancer) lookAt(ctx context.Context, stream string, listShards bool) (
 	// and one that is listed without an item cannot have been finished before.
 	if listShards {
 		v.listed = time.Now()
-		if v.shards, v.serverTime, v.err = listAllShards(ctx, b.lister, stream); v.err != nil {
+		if v.shards, v.serverTime, v.err = retrieval.ListShards(ctx, b.lister, stream); v.err != nil {
 			return v
 		}
 	}
@@ -260,42 +293,6 @@ func (b *balancer) lookAt(ctx context.Context, stream string, listShards bool) (
 	v.items, v.err = b.store.list(ctx, stream)
 	v.end = time.Now()
 	return v
-}
-
-// listAllShards returns every shard of a stream, all pages, and the service's
-// own time.
-func listAllShards(ctx context.Context, api shardLister, stream string) (shards []lineage.Shard, at time.Time, err error) {
-	in := &kinesis.ListShardsInput{MaxResults: new(int32(listPage))}
-	in.StreamName, in.StreamARN = retrieval.StreamParameters(stream)
-	for {
-		out, err := api.ListShards(ctx, in)
-		if err != nil {
-			return nil, time.Time{}, fmt.Errorf("listing the shards of stream %s: %w", stream, err)
-		}
-		for _, s := range out.Shards {
-			shards = append(shards, shardOf(s))
-		}
-		if out.NextToken == nil {
-			at, _ = awsmiddleware.GetServerTime(out.ResultMetadata)
-			return shards, at, nil
-		}
-		// A next token goes alone.
-		in = &kinesis.ListShardsInput{NextToken: out.NextToken, MaxResults: in.MaxResults}
-	}
-}
-
-func shardOf(s types.Shard) lineage.Shard {
-	shard := lineage.Shard{ID: *s.ShardId}
-	for _, parent := range []*string{s.ParentShardId, s.AdjacentParentShardId} {
-		if parent != nil {
-			shard.Parents = append(shard.Parents, *parent)
-		}
-	}
-	shard.Closed = s.SequenceNumberRange != nil && s.SequenceNumberRange.EndingSequenceNumber != nil
-	if s.HashKeyRange != nil {
-		shard.FirstKey, shard.LastKey = aws.ToString(s.HashKeyRange.StartingHashKey), aws.ToString(s.HashKeyRange.EndingHashKey)
-	}
-	return shard
 }
 
 // absorb takes in what a look has brought.
@@ -308,11 +305,18 @@ func (b *balancer) absorb(l look) {
 		}
 		// A list from before a shard's end would undo what its end has told.
 		if !v.listed.IsZero() && l.changes == b.changes {
-			s.shards, s.listed, s.serverTime, s.newest = v.shards, v.listed, v.serverTime, newest(v.shards)
-			s.whole = lineage.Whole(v.shards)
+			b.tellUnbegun(s, v.shards)
+			s.setList(v.shards, v.listed, v.serverTime)
 		}
 		b.absorbItems(s, v, l.changes)
 	}
+	for _, item := range l.removed {
+		s := b.view(item.Stream)
+		delete(s.items, item.Key)
+		delete(s.missing, item.Key)
+		b.tellExpired(s, s.shardID(item.Shard), item.Sequence)
+	}
+	maps.DeleteFunc(b.failing, func(_ lease.Key, f failing) bool { return time.Since(f.until) > 4*b.lookEvery() })
 	b.absorbPresence(l)
 	b.expect()
 	if due, ok := b.watcher.NextDue(time.Now(), b.client); ok {
@@ -358,7 +362,18 @@ func (b *balancer) absorbItems(s *streamView, v streamLook, changes int) {
 	b.watcher.Observe(s.id, v.items, v.start, v.end)
 	before := s.items
 	s.items = make(map[lease.Key]lease.Item, len(v.items))
+	s.literals = map[lease.Key][]lease.Item{}
+	said := make(map[lease.Key]string)
 	for _, item := range v.items {
+		if item.Malformed != "" {
+			if said[item.Key] = item.Malformed; s.said[item.Key] != item.Malformed {
+				b.log.Warnf("The item of shard %s in table %s is malformed: %s. It is claimed when it has stood still long enough for its owner to be dead", item.Key, b.conf.table.name, item.Malformed)
+			}
+		}
+		if key := s.keyOf(item.Shard); key != item.Key {
+			s.literals[key] = append(s.literals[key], item)
+			continue
+		}
 		s.items[item.Key] = item
 		// Where the first process on this stream began is where late shards
 		// begin too: those from before that time that nobody has got to yet,
@@ -367,6 +382,7 @@ func (b *balancer) absorbItems(s *streamView, v streamLook, changes int) {
 			s.startAt = item.StartAt
 		}
 	}
+	s.said = said
 	if before == nil && len(v.items) == 0 {
 		s.startAt = b.conf.startFrom
 		if !b.conf.startFromOldest {
@@ -393,15 +409,15 @@ func (b *balancer) absorbItems(s *streamView, v streamLook, changes int) {
 
 // doubt looks for finished shards that are open, and for open ones that leave hash
 // keys to nobody: the service may list shards as they were, or not yet list those
-// that are new, for a while after a reshard. Such a list is soon made anew.
+// that are new, for a while after a reshard. Such a list is soon made anew. When it
+// says the same again, the stream was deleted and made anew, and the mark is of the
+// earlier one; where the sequence of the mark is known not to be of this shard that
+// is certain at once.
 func (b *balancer) doubt(s *streamView) {
-	open := make(map[string]bool, len(s.shards))
-	for _, shard := range s.shards {
-		open[shard.ID] = !shard.Closed
-	}
 	doubted, reborn, relist := map[lease.Key]time.Time{}, map[lease.Key]bool{}, !s.whole
 	for key, item := range s.items {
-		if !item.Finished || !open[s.shardID(key.Shard)] {
+		shard, listed := s.byID[key.Shard]
+		if !item.Finished || !listed || shard.Closed || s.identity(item) == ofEarlierStream {
 			continue
 		}
 		since, known := s.doubted[key]
@@ -410,11 +426,8 @@ func (b *balancer) doubt(s *streamView) {
 		}
 		doubted[key] = since
 		switch {
-		case s.reborn[key]:
+		case s.reborn[key] || s.listed.Sub(since) >= b.lookEvery():
 			reborn[key] = true
-		case s.listed.Sub(since) >= b.lookEvery():
-			reborn[key] = true
-			b.log.Warnf("Shard %s is open, and was finished in an earlier stream of the same name: it is read from its oldest record", key)
 		default:
 			relist = true
 		}
@@ -423,6 +436,91 @@ func (b *balancer) doubt(s *streamView) {
 	if relist {
 		s.listed = time.Time{}
 	}
+}
+
+// identity says of which stream an item is.
+type identity int
+
+const (
+	ofUnknownStream identity = iota // it does not tell
+	ofThisStream
+	ofEarlierStream // of the same name, which was deleted
+)
+
+// identity compares an item with the shard that bears its id now. The sequence
+// numbers of a shard are higher than all those of streams that were deleted before
+// it was made.
+func (s *streamView) identity(item lease.Item) identity {
+	shard, listed := s.byID[s.shardID(item.Shard)]
+	switch {
+	case !listed:
+		return ofUnknownStream
+	case item.Sequence != "" && shard.Holds(item.Sequence):
+		return ofThisStream
+	case item.Sequence != "":
+		return ofEarlierStream
+	case item.ShardStart == "" || shard.FirstSequence == "":
+		return ofUnknownStream
+	case item.ShardStart == shard.FirstSequence:
+		return ofThisStream
+	}
+	return ofEarlierStream
+}
+
+// tellUnbegun tells of the shards that have left the stream and that nobody here or
+// elsewhere has ever begun.
+func (b *balancer) tellUnbegun(s *streamView, next []lineage.Shard) {
+	if s.items == nil || b.explicit() {
+		return
+	}
+	graph, last := b.graph(s), newest(next)
+	listed := make(map[string]bool, len(next))
+	for _, shard := range next {
+		listed[shard.ID] = true
+	}
+	for _, shard := range s.shards {
+		if listed[shard.ID] || shard.ID > last {
+			continue
+		}
+		key := s.keyOf(shard.ID)
+		_, exists := s.items[key]
+		h := b.consumers[key]
+		if !exists && (h == nil || !h.claimed) && !graph.Finished(shard.ID) {
+			b.tellExpired(s, shard.ID, "")
+		}
+	}
+}
+
+func (b *balancer) tellExpired(s *streamView, shard, after string) {
+	b.metrics.expired.Incr(1, s.id)
+	b.log.Errorf("Shard %s of stream %s has left the stream, whose retention has passed, before it was read to its end: what it held after sequence number %s, up to %s, is lost. Read it sooner next time, or raise the retention of the stream",
+		shard, s.id, cmp.Or(after, "(its first record)"), cmp.Or(s.ends[shard], "(its last record)"))
+	delete(s.ends, shard)
+}
+
+// expired returns the items of shards that have left the stream without having been
+// read to their end, and that nobody reads now. The list must have said so twice,
+// and nothing in it must look as if it were not true.
+func (b *balancer) expired(s *streamView) []lease.Item {
+	missing := map[lease.Key]time.Time{}
+	var expired []lease.Item
+	for key, item := range s.items {
+		_, listed := s.byID[key.Shard]
+		if listed || item.Finished || key.Shard >= s.newest || b.owner(item) != "" || b.consumers[key] != nil || !s.reads(key.Shard) {
+			continue
+		}
+		since, known := s.missing[key]
+		if !known {
+			since = time.Now()
+			s.listed = time.Time{}
+		}
+		missing[key] = since
+		if known && s.whole && s.listed.After(since) {
+			expired = append(expired, item)
+		}
+	}
+	s.missing = missing
+	return expired
 }
 
 // newest returns the highest id of shards. Ids are given out in ascending order.
@@ -439,65 +537,113 @@ func newest(shards []lineage.Shard) string {
 func (s *streamView) unlisted() string {
 	highest := ""
 	for key := range s.items {
-		if id := s.shardID(key.Shard); id > s.newest {
-			highest = max(highest, id)
+		if key.Shard > s.newest {
+			highest = max(highest, key.Shard)
 		}
 	}
 	return highest
 }
 
-// gone returns the marks of finished shards that have left the stream.
+// gone returns the items of finished shards that have left the stream.
 func (s *streamView) gone() []lease.Item {
-	listed := make(map[string]bool, len(s.shards))
-	for _, shard := range s.shards {
-		listed[shard.ID] = true
-	}
 	var gone []lease.Item
 	for key, item := range s.items {
-		if id := s.shardID(key.Shard); item.Finished && !listed[id] && id < s.newest {
+		if _, listed := s.byID[key.Shard]; item.Finished && !listed && key.Shard < s.newest {
 			gone = append(gone, item)
+			for _, literal := range s.literals[key] {
+				if literal.Owner == "" {
+					gone = append(gone, literal)
+				}
+			}
 		}
 	}
 	return gone
 }
 
+// keyOf is the key of a shard, however it is written.
+func (s *streamView) keyOf(written string) lease.Key {
+	return lease.Key{Stream: s.id, Shard: s.shardID(written)}
+}
+
+// reads reports whether a shard is among those that this input reads.
+func (s *streamView) reads(id string) bool {
+	return len(s.stream.shards) == 0 || slices.ContainsFunc(s.stream.shards, func(written string) bool { return s.shardID(written) == id })
+}
+
 // candidate is a shard that is ours to read, if the lineage and the table let us.
 type candidate struct {
-	key   lease.Key
-	shard string // full id
+	key lease.Key
+	// written is the shard as the configuration has it; empty when it has none.
+	written string
 }
 
 func (s *streamView) candidates() []candidate {
 	var cs []candidate
-	for _, id := range s.stream.shards {
-		cs = append(cs, candidate{key: lease.Key{Stream: s.id, Shard: id}, shard: s.shardID(id)})
+	for _, written := range s.stream.shards {
+		cs = append(cs, candidate{key: s.keyOf(written), written: written})
 	}
 	if len(cs) > 0 {
 		return cs
 	}
 	for _, shard := range s.shards {
-		cs = append(cs, candidate{key: lease.Key{Stream: s.id, Shard: shard.ID}, shard: shard.ID})
+		cs = append(cs, candidate{key: s.keyOf(shard.ID)})
 	}
 	return cs
 }
 
-// graph is the lineage of the candidates. Of explicit shards, those that are not
-// listed in the configuration are somebody else's business and hold nobody.
-func (s *streamView) graph() *lineage.Graph {
-	states := make(map[string]lineage.State, len(s.items))
-	explicit := map[string]bool{}
-	for _, c := range s.candidates() {
-		explicit[c.shard] = true
-		if item, ok := s.items[c.key]; ok {
-			states[c.shard] = lineage.Begun
-			if item.Finished && !s.reborn[c.key] {
-				states[c.shard] = lineage.Finished
+// graph is the lineage of the shards that this input reads. Of explicit shards,
+// those that are not listed in the configuration are somebody else's business and
+// hold nobody.
+func (b *balancer) graph(s *streamView) *lineage.Graph {
+	known := make(map[string]lineage.Progress, len(s.items))
+	for key, item := range s.items {
+		if s.reads(key.Shard) {
+			known[key.Shard] = b.progress(s, item)
+		}
+	}
+	for key, literals := range s.literals {
+		p, reads := known[key.Shard], s.reads(key.Shard)
+		for _, literal := range literals {
+			switch {
+			case !reads:
+			case b.owner(literal) != "":
+				p.State = lineage.Reading
+			case p.State == lineage.Unknown && s.identity(literal) != ofEarlierStream:
+				p.State = lineage.Begun
 			}
+		}
+		if reads {
+			known[key.Shard] = p
+		}
+	}
+	for key := range b.consumers {
+		if key.Stream == s.id {
+			known[key.Shard] = lineage.Progress{State: lineage.Reading, Balanced: !b.explicit()}
 		}
 	}
 	return lineage.NewGraph(slices.DeleteFunc(slices.Clone(s.shards), func(shard lineage.Shard) bool {
-		return !explicit[shard.ID]
-	}), states)
+		return !s.reads(shard.ID)
+	}), known)
+}
+
+// progress is what an item tells of its shard. One that does not tell of which
+// stream it is holds the shard back, to be read from its start, and says nothing of
+// the parents unless somebody keeps it alive.
+func (b *balancer) progress(s *streamView, item lease.Item) lineage.Progress {
+	of, owned := s.identity(item), b.owner(item) != ""
+	p := lineage.Progress{Balanced: !item.Pinned && (of == ofThisStream || of == ofUnknownStream && owned)}
+	rangeKnown := s.byID[item.Shard].FirstSequence != ""
+	switch {
+	case owned:
+		p.State = lineage.Reading
+	case of == ofEarlierStream, s.reborn[item.Key]:
+		p.State = lineage.Unknown
+	case item.Finished && (of == ofThisStream || !rangeKnown):
+		p.State = lineage.Finished
+	default:
+		p.State = lineage.Begun
+	}
+	return p
 }
 
 // adopt adds the children of a shard that was read to its end to those known, so
@@ -508,6 +654,7 @@ func (s *streamView) adopt(parent string, children []retrieval.Child) {
 	for i := range s.shards {
 		if s.shards[i].ID == parent {
 			s.shards[i].Closed = true
+			s.byID[parent] = s.shards[i]
 		}
 	}
 	known := map[string]bool{}
@@ -518,16 +665,17 @@ func (s *streamView) adopt(parent string, children []retrieval.Child) {
 	for _, child := range children {
 		if yetToCome(child.ID) && !slices.ContainsFunc(child.Parents, yetToCome) {
 			s.shards = append(s.shards, lineage.Shard{ID: child.ID, Parents: child.Parents})
+			s.byID[child.ID] = s.shards[len(s.shards)-1]
 		}
 	}
 }
 
-// finished reports whether nothing will ever be left to read of a stream, which
+// streamFinished reports whether nothing will ever be left to read of a stream, which
 // only explicit shards can come to.
-func (s *streamView) finished() bool {
-	if len(s.stream.shards) == 0 || s.items == nil || len(s.doubted) > len(s.reborn) {
+func (b *balancer) streamFinished(s *streamView) bool {
+	if len(s.stream.shards) == 0 || s.items == nil || len(s.doubted) > len(s.reborn) || len(s.missing) > 0 {
 		return false
 	}
-	graph := s.graph()
-	return !slices.ContainsFunc(s.candidates(), func(c candidate) bool { return !graph.Finished(c.shard) })
+	graph := b.graph(s)
+	return !slices.ContainsFunc(s.candidates(), func(c candidate) bool { return !graph.Finished(c.key.Shard) })
 }

@@ -294,8 +294,24 @@ func (c simulatedStore) Leave(ctx context.Context, taken lease.Item, sequence st
 	return c.do(ctx, taken.Key, "leave", func(ctx context.Context) error { return c.sim.table.Leave(ctx, taken, sequence) })
 }
 
-func (c simulatedStore) forget(ctx context.Context, mark lease.Item) error {
-	return c.do(ctx, mark.Key, "forget", func(ctx context.Context) error { return c.sim.table.forget(ctx, mark) })
+func (c simulatedStore) remove(ctx context.Context, seen lease.Item) (removed bool, err error) {
+	seen = c.outboundItem(seen)
+	err = c.do(ctx, seen.Key, "remove", func(ctx context.Context) error {
+		removed, err = c.sim.table.remove(ctx, seen)
+		return err
+	})
+	return removed && err == nil, err
+}
+
+func (c simulatedStore) vacate(ctx context.Context, literal lease.Item) (lease.Item, error) {
+	literal = c.outboundItem(literal)
+	return c.item(ctx, literal.Key, "vacate", func(ctx context.Context) (lease.Item, error) { return c.sim.table.vacate(ctx, literal) })
+}
+
+func (c simulatedStore) mirror(ctx context.Context, literal lease.Item, sequence string) (lease.Item, error) {
+	return c.item(ctx, literal.Key, "mirror", func(ctx context.Context) (lease.Item, error) {
+		return c.sim.table.mirror(ctx, literal, sequence)
+	})
 }
 
 func (c simulatedStore) list(ctx context.Context, stream string) ([]lease.Item, error) {

@@ -189,7 +189,7 @@ func (s *simulation) records(iterator string) (*kinesis.GetRecordsOutput, error)
 	defer s.mu.Unlock()
 	sh := s.streams[stream].byID[shard]
 	to := min(len(sh.records), index+simulatedPage)
-	out := &kinesis.GetRecordsOutput{MillisBehindLatest: aws.Int64(int64(len(sh.records) - to))}
+	out := &kinesis.GetRecordsOutput{Records: []types.Record{}, MillisBehindLatest: aws.Int64(int64(len(sh.records) - to))}
 	for i := range sh.records[index:to] {
 		r := &sh.records[index+i]
 		out.Records = append(out.Records, types.Record{SequenceNumber: &r.sequence, ApproximateArrivalTimestamp: &r.arrived})

@@ -64,8 +64,9 @@ func (m *memoryTable) Get(_ context.Context, key lease.Key) (lease.Item, error) 
 	return lease.Item{Key: key}, nil
 }
 
-func (m *memoryTable) Claim(_ context.Context, seen lease.Item, grant lease.Grant) (lease.Item, error) {
-	asSeen := func(now lease.Item) bool {
+// asSeen is the condition of that name of the checkpointer.
+func asSeenInMemory(seen lease.Item) func(now lease.Item) bool {
+	return func(now lease.Item) bool {
 		switch {
 		case !seen.Exists:
 			return !now.Exists
@@ -74,14 +75,30 @@ func (m *memoryTable) Claim(_ context.Context, seen lease.Item, grant lease.Gran
 		}
 		return now.Owner == seen.Owner && now.Token == seen.Token
 	}
-	return m.change(seen.Key, asSeen, func(next *lease.Item) {
+}
+
+func (m *memoryTable) Claim(_ context.Context, seen lease.Item, grant lease.Grant) (lease.Item, error) {
+	return m.change(seen.Key, asSeenInMemory(seen), func(next *lease.Item) {
 		next.Owner, next.Term, next.Token = grant.Owner, grant.Term, grant.Token
 		next.Period = grant.Period.Truncate(time.Millisecond)
 		next.Wanted, next.Finished = "", false
+		next.Pinned, next.ShardStart = grant.Pinned, ""
+		if seen.Sequence == "" && next.Sequence == "" {
+			next.ShardStart = grant.ShardStart
+		}
 		if next.StartAt.IsZero() && !grant.StartAt.IsZero() {
 			next.StartAt = grant.StartAt.UTC().Round(0)
 		}
 	})
+}
+
+// moved makes an item what it is after a write of a sequence: what tells the shard
+// of an item without one is of use no more.
+func moved(next *lease.Item, sequence lease.Move) {
+	if sequence.From != sequence.To {
+		next.ShardStart = ""
+	}
+	next.Sequence = sequence.To
 }
 
 // ours reports whether an item has an owner of this package, with a term or yet to
@@ -103,27 +120,39 @@ func (m *memoryTable) Renew(_ context.Context, key lease.Key, link lease.Link, t
 		return m.change(key, at(link), func(next *lease.Item) { next.Token = token })
 	}
 	return m.change(key, atWith(link, sequence), func(next *lease.Item) {
-		next.Token, next.Sequence = token, sequence.To
+		next.Token = token
+		moved(next, sequence)
 	})
+}
+
+// freed is what is left of an item when its owner has let go of it.
+func freedItem(now lease.Item) lease.Item {
+	now.Owner, now.Term, now.Token, now.Period, now.Wanted = "", "", "", 0, ""
+	return now
 }
 
 func (m *memoryTable) Release(_ context.Context, key lease.Key, link lease.Link, sequence lease.Move) error {
 	_, err := m.change(key, atWith(link, sequence), func(next *lease.Item) {
-		*next = lease.Item{Key: key, Exists: true, Sequence: sequence.To, StartAt: next.StartAt}
+		moved(next, sequence)
+		*next = freedItem(*next)
 	})
 	return err
 }
 
 func (m *memoryTable) Finish(_ context.Context, key lease.Key, link lease.Link, sequence lease.Move) error {
 	_, err := m.change(key, atWith(link, sequence), func(next *lease.Item) {
-		*next = lease.Item{Key: key, Exists: true, Sequence: sequence.To, StartAt: next.StartAt, Finished: true}
+		moved(next, sequence)
+		*next = freedItem(*next)
+		next.Finished = true
 	})
 	return err
 }
 
 func (m *memoryTable) HandOver(_ context.Context, key lease.Key, link lease.Link, sequence lease.Move, to lease.Link) error {
 	_, err := m.change(key, atWith(link, sequence), func(next *lease.Item) {
-		*next = lease.Item{Key: key, Exists: true, Sequence: sequence.To, StartAt: next.StartAt, Owner: to.Owner, Token: to.Token, Period: next.Period}
+		moved(next, sequence)
+		next.Owner, next.Term, next.Token, next.Wanted = to.Owner, "", to.Token, ""
+		next.Pinned = false
 	})
 	return err
 }
@@ -148,7 +177,7 @@ func (m *memoryTable) Leave(_ context.Context, taken lease.Item, sequence string
 	notMoved := func(now lease.Item) bool {
 		return now.Owner != "" && now.Owner == taken.Owner && now.Token == taken.Token && now.Sequence == taken.Sequence
 	}
-	_, err := m.change(taken.Key, notMoved, func(next *lease.Item) { next.Sequence = sequence })
+	_, err := m.change(taken.Key, notMoved, func(next *lease.Item) { next.Sequence, next.ShardStart = sequence, "" })
 	return err
 }
 
@@ -164,14 +193,26 @@ func (m *memoryTable) list(_ context.Context, stream string) ([]lease.Item, erro
 	return items, nil
 }
 
-func (m *memoryTable) forget(_ context.Context, mark lease.Item) error {
+func (m *memoryTable) remove(_ context.Context, seen lease.Item) (removed bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if now := m.items[mark.Key]; now.Finished && now.Sequence == mark.Sequence {
-		delete(m.items, mark.Key)
-		m.wrote(now, lease.Item{Key: mark.Key})
+	now := m.items[seen.Key]
+	if !seen.Exists || !asSeenInMemory(seen)(now) {
+		return false, nil
 	}
-	return nil
+	delete(m.items, seen.Key)
+	m.wrote(now, lease.Item{Key: seen.Key})
+	return true, nil
+}
+
+func (m *memoryTable) vacate(_ context.Context, literal lease.Item) (lease.Item, error) {
+	return m.change(literal.Key, asSeenInMemory(literal), func(next *lease.Item) { *next = freedItem(*next) })
+}
+
+func (m *memoryTable) mirror(_ context.Context, literal lease.Item, sequence string) (lease.Item, error) {
+	return m.change(literal.Key, asSeenInMemory(literal), func(next *lease.Item) {
+		next.Sequence, next.ShardStart, next.Finished = sequence, "", false
+	})
 }
 
 func (m *memoryTable) present(context.Context) ([]presence, error) {
@@ -272,6 +313,7 @@ func compareTables(t *rapid.T, stored, memory leaseTable) {
 				Link:   lease.Link{Owner: client("owner"), Term: pick("term", "1", "2"), Token: token()},
 				Period: 2500 * time.Microsecond,
 			}
+			grant.ShardStart, grant.Pinned = pick("start of the shard", "", "3"), rapid.Bool().Draw(t, "pinned")
 			if rapid.Bool().Draw(t, "timed") {
 				grant.StartAt = time.Unix(int64(rapid.IntRange(1, 9).Draw(t, "start")), 5)
 			}
@@ -313,9 +355,24 @@ func compareTables(t *rapid.T, stored, memory leaseTable) {
 			item, sequence := seen(), number()
 			both("leave", func(s leaseTable) error { return s.Leave(ctx, item, sequence) })
 		},
-		"forget": func(*rapid.T) {
+		"remove": func(t *rapid.T) {
 			item := seen()
-			both("forget", func(s leaseTable) error { return s.forget(ctx, item) })
+			want, err := stored.remove(ctx, item)
+			require.NoError(t, err)
+			got, err := memory.remove(ctx, item)
+			require.NoError(t, err)
+			require.Equal(t, want, got)
+		},
+		"vacate": func(t *rapid.T) {
+			if item := seen(); item.Exists {
+				returning("vacate", func(s leaseTable) (lease.Item, error) { return s.vacate(ctx, item) })
+			}
+		},
+		"mirror": func(t *rapid.T) {
+			item, sequence := seen(), pick("sequence", "5", "17", "120")
+			if item.Owner == "" {
+				returning("mirror", func(s leaseTable) (lease.Item, error) { return s.mirror(ctx, item, sequence) })
+			}
 		},
 		"announce": func(*rapid.T) {
 			p := a()

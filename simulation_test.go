@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/benthos-plugins/aws-kinesis/internal/lease"
+	"github.com/benthos-plugins/aws-kinesis/internal/retrieval"
 )
 
 var (
@@ -142,7 +143,7 @@ func (s *simulation) join(t *testing.T) *simulatedClient {
 	s.clients[c.name] = c
 	s.mu.Unlock()
 	for _, name := range s.names {
-		shards, at, err := listAllShards(t.Context(), healthyLister{s}, name)
+		shards, at, err := retrieval.ListShards(t.Context(), healthyLister{s}, name)
 		require.NoError(t, err)
 		views = append(views, newStreamView(stream{id: name}, shards, at))
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/benthosdev/benthos/v4/public/service"
 
 	"github.com/benthos-plugins/aws-kinesis/internal/lease"
+	"github.com/benthos-plugins/aws-kinesis/internal/sequence"
 )
 
 // trailLength is how many of the last events of a shard a report shows.
@@ -121,7 +122,7 @@ func (s *simulation) checkSequence(sh *simulatedShard, before, after lease.Item)
 	switch {
 	case !after.Exists:
 		s.broken(sh, "the item was deleted, though its shard is in the stream")
-	case lease.CompareSequences(before.Sequence, after.Sequence) > 0:
+	case sequence.Compare(before.Sequence, after.Sequence) > 0:
 		s.broken(sh, "the checkpoint went back from %q to %q", before.Sequence, after.Sequence)
 	case after.Sequence != before.Sequence:
 		index, known := sh.indexes[after.Sequence]

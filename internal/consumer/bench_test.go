@@ -46,13 +46,13 @@ func BenchmarkConsumer(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			batcher, err := newBatcher()
 			require.NoError(b, err)
-			l, _, err := lease.Take(b.Context(), b.Context(), new(table), lease.Item{Key: key}, time.Time{},
+			l, _, err := lease.Take(b.Context(), b.Context(), new(table), lease.Item{Key: key}, lease.Origin{},
 				lease.Options{Client: "me", Period: leasePeriod, CommitPeriod: commitPeriod})
 			require.NoError(b, err)
 			metrics := service.MockResources().Metrics()
 			out := make(chan *Delivery)
 			c := New(Config{
-				Lease: l, Source: &backlog{b.N}, Batcher: batcher, Limit: 1024,
+				Lease: l, Open: func(string) Source { return &backlog{b.N} }, Batcher: batcher, Limit: 1024,
 				Budget: retrieval.NewBudget(1 << 30), DrainTimeout: drainTimeout, Out: out,
 				Metrics: Metrics{
 					Behind:   metrics.NewGauge("behind", "stream", "shard"),

@@ -9,8 +9,12 @@
 //   - the pump, on Run's own goroutine, owns the batcher and sends deliveries;
 //   - the keeper owns the lease, so that an output that blocks the pump for
 //     however long does not keep the lease from being renewed;
-//   - the giver owns nothing, and ends the reading of a shard that is to be handed
-//     over, whatever the others wait for.
+//   - the guard owns nothing, and ends the reading of a shard that is to be handed
+//     over, or whose lease cannot be proved, whatever the others wait for.
+//
+// A shard whose lease cannot be proved is suspended: what has not left for the
+// output is dropped, so that it takes no room from shards that are well, and is
+// read again when the lease is proved. What has left stays in the window.
 //
 // The window is shared by the pump, the keeper and whoever acknowledges, under a
 // lock that is never held across a channel or a call.
@@ -59,10 +63,14 @@ type Metrics struct {
 // the processors, and ends each of them.
 type Config struct {
 	Lease *lease.Lease
-	// Committed is the sequence in the table at the claim.
+	// Committed is the sequence up to which all was acknowledged at the claim.
 	Committed string
-	Source    Source
-	Batcher   Batcher
+	// Shard is what messages call the shard; empty for its id.
+	Shard string
+	// Open makes a source that begins after a sequence number, or where the shard
+	// is to begin when it is empty.
+	Open    func(after string) Source
+	Batcher Batcher
 	// Processors are run on each batch as it is flushed.
 	Processors []*service.OwnedProcessor
 	// Limit is the greatest number of messages in flight, at least 1.
@@ -152,12 +160,10 @@ type Consumer struct {
 	unflushed int    // messages in the batcher
 	last      string // sequence of the newest of them
 	arrivedAt time.Time
-	arrived   any   // metadata value of arrivedAt
-	cost      int64 // of these messages
-	unfed     int64 // cost of what the page at hand has beyond them
-	// unproved is due when the lease was to be trusted no longer, by what was
-	// known when it was set.
-	unproved *time.Timer
+	arrived   any    // metadata value of arrivedAt
+	cost      int64  // of these messages
+	unfed     int64  // cost of what the page at hand has beyond them
+	sent      string // sequence of the newest message that is done with or under way
 
 	mu       sync.Mutex
 	window   *inflight.Window[string]
@@ -170,7 +176,7 @@ func New(conf Config) *Consumer {
 	return &Consumer{
 		conf:     conf,
 		stream:   key.Stream,
-		shard:    key.Shard,
+		shard:    cmp.Or(conf.Shard, key.Shard),
 		window:   inflight.New[string](conf.Limit),
 		ackMoved: make(chan struct{}, 1),
 	}
@@ -181,6 +187,9 @@ type givenError string
 
 func (client givenError) Error() string { return "given to " + string(client) }
 
+// errSuspended is why reading stops while the lease cannot be proved.
+var errSuspended = errors.New("the lease cannot be proved")
+
 // Run reads the shard until it is finished, is to be handed over, its lease is
 // lost or the context of the lease ends. It returns within a few seconds of that,
 // and when it is to be handed over, within the drain time-out more.
@@ -188,38 +197,83 @@ func (c *Consumer) Run() Result {
 	ctx, stop := context.WithCancel(c.conf.Lease.Context())
 	defer stop()
 
-	var workers sync.WaitGroup
-	workers.Go(func() {
+	var keeper sync.WaitGroup
+	keeper.Go(func() {
 		// A loss ends ctx, and is told from its cause.
 		_ = c.conf.Lease.Keep(ctx, c.acked)
 	})
-	reading, interrupt := context.WithCancelCause(ctx)
-	workers.Go(func() {
-		select {
-		case client := <-c.conf.HandOver:
-			interrupt(givenError(client))
-		case <-reading.Done():
+	children, err := c.read(ctx)
+	for errors.Is(err, errSuspended) {
+		if err = c.suspend(ctx); err == nil {
+			children, err = c.read(ctx)
 		}
-	})
-	pages := make(chan fetched)
-	workers.Go(func() { c.fetch(reading, pages) })
-	c.unproved = time.NewTimer(c.conf.Lease.TrustedFor())
-	defer c.unproved.Stop()
-
-	children, err := c.pump(reading, pages)
-	if err == nil {
-		err = c.drain(reading)
 	}
 	heir, given := errors.AsType[givenError](err)
 	if given {
 		c.drainBriefly(ctx)
 	}
 	stop()
-	workers.Wait()
+	keeper.Wait()
 
 	result := c.end(children, string(heir), err)
 	c.close()
 	return result
+}
+
+// read reads on from what was sent last, to the end of the shard if it has one
+// and all is acknowledged, and returns the children. It ends with an error when
+// the guard says so, with that of the source, and with the cause of ctx.
+func (c *Consumer) read(ctx context.Context) ([]retrieval.Child, error) {
+	reading, interrupt := context.WithCancelCause(ctx)
+	pages := make(chan fetched)
+	source := c.conf.Open(c.sent)
+	var workers sync.WaitGroup
+	workers.Go(func() { c.guard(reading, interrupt) })
+	workers.Go(func() { c.fetch(reading, source, pages) })
+	children, err := c.pump(reading, pages)
+	if err == nil {
+		err = c.drain(reading)
+	}
+	interrupt(nil)
+	workers.Wait()
+	return children, err
+}
+
+// guard ends reading when the shard is to be handed over or its lease cannot be
+// proved any more.
+func (c *Consumer) guard(reading context.Context, interrupt context.CancelCauseFunc) {
+	trust := time.NewTimer(c.conf.Lease.TrustedFor())
+	defer trust.Stop()
+	for {
+		select {
+		case client := <-c.conf.HandOver:
+			interrupt(givenError(client))
+			return
+		case <-trust.C:
+			left := c.conf.Lease.TrustedFor()
+			if left <= 0 {
+				interrupt(errSuspended)
+				return
+			}
+			trust.Reset(left)
+		case <-reading.Done():
+			return
+		}
+	}
+}
+
+// suspend drops what has not been sent, and waits until the lease is proved. A
+// shard that is to be handed over meanwhile is so as soon as it is read again.
+func (c *Consumer) suspend(ctx context.Context) error {
+	if _, err := c.conf.Batcher.Flush(ctx); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("emptying the batch of shard %s: %w", c.conf.Lease.Key(), err)
+	}
+	c.conf.Budget.Release(c.cost + c.unfed)
+	c.unflushed, c.cost, c.unfed = 0, 0, 0
+	if err := c.conf.Lease.Await(ctx); err != nil {
+		return cmp.Or(context.Cause(ctx), err)
+	}
+	return nil
 }
 
 type fetched struct {
@@ -227,9 +281,9 @@ type fetched struct {
 	err  error
 }
 
-func (c *Consumer) fetch(ctx context.Context, pages chan<- fetched) {
+func (c *Consumer) fetch(ctx context.Context, source Source, pages chan<- fetched) {
 	for {
-		page, err := c.conf.Source.Next(ctx)
+		page, err := source.Next(ctx)
 		select {
 		case pages <- fetched{page, err}:
 		case <-ctx.Done():
@@ -255,7 +309,7 @@ func (c *Consumer) pump(ctx context.Context, pages <-chan fetched) ([]retrieval.
 		select {
 		case f := <-pages:
 			if f.err != nil {
-				return nil, f.err
+				return nil, cmp.Or(context.Cause(ctx), f.err)
 			}
 			if err := c.feed(ctx, f.page); err != nil {
 				return nil, err
@@ -324,7 +378,7 @@ func (c *Consumer) flush(ctx context.Context) error {
 	c.unflushed = 0
 	batch, err := c.conf.Batcher.Flush(ctx)
 	if err != nil {
-		return fmt.Errorf("flushing a batch of shard %s: %w", c.conf.Lease.Key(), err)
+		return cmp.Or(context.Cause(ctx), fmt.Errorf("flushing a batch of shard %s: %w", c.conf.Lease.Key(), err))
 	}
 	if batch, err = c.process(ctx, batch); err != nil {
 		return err
@@ -339,50 +393,20 @@ func (c *Consumer) flush(ctx context.Context) error {
 	if len(batch) == 0 { // everything was filtered, which is a success
 		c.ack(id)
 		c.conf.Budget.Release(cost)
+		c.sent = last
 		return nil
 	}
-	if err := c.send(ctx, newDelivery(c, id, batch, cost)); err != nil {
+	select {
+	case c.conf.Out <- newDelivery(c, id, batch, cost):
+		c.sent = last
+		return nil
+	case <-ctx.Done():
 		c.mu.Lock()
 		c.window.Withdraw(id)
 		c.mu.Unlock()
 		c.cost = cost
-		return err
+		return context.Cause(ctx)
 	}
-	return nil
-}
-
-// send offers a delivery while the lease can be proved. The host takes one after
-// the other: it would wait with one that cannot be proved, and with it the
-// batches of other shards, whose leases stand.
-func (c *Consumer) send(ctx context.Context, d *Delivery) error {
-	select {
-	case <-c.unproved.C:
-		if err := c.prove(ctx); err != nil {
-			return err
-		}
-	default:
-	}
-	for {
-		select {
-		case c.conf.Out <- d:
-			return nil
-		case <-c.unproved.C:
-			if err := c.prove(ctx); err != nil {
-				return err
-			}
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-}
-
-// prove waits until the lease is trusted.
-func (c *Consumer) prove(ctx context.Context) error {
-	if err := c.conf.Lease.Await(ctx); err != nil {
-		return cmp.Or(context.Cause(ctx), err)
-	}
-	c.unproved.Reset(c.conf.Lease.TrustedFor())
-	return nil
 }
 
 // process runs the processors on a batch until they accept it. They fail as a

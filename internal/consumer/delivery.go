@@ -37,18 +37,17 @@ func (d *Delivery) Await(ctx context.Context) error {
 	return d.consumer.conf.Lease.Await(ctx)
 }
 
+// Trusted reports whether Await would return nil at once.
+func (d *Delivery) Trusted() bool { return d.consumer.conf.Lease.Trusted() }
+
 // Drop ends a delivery that does not reach the output. It moves no checkpoint, so
 // that whoever has the shard next reads the records again.
 func (d *Delivery) Drop() { d.consumer.conf.Budget.Release(d.cost.Swap(0)) }
 
 // Ack ends the delivery. A batch that was rejected counts as handled too, and is
-// logged and counted, unless the rejection only means that the pipeline is being
-// stopped: then nobody has handled the batch, and it is left to be read again.
+// logged and counted: whoever wants it back replays it, or drops it.
 func (d *Delivery) Ack(messages int, rejection error) {
 	if rejection != nil {
-		if errors.Is(rejection, context.Canceled) || errors.Is(rejection, service.ErrEndOfInput) {
-			return
-		}
 		if batch, ok := errors.AsType[*service.BatchError](rejection); ok && batch.IndexedErrors() > 0 {
 			messages = batch.IndexedErrors()
 		}

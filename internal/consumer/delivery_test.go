@@ -2,7 +2,6 @@ package consumer
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -10,6 +9,8 @@ import (
 
 	"github.com/benthosdev/benthos/v4/public/service"
 	"github.com/stretchr/testify/require"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/retrieval"
 )
 
 func TestDeliveryLetsGoOfItsBatch(t *testing.T) {
@@ -104,19 +105,69 @@ func TestRejectedBatchIsSkippedAndItsMessagesAreCounted(t *testing.T) {
 	})
 }
 
-func TestBatchThatAStoppingPipelineGivesUpIsReadAgain(t *testing.T) {
-	for _, rejection := range []error{context.Canceled, service.ErrEndOfInput} {
-		t.Run(rejection.Error(), func(t *testing.T) {
-			m := newMeter(t)
-			bubble(t, func(c *Config) { c.Metrics = m.metrics() }, func(r *rig) {
-				r.put(page(0, 1))
-				d, _ := r.next()
-				d.Ack(1, errors.Join(errElsewhere, rejection))
-				r.stop()
-				require.Equal(r, Released, r.result().Outcome)
-				require.Equal(r, free(""), r.table.now())
-				require.Zero(r, m.value("rejected"))
-			})
-		})
+func TestDeliveryThatIsDroppedIsReadAgain(t *testing.T) {
+	bubble(t, nil, func(r *rig) {
+		r.put(page(0, 1))
+		d, _ := r.next()
+		d.Drop()
+		r.stop()
+		require.Equal(r, Released, r.result().Outcome)
+		require.Equal(r, free(""), r.table.now())
+	})
+}
+
+func TestSuspendedShardTakesNoRoomAndIsReadOnWhenItsLeaseIsProved(t *testing.T) {
+	budget := retrieval.NewBudget(1 << 20)
+	costly := func(from, n int) retrieval.Page {
+		p := page(from, n)
+		for i := range p.Records {
+			p.Cost += p.Records[i].Cost()
+		}
+		return p
 	}
+	bubble(t, func(c *Config) {
+		c.Budget = budget
+		c.Batcher = batcher(t, service.BatchPolicy{Count: 2})
+	}, func(r *rig) {
+		for i := range 3 {
+			p := costly(i*5, 5)
+			_, err := budget.Reserve(r.Context(), p.Cost, nil)
+			require.NoError(r, err)
+			r.put(p)
+		}
+		first, contents := r.next()
+		require.Equal(r, []string{"0", "1"}, contents)
+		require.Positive(r, budget.Held())
+		r.table.change(func(s *table) { s.silent = true })
+		pass(leasePeriod)
+		r.nothing()
+		// What is at the output, and what the source had not handed out by then.
+		require.Equal(r, first.cost.Load()+costly(10, 5).Cost, budget.Held())
+		pass(time.Hour)
+		r.table.change(func(s *table) { s.silent = false })
+		pass(10 * time.Second)
+		for i := 2; i < 14; i += 2 {
+			d, contents := r.next()
+			require.Equal(r, []string{fmt.Sprint(i), fmt.Sprint(i + 1)}, contents)
+			d.Ack(2, nil)
+		}
+		first.Ack(2, nil)
+		pass(commitPeriod)
+		require.Equal(r, sequence(13), r.table.now().Sequence)
+	})
+}
+
+func TestShardThatIsAskedForWhileSuspendedIsHandedOverAfterwards(t *testing.T) {
+	bubble(t, nil, func(r *rig) {
+		r.put(page(0, 2))
+		r.table.change(func(s *table) { s.silent = true })
+		pass(leasePeriod)
+		r.give <- "other"
+		pass(time.Minute)
+		r.running()
+		r.table.change(func(s *table) { s.silent = false })
+		pass(10 * time.Second)
+		require.Equal(r, HandedOver, r.result().Outcome)
+		require.Equal(r, "other", r.table.now().Owner)
+	})
 }

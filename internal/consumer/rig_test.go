@@ -163,16 +163,53 @@ func (s *table) change(do func(s *table)) {
 	do(s)
 }
 
-// source hands out what the test has put into it, and counts what was taken.
+// source hands out what the test has put into it, and counts what was taken. What
+// was taken it hands out again to a reader that begins before it.
 type source struct {
 	next  chan fetched
 	taken atomic.Int64
+
+	mu           sync.Mutex
+	past, repeat []fetched
+}
+
+// open begins to read after a sequence number.
+func (s *source) open(after string) Source {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.repeat = nil
+	for _, f := range s.past {
+		var left []retrieval.Record
+		for _, r := range f.page.Records {
+			if r.SequenceNumber > after {
+				left = append(left, r)
+			}
+		}
+		f.page.Records = left
+		if len(left) > 0 || f.page.End {
+			s.repeat = append(s.repeat, f)
+		}
+	}
+	return s
 }
 
 func (s *source) Next(ctx context.Context) (retrieval.Page, error) {
+	s.mu.Lock()
+	if len(s.repeat) > 0 {
+		f := s.repeat[0]
+		s.repeat = s.repeat[1:]
+		s.mu.Unlock()
+		return f.page, f.err
+	}
+	s.mu.Unlock()
 	select {
 	case f := <-s.next:
 		s.taken.Add(1)
+		s.mu.Lock()
+		kept := f
+		kept.page.Records = slices.Clone(f.page.Records) // the consumer clears its own
+		s.past = append(s.past, kept)
+		s.mu.Unlock()
 		return f.page, f.err
 	case <-ctx.Done():
 		return retrieval.Page{}, ctx.Err()
@@ -205,14 +242,14 @@ func bubble(t *testing.T, configure func(*Config), test func(r *rig)) {
 			ended:  make(chan Result, 1),
 		}
 		var err error
-		r.lease, _, err = lease.Take(holder, holder, r.table, lease.Item{Key: key}, time.Time{}, lease.Options{
+		r.lease, _, err = lease.Take(holder, holder, r.table, lease.Item{Key: key}, lease.Origin{}, lease.Options{
 			Client: "me", Period: leasePeriod, CommitPeriod: commitPeriod,
 			Rand: func() float64 { return 0 },
 		})
 		require.NoError(t, err)
 		conf := Config{
 			Budget: retrieval.NewBudget(1 << 30),
-			Lease:  r.lease, Source: r.source, Batcher: batcher(t, service.BatchPolicy{Count: 1}),
+			Lease:  r.lease, Open: r.source.open, Batcher: batcher(t, service.BatchPolicy{Count: 1}),
 			Limit: 100, HandOver: r.give, DrainTimeout: drainTimeout, Awaited: func(context.Context, string) bool { return true }, Out: r.out, Log: service.MockResources().Logger(),
 		}
 		if configure != nil {

@@ -1,10 +1,8 @@
 package lease
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"strings"
 	"time"
 )
 
@@ -48,6 +46,18 @@ type Item struct {
 	StartAt time.Time
 	// Finished marks a closed shard that was read to its end and acknowledged.
 	Finished bool
+	// ShardStart is the starting sequence number of the shard that was claimed,
+	// while nothing is committed: it tells a shard from that of the same id in a
+	// stream that was deleted and made anew. Empty when nobody has written it.
+	ShardStart string
+	// Pinned items are those of readers that name their shards. They read a shard
+	// whatever became of its parents, of which their items therefore tell nothing.
+	Pinned bool
+	// Malformed says what is wrong with the item, empty when nothing is. Owner,
+	// Token and Sequence are then the most cautious reading of what stands there.
+	Malformed string
+	// Raw is the store's own record of what it could not read, for its conditions.
+	Raw any
 }
 
 // foreign reports whether the owner is an instance of the built-in input.
@@ -65,8 +75,12 @@ func (i Item) Link() Link { return Link{Owner: i.Owner, Term: i.Term, Token: i.T
 // Grant is what a new owner writes.
 type Grant struct {
 	Link
-	Period  time.Duration
-	StartAt time.Time
+	Period time.Duration
+	// StartAt, ShardStart and Pinned are those of the Item. ShardStart is written
+	// where no sequence was seen.
+	StartAt    time.Time
+	ShardStart string
+	Pinned     bool
 }
 
 // ErrConflict is returned by a Store when the item was not as the write demands.
@@ -102,14 +116,7 @@ type Store interface {
 // Move is a step of the committed sequence number, from the one that must be
 // stored. A client that the shard was taken from may have stored a later one, with
 // no regard to owners.
-// Invariant: CompareSequences(From, To) <= 0.
+// Invariant: sequence.Compare(From, To) <= 0.
 type Move struct {
 	From, To string
-}
-
-// CompareSequences orders two sequence numbers, decimal numbers too long for any
-// integer type, by value. The empty one comes first.
-func CompareSequences(a, b string) int {
-	a, b = strings.TrimLeft(a, "0"), strings.TrimLeft(b, "0")
-	return cmp.Or(cmp.Compare(len(a), len(b)), strings.Compare(a, b))
 }

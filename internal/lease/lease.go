@@ -8,6 +8,8 @@ import (
 	mathrand "math/rand/v2"
 	"sync"
 	"time"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/sequence"
 )
 
 // ErrLost is what the context of a lost lease ends with.
@@ -37,8 +39,22 @@ type Options struct {
 // the output.
 func (o Options) margin() time.Duration { return o.Period / 10 }
 
+// Limits of the pauses and attempts, whatever the period: with one of an hour, a
+// shard should not go without a commit for minutes because of one failure.
+const (
+	longestAttempt = 30 * time.Second
+	longestPause   = 30 * time.Second
+	firstPause     = time.Second
+
+	// The last write of a lease has a few seconds before its process is gone, and
+	// then the shard stands still for the whole period. So it has a pace of its own.
+	lastAttempt    = 2 * time.Second
+	firstLastPause = 100 * time.Millisecond
+	mostLastPause  = time.Second
+)
+
 // attemptTimeout bounds one request, so that several fit into one period.
-func (o Options) attemptTimeout() time.Duration { return o.Period / 5 }
+func (o Options) attemptTimeout() time.Duration { return min(o.Period/5, longestAttempt) }
 
 // renewAfter returns how long the next renewal may wait: a third of the period,
 // so that two of them may fail, and up to a fifteenth more, so that shards that
@@ -48,9 +64,19 @@ func (o Options) renewAfter() time.Duration {
 }
 
 // retryAfter returns the pause after the nth failure in a row, n from 1: it
-// doubles from a sixtieth of the period to a tenth, less up to half at random.
+// doubles from a sixtieth of the period to a tenth, or from a second to half a
+// minute if these are shorter, less up to half at random.
 func (o Options) retryAfter(n int) time.Duration {
-	pause := min(o.Period/60<<min(n-1, 10), o.Period/10)
+	return o.pause(n, min(o.Period/60, firstPause), min(o.Period/10, longestPause))
+}
+
+// retryLastAfter is retryAfter for the last write of a lease.
+func (o Options) retryLastAfter(n int) time.Duration {
+	return o.pause(n, firstLastPause, mostLastPause)
+}
+
+func (o Options) pause(n int, first, most time.Duration) time.Duration {
+	pause := min(first<<min(n-1, 10), most)
 	return pause - time.Duration(o.random()*float64(pause/2))
 }
 
@@ -89,18 +115,28 @@ type Lease struct {
 	renewed     chan struct{} // closed at the next success
 }
 
+// Origin is what a claim tells of the shard, for those who find the item later.
+type Origin struct {
+	// StartAt is stored for a shard that has no sequence.
+	StartAt time.Time
+	// ShardStart and Pinned are those of the Item.
+	ShardStart string
+	Pinned     bool
+}
+
 // Take claims the shard whose item was seen, and returns the lease with the item
 // as it stands now. seen has no owner, or one that is dead, or was this client's
-// own and has no reader any more. startAt is stored for a shard that has no
-// sequence. The lease's context descends from holder.
+// own and has no reader any more. The lease's context descends from holder.
 //
 // The error is ErrConflict when the item is not as seen any more.
-func Take(ctx, holder context.Context, store Store, seen Item, startAt time.Time, opts Options) (*Lease, Item, error) {
+func Take(ctx, holder context.Context, store Store, seen Item, origin Origin, opts Options) (*Lease, Item, error) {
 	start := time.Now()
 	grant := Grant{
-		Link:    Link{Owner: opts.Client, Term: rand.Text(), Token: opts.newToken(start)},
-		Period:  opts.Period,
-		StartAt: startAt,
+		Link:       Link{Owner: opts.Client, Term: rand.Text(), Token: opts.newToken(start)},
+		Period:     opts.Period,
+		StartAt:    origin.StartAt,
+		ShardStart: origin.ShardStart,
+		Pinned:     origin.Pinned,
 	}
 	item, err := claim(ctx, store, seen, grant, opts.attemptTimeout())
 	if err != nil {
@@ -253,7 +289,7 @@ func (l *Lease) renew(ctx context.Context, sequence string) error {
 // moves reports whether a sequence is worth a write: it is later than the one that
 // is stored. The client that the shard was taken from may have had its last word
 // further on than where this one began.
-func (l *Lease) moves(sequence string) bool { return CompareSequences(sequence, l.committed) > 0 }
+func (l *Lease) moves(next string) bool { return sequence.Compare(next, l.committed) > 0 }
 
 // move is the step to a sequence, or none when that is not later.
 func (l *Lease) move(sequence string) Move {
@@ -270,7 +306,11 @@ type ownership struct{ known, ours bool }
 // stands, the next attempt continues the chain from what is stored: an earlier
 // attempt may have taken effect after it was given up.
 func (l *Lease) look(ctx context.Context) (Item, ownership) {
-	ctx, cancel := context.WithTimeout(ctx, l.opts.attemptTimeout())
+	return l.lookWithin(ctx, l.opts.attemptTimeout())
+}
+
+func (l *Lease) lookWithin(ctx context.Context, timeout time.Duration) (Item, ownership) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	item, err := l.store.Get(ctx, l.key)
 	if err != nil {
@@ -392,7 +432,7 @@ func (l *Lease) end(
 			l.lose(fmt.Errorf("%w: given up by its holder", ErrLost))
 			return nil
 		}
-		item, owned := l.look(ctx)
+		item, owned := l.lookWithin(ctx, min(l.opts.attemptTimeout(), lastAttempt))
 		switch {
 		case owned.known && !owned.ours && done(item):
 			l.lose(fmt.Errorf("%w: given up by its holder", ErrLost))
@@ -401,7 +441,7 @@ func (l *Lease) end(
 			return l.lost(ctx, item, sequence)
 		}
 
-		pause := time.NewTimer(l.opts.retryAfter(failures))
+		pause := time.NewTimer(l.opts.retryLastAfter(failures))
 		select {
 		case <-pause.C:
 		case <-ctx.Done():
@@ -417,7 +457,7 @@ func (l *Lease) endOnce(
 	ctx context.Context, sequence string,
 	write func(ctx context.Context, key Key, at Link, sequence Move) error,
 ) error {
-	ctx, cancel := context.WithTimeout(ctx, l.opts.attemptTimeout())
+	ctx, cancel := context.WithTimeout(ctx, min(l.opts.attemptTimeout(), lastAttempt))
 	defer cancel()
 	return write(ctx, l.key, l.link, l.move(sequence))
 }

@@ -182,7 +182,7 @@ func options() Options {
 
 func take(t *testing.T, s *table) *Lease {
 	t.Helper()
-	l, item, err := Take(t.Context(), t.Context(), s, Item{Key: key}, time.Time{}, options())
+	l, item, err := Take(t.Context(), t.Context(), s, Item{Key: key}, Origin{}, options())
 	require.NoError(t, err)
 	require.Equal(t, "me", item.Owner)
 	return l
@@ -579,15 +579,4 @@ func TestWatcherKeepsStreamsApart(t *testing.T) {
 	w.Observe("another stream", nil, start.Add(time.Second), start.Add(time.Second))
 	w.Observe(key.Stream, []Item{item}, start.Add(time.Second), start.Add(time.Second))
 	require.True(t, w.Dead(item))
-}
-
-func TestSequencesCompareByValue(t *testing.T) {
-	ascending := []string{"", "1", "9", "10", "49590338271490256608559692538361571095921575989136588898"}
-	for i := range ascending {
-		for j := range ascending {
-			want := min(max(i-j, -1), 1)
-			require.Equal(t, want, CompareSequences(ascending[i], ascending[j]), "%q, %q", ascending[i], ascending[j])
-		}
-	}
-	require.Zero(t, CompareSequences("007", "7"))
 }

@@ -9,6 +9,8 @@ package lineage
 import (
 	"math/big"
 	"slices"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/sequence"
 )
 
 // Shard is a shard as the stream lists it.
@@ -23,6 +25,16 @@ type Shard struct {
 	// FirstKey and LastKey bound its hash keys, both included, as decimal numbers;
 	// empty when they are not known.
 	FirstKey, LastKey string
+	// FirstSequence and LastSequence bound the sequence numbers of its records;
+	// empty when they are not known, as the last one of an open shard.
+	FirstSequence, LastSequence string
+}
+
+// Holds reports whether a sequence number can be one of this shard's. One that is
+// below all of them was recorded for a shard of the same id in a stream that was
+// deleted and made anew. A bound that is not known excludes none.
+func (s Shard) Holds(number string) bool {
+	return !sequence.Valid(s.FirstSequence) || sequence.Compare(s.FirstSequence, number) <= 0
 }
 
 // keys is the number of hash keys, which go from 0 to 2^128-1: those of MD5.
@@ -57,15 +69,17 @@ func Whole(shards []Shard) bool {
 	return next.Cmp(keys) == 0
 }
 
-// State is what the table tells of a shard.
+// State is what is known of the reading of a shard.
 type State int
 
 // The states.
 const (
-	// Unknown shards have no item.
+	// Unknown shards have no item that is theirs.
 	Unknown State = iota
-	// Begun shards have an item, with an owner or without.
+	// Begun shards have an item, and nobody reads them now.
 	Begun
+	// Reading shards have a reader.
+	Reading
 	// Finished shards were read to the end, and everything acknowledged.
 	Finished
 )
@@ -76,27 +90,39 @@ func (s State) String() string {
 		return "unknown"
 	case Begun:
 		return "begun"
+	case Reading:
+		return "reading"
 	case Finished:
 		return "finished"
 	}
 	return "invalid"
 }
 
+// Progress is what the table tells of a shard.
+type Progress struct {
+	State State
+	// Balanced is whether it was begun by a reader that reads parents first, so
+	// that its parents must have been finished by then. One that was told to read
+	// this very shard proves nothing of the kind.
+	Balanced bool
+}
+
 // Graph is the lineage of the shards of one stream with what is known of each.
 type Graph struct {
 	shards   map[string]Shard
 	children map[string][]string
-	states   map[string]State
+	progress map[string]Progress
 
-	descended map[string]bool // memo of hasDescendantItem
+	descended map[string]bool // memo of hasBalancedDescendant
 }
 
-// NewGraph returns the graph of the shards that a stream lists.
-func NewGraph(shards []Shard, states map[string]State) *Graph {
+// NewGraph returns the graph of the shards that a stream lists. progress may have shards that the stream lists no more: one of them that still
+// has a reader holds its children back.
+func NewGraph(shards []Shard, progress map[string]Progress) *Graph {
 	g := &Graph{
 		shards:    make(map[string]Shard, len(shards)),
 		children:  make(map[string][]string, len(shards)),
-		states:    states,
+		progress:  progress,
 		descended: make(map[string]bool, len(shards)),
 	}
 	for _, s := range shards {
@@ -109,18 +135,25 @@ func NewGraph(shards []Shard, states map[string]State) *Graph {
 }
 
 // Finished reports whether nothing is left to read of a shard: it is marked so,
-// it has left the stream, or it is closed, has no item and a descendant of it
-// has one. The last is how Benthos' built-in input leaves a finished shard: it
-// deletes the item.
+// it has left the stream and nobody reads it any more, or it is closed, has no
+// item and a balanced reader has begun a descendant of it. The last is how
+// Benthos' built-in input leaves a finished shard: it deletes the item.
 func (g *Graph) Finished(id string) bool {
 	shard, listed := g.shards[id]
+	state := g.progress[id].State
 	switch {
-	case !listed, g.states[id] == Finished:
+	case state == Finished:
 		return true
-	case g.states[id] == Begun:
+	case state == Reading:
+		// Also of a shard that the list has dropped: what its reader has under way
+		// is older than all records of its children.
+		return false
+	case !listed:
+		return true
+	case state == Begun:
 		return false
 	}
-	return shard.Closed && g.hasDescendantItem(id)
+	return shard.Closed && g.hasBalancedDescendant(id)
 }
 
 // Ready reports whether a shard may be read: it is listed and not finished, and
@@ -161,13 +194,13 @@ func (g *Graph) reached(id string, read func(id string) bool, seen map[string]bo
 	return false
 }
 
-func (g *Graph) hasDescendantItem(id string) bool {
+func (g *Graph) hasBalancedDescendant(id string) bool {
 	if known, ok := g.descended[id]; ok {
 		return known
 	}
 	g.descended[id] = false // a cycle, which no stream has, must not hang us
 	for _, child := range g.children[id] {
-		if g.states[child] != Unknown || g.hasDescendantItem(child) {
+		if g.progress[child].Balanced || g.hasBalancedDescendant(child) {
 			g.descended[id] = true
 			break
 		}

@@ -10,6 +10,16 @@ import (
 	"pgregory.net/rapid"
 )
 
+// balanced is the progress of shards that readers have begun who read parents
+// first.
+func balanced(states map[string]State) map[string]Progress {
+	progress := map[string]Progress{}
+	for id, state := range states {
+		progress[id] = Progress{State: state, Balanced: state != Unknown}
+	}
+	return progress
+}
+
 func ready(g *Graph, ids ...string) []string {
 	return slices.DeleteFunc(ids, func(id string) bool { return !g.Ready(id) })
 }
@@ -27,7 +37,7 @@ func TestChildWaitsForBothMergeParents(t *testing.T) {
 		{Finished, Finished, []string{"ab"}},
 	} {
 		t.Run(fmt.Sprintf("%v and %v", test.a, test.b), func(t *testing.T) {
-			g := NewGraph(shards, map[string]State{"a": test.a, "b": test.b})
+			g := NewGraph(shards, balanced(map[string]State{"a": test.a, "b": test.b}))
 			require.Equal(t, test.want, ready(g, "a", "b", "ab"))
 		})
 	}
@@ -48,7 +58,7 @@ func TestShardThatTheBuiltInInputFinishedIsNotReadAgain(t *testing.T) {
 		{ID: "mid", Parents: []string{"old"}, Closed: true},
 		{ID: "new", Parents: []string{"mid"}},
 		{ID: "other", Parents: []string{"old"}},
-	}, map[string]State{"new": Begun})
+	}, balanced(map[string]State{"new": Begun}))
 	require.Equal(t, []string{"new", "other"}, ready(g, "old", "mid", "new", "other"))
 }
 
@@ -57,7 +67,7 @@ func TestParentThatIsStillBeingReadHoldsItsBegunChild(t *testing.T) {
 	g := NewGraph([]Shard{
 		{ID: "old", Closed: true},
 		{ID: "new", Parents: []string{"old"}},
-	}, map[string]State{"old": Begun, "new": Begun})
+	}, balanced(map[string]State{"old": Begun, "new": Begun}))
 	require.Equal(t, []string{"old"}, ready(g, "old", "new"))
 }
 
@@ -65,6 +75,30 @@ func TestTrimmedParentHoldsNobody(t *testing.T) {
 	g := NewGraph([]Shard{{ID: "ab", Parents: []string{"a", "b"}}}, nil)
 	require.True(t, g.Ready("ab"))
 	require.False(t, g.Ready("a"), "a shard that is not there cannot be read")
+}
+
+func TestReaderOfTheChildAloneDoesNotFinishItsParent(t *testing.T) {
+	shards := []Shard{{ID: "old", Closed: true}, {ID: "new", Parents: []string{"old"}}}
+	for _, state := range []State{Begun, Reading, Finished} {
+		g := NewGraph(shards, map[string]Progress{"new": {State: state}})
+		require.Equal(t, []string{"old"}, ready(g, "old", "new"), "%v", state)
+	}
+}
+
+func TestParentThatHasLeftTheStreamHoldsItsChildWhileItIsRead(t *testing.T) {
+	shards := []Shard{{ID: "new", Parents: []string{"old"}}}
+	for state, want := range map[State]bool{Unknown: true, Begun: true, Reading: false, Finished: true} {
+		g := NewGraph(shards, balanced(map[string]State{"old": state}))
+		require.Equal(t, want, g.Ready("new"), "%v", state)
+	}
+}
+
+func TestShardHoldsNoSequenceBelowItsFirst(t *testing.T) {
+	for number, want := range map[string]bool{"": false, "99": false, "100": true, "1000": true} {
+		require.Equal(t, want, Shard{FirstSequence: "100"}.Holds(number), number)
+	}
+	require.True(t, Shard{}.Holds("1"), "nothing is known")
+	require.True(t, Shard{FirstSequence: "null"}.Holds("1"), "nothing is known")
 }
 
 func TestShardIsReachedThroughAnyAncestor(t *testing.T) {
@@ -88,6 +122,7 @@ func TestShardIsReachedThroughAnyAncestor(t *testing.T) {
 type stream struct {
 	shards []Shard
 	states map[string]State
+	pinned map[string]bool     // begun by a reader that was told to
 	parent map[string][]string // of every shard that ever was
 	done   map[string]bool     // read to the end, ever
 }
@@ -101,6 +136,14 @@ func (s *stream) add(parents ...string) {
 			s.shards[i].Closed = true
 		}
 	}
+}
+
+func (s *stream) graph() *Graph {
+	progress := balanced(s.states)
+	for id := range s.pinned {
+		progress[id] = Progress{State: s.states[id]}
+	}
+	return NewGraph(s.shards, progress)
 }
 
 func (s *stream) pick(t *rapid.T, which func(Shard) bool) (string, bool) {
@@ -118,7 +161,7 @@ func (s *stream) pick(t *rapid.T, which func(Shard) bool) (string, bool) {
 
 func TestNoChildBeforeItsParentsAndNothingUnreachable(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		s := &stream{states: map[string]State{}, parent: map[string][]string{}, done: map[string]bool{}}
+		s := &stream{states: map[string]State{}, pinned: map[string]bool{}, parent: map[string][]string{}, done: map[string]bool{}}
 		for range rapid.IntRange(1, 4).Draw(t, "shards") {
 			s.add()
 		}
@@ -132,6 +175,9 @@ func TestNoChildBeforeItsParentsAndNothingUnreachable(t *testing.T) {
 				for _, shard := range s.shards {
 					if slices.Contains(shard.Parents, id) && s.states[shard.ID] == Unknown && !s.done[shard.ID] {
 						s.states[shard.ID] = Begun
+					}
+					if slices.Contains(shard.Parents, id) {
+						delete(s.pinned, shard.ID)
 					}
 				}
 			}
@@ -164,13 +210,18 @@ func TestNoChildBeforeItsParentsAndNothingUnreachable(t *testing.T) {
 				}
 			},
 			"begin": func(t *rapid.T) {
-				g := NewGraph(s.shards, s.states)
+				g := s.graph()
 				if id, ok := s.pick(t, func(shard Shard) bool { return g.Ready(shard.ID) }); ok {
 					s.states[id] = Begun
 				}
 			},
+			"begin out of turn": func(t *rapid.T) {
+				if id, ok := s.pick(t, func(shard Shard) bool { return s.states[shard.ID] == Unknown && !s.done[shard.ID] }); ok {
+					s.states[id], s.pinned[id] = Begun, true
+				}
+			},
 			"finish": func(t *rapid.T) {
-				g := NewGraph(s.shards, s.states)
+				g := s.graph()
 				id, ok := s.pick(t, func(shard Shard) bool {
 					return shard.Closed && s.states[shard.ID] == Begun && g.Ready(shard.ID)
 				})
@@ -182,13 +233,13 @@ func TestNoChildBeforeItsParentsAndNothingUnreachable(t *testing.T) {
 				// nobody could tell, so the model has it skip none.
 				skips := slices.ContainsFunc(s.shards, func(child Shard) bool {
 					return slices.Contains(child.Parents, id) && slices.ContainsFunc(child.Parents, func(other string) bool {
-						return other != id && s.states[other] == Unknown && !s.done[other]
+						return other != id && (s.states[other] == Unknown || s.pinned[other]) && !s.done[other]
 					})
 				})
 				finish(id, !skips && rapid.Bool().Draw(t, "by the built-in input"))
 			},
 			"": func(t *rapid.T) {
-				g := NewGraph(s.shards, s.states)
+				g := s.graph()
 				for _, shard := range s.shards {
 					if !g.Ready(shard.ID) {
 						continue
@@ -205,7 +256,7 @@ func TestNoChildBeforeItsParentsAndNothingUnreachable(t *testing.T) {
 		// shards become finished and all open ones are read.
 		for progress := true; progress; {
 			progress = false
-			g := NewGraph(s.shards, s.states)
+			g := s.graph()
 			for _, shard := range s.shards {
 				if shard.Closed && g.Ready(shard.ID) {
 					finish(shard.ID, false)
@@ -213,7 +264,7 @@ func TestNoChildBeforeItsParentsAndNothingUnreachable(t *testing.T) {
 				}
 			}
 		}
-		g := NewGraph(s.shards, s.states)
+		g := s.graph()
 		for _, shard := range s.shards {
 			require.True(t, s.done[shard.ID] || g.Ready(shard.ID), "%s is unreachable", shard.ID)
 		}

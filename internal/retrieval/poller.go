@@ -13,11 +13,14 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kinesis"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
 	"github.com/aws/smithy-go"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/sequence"
 )
 
 // API is what a Poller uses of the Kinesis client. The client should leave
 // throttled calls to the poller, which knows what the shard can bear.
 type API interface {
+	Lister
 	GetShardIterator(context.Context, *kinesis.GetShardIteratorInput, ...func(*kinesis.Options)) (*kinesis.GetShardIteratorOutput, error)
 	GetRecords(context.Context, *kinesis.GetRecordsInput, ...func(*kinesis.Options)) (*kinesis.GetRecordsOutput, error)
 }
@@ -65,10 +68,14 @@ type Poller struct {
 	position Position
 	iterator string // empty when one is to be made
 	ended    bool
+	// ends counts, in a row, the empty pages from which nothing leads on and that
+	// name no children either.
+	ends int
 
 	pace     pacer
 	nextCall time.Time
 	failures int   // calls in a row
+	expired  int   // iterators in a row
 	limit    int32 // records of the next page
 	expected int64 // bytes of memory that such a page takes, by those of the last one
 }
@@ -111,7 +118,7 @@ func (p *Poller) Next(ctx context.Context) (Page, error) {
 		}
 		page, err := p.read(ctx)
 		if err == nil {
-			p.failures = 0
+			p.failures, p.expired = 0, 0
 			return page, nil
 		}
 		if ctx.Err() != nil {
@@ -158,14 +165,36 @@ func (p *Poller) read(ctx context.Context) (Page, error) {
 	if err != nil {
 		return Page{}, fmt.Errorf("reading shard %s: %w", p.shard.ID, classify(err))
 	}
-
-	page = Page{
-		Records: make([]Record, 0, len(out.Records)),
-		Behind:  time.Duration(aws.ToInt64(out.MillisBehindLatest)) * time.Millisecond,
-		End:     out.NextShardIterator == nil,
+	if out.Records == nil {
+		// Every answer lists its records, if there are none too.
+		return Page{}, fmt.Errorf("reading shard %s: %w", p.shard.ID, errNoPage)
 	}
 	bytes := 0
-	for _, r := range out.Records {
+	for i := range out.Records {
+		bytes += len(out.Records[i].Data) + len(aws.ToString(out.Records[i].PartitionKey))
+	}
+	if page, err = p.pageOf(ctx, out, bytes); err != nil {
+		return Page{}, err
+	}
+	p.nextCall = start.Add(p.pace.afterPage(start, len(page.Records), bytes, page.Behind, rand.Float64())) //nolint:gosec // spreads load, guards nothing
+	return page, nil
+}
+
+// pageOf makes a page of an answer with so many bytes of records, and moves the
+// position behind it.
+func (p *Poller) pageOf(ctx context.Context, out *kinesis.GetRecordsOutput, bytes int) (Page, error) {
+	// Some services repeat what an iterator was to begin after.
+	fresh := slices.IndexFunc(out.Records, func(r types.Record) bool {
+		return sequence.Compare(aws.ToString(r.SequenceNumber), p.position.After) > 0
+	})
+	if fresh < 0 {
+		fresh = len(out.Records)
+	}
+	page := Page{
+		Records: make([]Record, 0, len(out.Records)-fresh),
+		Behind:  time.Duration(aws.ToInt64(out.MillisBehindLatest)) * time.Millisecond,
+	}
+	for _, r := range out.Records[fresh:] {
 		page.Records = append(page.Records, Record{
 			Data:           r.Data,
 			SequenceNumber: aws.ToString(r.SequenceNumber),
@@ -173,23 +202,60 @@ func (p *Poller) read(ctx context.Context) (Page, error) {
 			Arrived:        aws.ToTime(r.ApproximateArrivalTimestamp),
 		})
 		page.Cost += page.Records[len(page.Records)-1].Cost()
-		bytes += len(r.Data) + len(aws.ToString(r.PartitionKey))
 	}
-	p.behind = page.Behind > 0
-	for _, c := range out.ChildShards {
-		page.Children = append(page.Children, Child{ID: aws.ToString(c.ShardId), Parents: slices.Clone(c.ParentShards)})
+	if err := p.endOf(ctx, out, &page); err != nil {
+		return Page{}, err
 	}
-
 	if n := len(page.Records); n > 0 {
 		p.position = Position{After: page.Records[n-1].SequenceNumber}
-		p.limit = limitAfter(n, bytes)
-		// Its payloads come in base64, and are held until they are decoded.
+		// Payloads come in base64, and are held until they are decoded.
+		p.limit = limitAfter(len(out.Records), bytes)
 		each := (page.Cost + heapFactor*int64(bytes)*4/3) / int64(n)
 		p.expected = min(max(each*int64(p.limit), livePage), fullPage)
 	}
+	p.behind = page.Behind > 0
 	p.iterator, p.ended = aws.ToString(out.NextShardIterator), page.End
-	p.nextCall = start.Add(p.pace.afterPage(start, len(page.Records), bytes, page.Behind, rand.Float64())) //nolint:gosec // spreads load, guards nothing
 	return page, nil
+}
+
+// endsNeeded is how many times in a row a shard must end without children for that
+// to be believed.
+const endsNeeded = 3
+
+// endOf finds out whether a page is the last one of its shard. A page from which
+// nothing leads on is so when it names the children of the shard. Those of a
+// stream that is being deleted do not, and there are services that never do. But
+// an answer that broke on its way can look the same, and to believe it would lose
+// the rest of the shard. So such a shard has to end several times, each time from
+// a fresh iterator, and to be closed in the list of shards.
+func (p *Poller) endOf(ctx context.Context, out *kinesis.GetRecordsOutput, page *Page) error {
+	for _, c := range out.ChildShards {
+		page.Children = append(page.Children, Child{ID: aws.ToString(c.ShardId), Parents: slices.Clone(c.ParentShards)})
+	}
+	switch {
+	case aws.ToString(out.NextShardIterator) != "":
+		p.ends, page.Children = 0, nil
+		return nil
+	case len(page.Children) > 0:
+		page.End = true
+		return nil
+	case len(page.Records) > 0:
+		p.ends = 0
+		return nil // these are read, and the next iterator begins behind them
+	}
+	if p.ends++; p.ends < endsNeeded {
+		return errEndUnconfirmed
+	}
+	p.ends = 0
+	listed, children, err := find(ctx, p.api, p.shard)
+	if err != nil {
+		return err
+	}
+	if !listed.Closed {
+		return fmt.Errorf("reading shard %s: the service says that it has ended, and lists it as open", p.shard.ID)
+	}
+	page.End, page.Children = true, children
+	return nil
 }
 
 // seek makes an iterator at the position.
@@ -209,43 +275,78 @@ func (p *Poller) seek(ctx context.Context) error {
 	out, err := p.api.GetShardIterator(ctx, in)
 	if err != nil {
 		if _, invalid := errors.AsType[*types.InvalidArgumentException](err); invalid && p.position.After != "" {
-			return fmt.Errorf("shard %s has no sequence number %s, which was recorded for another stream of the same name; reading begins at the oldest record: %w: %w",
-				p.shard.ID, p.position.After, errPositionRejected, err)
+			if foreign := p.checkPosition(ctx); foreign != nil {
+				return foreign
+			}
 		}
 		return fmt.Errorf("making an iterator of shard %s: %w", p.shard.ID, classify(err))
 	}
-	p.iterator = aws.ToString(out.ShardIterator)
+	if p.iterator = aws.ToString(out.ShardIterator); p.iterator == "" {
+		return fmt.Errorf("making an iterator of shard %s: the answer has none", p.shard.ID)
+	}
+	return nil
+}
+
+// checkPosition finds out whether a position that the service has refused can be
+// one of this shard. If it cannot, the stream was deleted and made anew: the shard
+// that was to be read is gone, and who reads the one that took its id, and from
+// where, is to be decided afresh. A refusal alone proves nothing.
+func (p *Poller) checkPosition(ctx context.Context) error {
+	listed, _, err := find(ctx, p.api, p.shard)
+	if err != nil {
+		return err
+	}
+	if !listed.Holds(p.position.After) {
+		return fmt.Errorf("%w any more: sequence number %s is of an earlier stream of the same name", ErrShardGone, p.position.After)
+	}
+	if listed.LastSequence != "" && sequence.Compare(p.position.After, listed.LastSequence) > 0 {
+		return fmt.Errorf("shard %s ends with sequence number %s, and the table has %s for it: remove its item to read the shard from its start",
+			p.shard.ID, listed.LastSequence, p.position.After)
+	}
 	return nil
 }
 
 // recover prepares for the next call after one that failed and returns the pause
 // before it.
 func (p *Poller) recover(err error) time.Duration {
-	switch {
-	case errors.Is(err, errIteratorExpired):
-		p.iterator = ""
-		return 0
-	case errors.Is(err, errPositionRejected):
-		p.position = Position{}
-	case errors.Is(err, errThrottled):
+	if errors.Is(err, errThrottled) {
 		if p.hooks.OnThrottle != nil {
 			p.hooks.OnThrottle()
 		}
 		return p.pace.afterThrottle(time.Now(), rand.Float64()) //nolint:gosec // spreads load, guards nothing
 	}
 	p.iterator = "" // it may be what the service objects to
+	switch {
+	case errors.Is(err, errIteratorExpired):
+		// Once is what happens when nobody asked for minutes.
+		if p.expired++; p.expired == 1 {
+			return 0
+		}
+		return backoff(p.expired - 1)
+	case errors.Is(err, errEndUnconfirmed):
+		return backoff(p.ends)
+	}
 	p.failures++
 	if p.hooks.OnTrouble != nil {
 		p.hooks.OnTrouble(err)
 	}
-	pause := min(250*time.Millisecond<<min(p.failures-1, 10), 10*time.Second)
+	return backoff(p.failures)
+}
+
+// backoff is the pause after the nth failure in a row, n from 1: on average it
+// doubles from a quarter of a second to ten seconds.
+func backoff(n int) time.Duration {
+	pause := min(250*time.Millisecond<<min(n-1, 10), 10*time.Second)
 	return pause/2 + time.Duration(rand.Float64()*float64(pause)) //nolint:gosec // spreads load, guards nothing
 }
 
 var (
-	errIteratorExpired  = errors.New("iterator expired")
-	errThrottled        = errors.New("throttled")
-	errPositionRejected = errors.New("position rejected")
+	errIteratorExpired = errors.New("iterator expired")
+	errThrottled       = errors.New("throttled")
+	errNoPage          = errors.New("the answer has no list of records")
+	// errEndUnconfirmed is a page from which nothing leads on, which has yet to
+	// come again.
+	errEndUnconfirmed = errors.New("the shard has ended without children")
 )
 
 // classify wraps an error of the service in what is to be done about it.

@@ -240,7 +240,7 @@ func TestFaultsCostNoRecordAndBringNoneTwice(t *testing.T) {
 	}
 }
 
-func TestSequenceOfAnEarlierStreamStartsAtTheOldestRecordWithAWarning(t *testing.T) {
+func TestShardOfAStreamThatWasMadeAnewIsGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := start(t, awsfake.Options{})
 		put(t, s, 0, 1)
@@ -250,12 +250,10 @@ func TestSequenceOfAnEarlierStreamStartsAtTheOldestRecordWithAWarning(t *testing
 		require.NoError(t, s.CreateStream(stream, 1))
 		put(t, s, 1, 2)
 
-		var warned []error
-		p := newPoller(s, retrieval.Position{After: old[0].SequenceNumber},
-			retrieval.Hooks{OnTrouble: func(err error) { warned = append(warned, err) }})
-		require.Equal(t, records(1, 2), read(t, p, 2))
-		require.Len(t, warned, 1)
-		require.ErrorContains(t, warned[0], "reading begins at the oldest record")
+		p := newPoller(s, retrieval.Position{After: old[0].SequenceNumber}, retrieval.Hooks{})
+		_, err = p.Next(t.Context())
+		require.ErrorIs(t, err, retrieval.ErrShardGone)
+		require.ErrorContains(t, err, "is of an earlier stream of the same name")
 	})
 }
 
@@ -318,5 +316,136 @@ func TestBacklogIsReadAtTheLimitWithoutBeingThrottled(t *testing.T) {
 		t.Logf("60 MB in %s", time.Since(begin))
 		require.Less(t, time.Since(begin), 31*time.Second, "97 percent of the limit")
 		require.Zero(t, s.Refused("GetRecords", "ProvisionedThroughputExceededException"))
+	})
+}
+
+// closed makes a shard with ten records that has been split.
+func closed(t *testing.T, s *awsfake.Server) (children []retrieval.Child) {
+	t.Helper()
+	put(t, s, 0, 10)
+	low, high, err := s.Split(stream, shard)
+	require.NoError(t, err)
+	return []retrieval.Child{{ID: low, Parents: []string{shard}}, {ID: high, Parents: []string{shard}}}
+}
+
+// readToEnd reads until the shard ends.
+func readToEnd(t *testing.T, p *retrieval.Poller) (got []string, children []retrieval.Child) {
+	t.Helper()
+	for {
+		page, err := p.Next(t.Context())
+		require.NoError(t, err)
+		for _, r := range page.Records {
+			got = append(got, string(r.Data))
+		}
+		if page.End {
+			return got, page.Children
+		}
+	}
+}
+
+func TestAnswerWithoutContentsIsNoEndOfTheShard(t *testing.T) {
+	for name, body := range map[string]string{
+		"nothing":          "",
+		"an empty object":  `{}`,
+		"no records":       `{"MillisBehindLatest":0}`,
+		"no way on":        `{"Records":[],"MillisBehindLatest":0}`,
+		"an iterator only": `{"NextShardIterator":"AAAA"}`,
+		"a page of HTML":   `<html><body>Welcome</body></html>`,
+		"half a page":      `{"Records":[{"Data":"`,
+	} {
+		for times := 1; times <= 2; times++ {
+			t.Run(fmt.Sprint(name, ", ", times), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					s := start(t, awsfake.Options{})
+					want := closed(t, s)
+					p := newPoller(s, retrieval.Position{}, retrieval.Hooks{})
+					got := read(t, p, 1)
+					s.Inject(awsfake.Fault{Operation: "GetRecords", Times: times, Answer: []byte(body)})
+					rest, children := readToEnd(t, p)
+					require.Equal(t, records(0, 10), append(got, rest...))
+					require.Equal(t, want, children)
+				})
+			})
+		}
+	}
+}
+
+func TestAnswerWithoutContentsIsNoEndOfAnOpenShard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t, awsfake.Options{})
+		put(t, s, 0, 5)
+		var troubles []error
+		p := newPoller(s, retrieval.Position{}, retrieval.Hooks{OnTrouble: func(err error) { troubles = append(troubles, err) }})
+		got := read(t, p, 1)
+		s.Inject(awsfake.Fault{Operation: "GetRecords", Times: 10, Answer: []byte(`{"Records":[],"MillisBehindLatest":0}`)})
+		require.Equal(t, records(0, 5), append(got, read(t, p, 4)...))
+		require.Len(t, troubles, 3, "said once in three")
+		require.ErrorContains(t, troubles[0], "says that it has ended, and lists it as open")
+	})
+}
+
+func TestShardThatEndsWithoutChildrenEndsWhenTheStreamSaysSo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t, awsfake.Options{})
+		put(t, s, 0, 10)
+		p := newPoller(s, retrieval.Position{}, retrieval.Hooks{OnTrouble: func(err error) { t.Error(err) }})
+		require.Equal(t, records(0, 10), read(t, p, 10))
+		low, high, err := s.Split(stream, shard)
+		require.NoError(t, err)
+		s.Inject(awsfake.Fault{Operation: "GetRecords", Answer: []byte(`{"Records":[],"MillisBehindLatest":4358000}`)})
+		begin := time.Now()
+		rest, children := readToEnd(t, p)
+		require.Empty(t, rest)
+		require.Equal(t, []retrieval.Child{{ID: low, Parents: []string{shard}}, {ID: high, Parents: []string{shard}}}, children, "which the list of shards has")
+		require.Less(t, time.Since(begin), 3*time.Second)
+	})
+}
+
+func TestRefusedPositionIsKeptUnlessTheShardCannotHaveIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t, awsfake.Options{})
+		put(t, s, 0, 10)
+		all, err := s.Records(stream, shard)
+		require.NoError(t, err)
+		s.Inject(awsfake.Fault{Operation: "GetShardIterator", Times: 3, Refuse: awsfake.NewError(awsfake.CodeInvalidArgument, "not now")})
+		p := newPoller(s, retrieval.Position{After: all[4].SequenceNumber}, retrieval.Hooks{})
+		require.Equal(t, records(5, 5), read(t, p, 5))
+	})
+}
+
+func TestRecordsThatWereReadBeforeAreDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t, awsfake.Options{})
+		put(t, s, 0, 5)
+		all, err := s.Records(stream, shard)
+		require.NoError(t, err)
+		// A service that takes "after" for "at", or for something earlier.
+		inclusive := &inclusiveAPI{API: client(s), from: all[1].SequenceNumber}
+		p := retrieval.NewPoller(inclusive, retrieval.Shard{Stream: stream, ID: shard}, retrieval.Position{After: all[2].SequenceNumber},
+			retrieval.NewBudget(1<<30), 0, retrieval.Hooks{})
+		require.Equal(t, records(3, 2), read(t, p, 2))
+	})
+}
+
+// inclusiveAPI gives iterators that begin too early.
+type inclusiveAPI struct {
+	retrieval.API
+	from string
+}
+
+func (a *inclusiveAPI) GetShardIterator(ctx context.Context, in *kinesis.GetShardIteratorInput, opts ...func(*kinesis.Options)) (*kinesis.GetShardIteratorOutput, error) {
+	in.StartingSequenceNumber = &a.from
+	return a.API.GetShardIterator(ctx, in, opts...)
+}
+
+func TestIteratorsThatExpireAtOnceAreMadeMoreAndMoreRarely(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t, awsfake.Options{})
+		s.Inject(awsfake.Fault{Operation: "GetRecords", Refuse: awsfake.NewError(awsfake.CodeExpiredIterator, "expired")})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		_, err := newPoller(s, retrieval.Position{}, retrieval.Hooks{}).Next(ctx)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Less(t, s.Calls("GetShardIterator"), 20)
 	})
 }

@@ -1,0 +1,89 @@
+package retrieval
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/lineage"
+	"github.com/benthos-plugins/aws-kinesis/internal/sequence"
+)
+
+// listPage is the number of shards asked for at once, the most there is.
+const listPage = 10_000
+
+// Lister is what listing shards takes of the Kinesis client.
+type Lister interface {
+	ListShards(context.Context, *kinesis.ListShardsInput, ...func(*kinesis.Options)) (*kinesis.ListShardsOutput, error)
+}
+
+// ListShards returns every shard of a stream, name or ARN, of all pages, and the
+// service's own time. A stream has one shard at least: an answer without any is
+// an error.
+func ListShards(ctx context.Context, api Lister, stream string) (shards []lineage.Shard, at time.Time, err error) {
+	in := &kinesis.ListShardsInput{MaxResults: new(int32(listPage))}
+	in.StreamName, in.StreamARN = StreamParameters(stream)
+	for {
+		out, err := api.ListShards(ctx, in)
+		if err == nil && len(shards)+len(out.Shards) == 0 && out.NextToken == nil {
+			err = errors.New("the answer has none")
+		}
+		if err != nil {
+			return nil, time.Time{}, fmt.Errorf("listing the shards of stream %s: %w", stream, err)
+		}
+		for _, s := range out.Shards {
+			shards = append(shards, shardOf(s))
+		}
+		if out.NextToken == nil {
+			at, _ = awsmiddleware.GetServerTime(out.ResultMetadata)
+			return shards, at, nil
+		}
+		// A next token goes alone.
+		in = &kinesis.ListShardsInput{NextToken: out.NextToken, MaxResults: in.MaxResults}
+	}
+}
+
+func shardOf(s types.Shard) lineage.Shard {
+	shard := lineage.Shard{ID: aws.ToString(s.ShardId)}
+	for _, parent := range []*string{s.ParentShardId, s.AdjacentParentShardId} {
+		if parent != nil {
+			shard.Parents = append(shard.Parents, *parent)
+		}
+	}
+	if r := s.SequenceNumberRange; r != nil {
+		shard.FirstSequence = aws.ToString(r.StartingSequenceNumber)
+		// Some services write "null" for an open shard.
+		if last := aws.ToString(r.EndingSequenceNumber); sequence.Valid(last) {
+			shard.Closed, shard.LastSequence = true, last
+		}
+	}
+	if s.HashKeyRange != nil {
+		shard.FirstKey, shard.LastKey = aws.ToString(s.HashKeyRange.StartingHashKey), aws.ToString(s.HashKeyRange.EndingHashKey)
+	}
+	return shard
+}
+
+// find asks for a shard as the stream lists it now, and for its children.
+func find(ctx context.Context, api Lister, shard Shard) (found lineage.Shard, children []Child, err error) {
+	shards, _, err := ListShards(ctx, api, shard.Stream)
+	if err != nil {
+		return lineage.Shard{}, nil, classify(err)
+	}
+	i := slices.IndexFunc(shards, func(s lineage.Shard) bool { return s.ID == shard.ID })
+	if i < 0 {
+		return lineage.Shard{}, nil, ErrShardGone
+	}
+	for _, s := range shards {
+		if slices.Contains(s.Parents, shard.ID) {
+			children = append(children, Child{ID: s.ID, Parents: s.Parents})
+		}
+	}
+	return shards[i], children, nil
+}
