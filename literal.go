@@ -52,11 +52,12 @@ func (b *balancer) settleLiterals(ctx context.Context, o offer) (lease.Store, []
 // further on. It is a conflict when somebody has got hold of a literal item
 // meanwhile.
 func (b *balancer) position(ctx context.Context, o offer, item lease.Item, literals []lease.Item) (after string, err error) {
-	if o.of != ofEarlierStream && (item.Sequence == "" || o.shard.Holds(item.Sequence)) {
+	switch ours := o.of != ofEarlierStream && (item.Sequence == "" || o.shard.Holds(item.Sequence)); {
+	case ours:
 		after = item.Sequence
-	} else if o.item.Finished {
+	case o.item.Finished:
 		b.log.Warnf("Shard %s was finished in an earlier stream of the same name: it is read from its oldest record", o.key)
-	} else if item.Sequence != "" {
+	case item.Sequence != "":
 		b.log.Warnf("Shard %s was read up to sequence number %s in an earlier stream of the same name: it is read from its oldest record", o.key, item.Sequence)
 	}
 	for _, literal := range literals {

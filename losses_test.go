@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -33,7 +34,7 @@ func TestParentIsReadToItsEndWhateverOneAnswerSays(t *testing.T) {
 						require.NoError(r, err)
 					}
 					calls := 0
-					r.aws.Inject(awsfake.Fault{Operation: "GetRecords", Times: 1, Answer: []byte(body), When: func(c *awsfake.Call) bool {
+					r.aws.Inject(awsfake.Fault{Operation: "GetRecords", Times: 1, Answer: []byte(body), When: func(*awsfake.Call) bool {
 						calls++
 						return calls == 2
 					}})
@@ -178,9 +179,7 @@ func TestShardHasOneReaderHoweverItIsWritten(t *testing.T) {
 func (r *rig) literally(attributes awsfake.Item) awsfake.Item {
 	r.Helper()
 	item := awsfake.Item{attrStream: awsfake.String("orders"), attrShard: awsfake.String("0")}
-	for name, value := range attributes {
-		item[name] = value
-	}
+	maps.Copy(item, attributes)
 	require.NoError(r, r.aws.PutItem(tableName, item))
 	return item
 }
@@ -367,9 +366,7 @@ func TestMalformedItemIsSaidAndClaimedAndItsShardRead(t *testing.T) {
 				r.stream("orders", 1)
 				r.putTo("orders", 0, 0, 10)
 				item := awsfake.Item{attrStream: awsfake.String("orders"), attrShard: awsfake.String(shardName(0))}
-				for attribute, value := range test.item(r) {
-					item[attribute] = value
-				}
+				maps.Copy(item, test.item(r))
 				require.NoError(r, r.aws.PutItem(tableName, item))
 				in := r.open(`streams: [ orders ]`)
 				writes := r.aws.Calls("UpdateItem")

@@ -363,12 +363,12 @@ func compareTables(t *rapid.T, stored, memory leaseTable) {
 			require.NoError(t, err)
 			require.Equal(t, want, got)
 		},
-		"vacate": func(t *rapid.T) {
+		"vacate": func(*rapid.T) {
 			if item := seen(); item.Exists {
 				returning("vacate", func(s leaseTable) (lease.Item, error) { return s.vacate(ctx, item) })
 			}
 		},
-		"mirror": func(t *rapid.T) {
+		"mirror": func(*rapid.T) {
 			item, sequence := seen(), pick("sequence", "5", "17", "120")
 			if item.Owner == "" {
 				returning("mirror", func(s leaseTable) (lease.Item, error) { return s.mirror(ctx, item, sequence) })
