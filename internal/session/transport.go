@@ -95,7 +95,7 @@ func newTransport(t *http.Transport) transport {
 }
 
 func (t transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	w := &wait{open: t.open, expired: func() bool { return errors.Is(req.Context().Err(), context.DeadlineExceeded) }}
+	w := &wait{transport: t, expired: func() bool { return errors.Is(req.Context().Err(), context.DeadlineExceeded) }}
 	if req.Body != nil {
 		hidden := *req
 		hidden.Body = requestBody{req.Body, w}
@@ -111,16 +111,32 @@ func (t transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
+// closeSilent closes what has probably died with a connection on which a call has
+// waited for so long. Whatever waits on one of them fails at once, and is retried.
+func (t transport) closeSilent(silence int64) {
+	silent, idle := t.open.silent(silence)
+	if idle {
+		// All idle ones, since a call can still get one that was closed behind
+		// HTTP's back. It happens every half a silence at most: what is opened
+		// from now on is not silent for that long before.
+		t.CloseIdleConnections()
+	}
+	for _, c := range silent {
+		// That it is closed already is the only error that can come of it.
+		_ = c.Close()
+	}
+}
+
 // wait is one call's for its answer.
 type wait struct {
-	open    *connections
-	expired func() bool // the call's deadline is over
+	transport transport
+	expired   func() bool // the call's deadline is over
 	// since is when the request went out or the answer came on; zero: the request
 	// has no connection yet, and tells nothing about those of others.
 	since atomic.Int64
 }
 
-func (w *wait) moved() { w.since.Store(w.open.now()) }
+func (w *wait) moved() { w.since.Store(w.transport.open.now()) }
 
 // failed takes note of an error that ended the wait.
 func (w *wait) failed() {
@@ -128,8 +144,8 @@ func (w *wait) failed() {
 	if since == 0 || !w.expired() {
 		return
 	}
-	if silence := w.open.now() - since; silence >= shortestSilence.Nanoseconds() {
-		w.open.closeSilent(silence)
+	if silence := w.transport.open.now() - since; silence >= shortestSilence.Nanoseconds() {
+		w.transport.closeSilent(silence)
 	}
 }
 
@@ -188,21 +204,24 @@ func (o *connections) remove(c *conn) {
 	delete(o.all, c)
 }
 
-// closeSilent closes what has probably died with a connection on which a call has
-// waited for so long. Whatever waits on one of them fails at once, and is retried.
-func (o *connections) closeSilent(silence int64) {
+// silent returns the connections that are to go when a call on another one has
+// heard nothing for so long, and whether idle ones are among them. Of those half
+// of that is enough: one was used before the other's request, perhaps after it,
+// but before the network died, and all that is lost with it is a handshake. With
+// one that owes an answer a call is lost, which may be in good health and under
+// way for a shorter time: it goes when nothing has come for all that time, so that
+// a service that is slow is not asked again much earlier than it would be anyway.
+func (o *connections) silent(silence int64) (silent []*conn, idle bool) {
 	o.mu.Lock()
-	var silent []*conn
+	defer o.mu.Unlock()
+	now := o.now()
 	for c := range o.all {
-		if c.silent(o.now(), silence) {
-			silent = append(silent, c)
+		owes, quiet := c.state(now)
+		if quiet >= silence || !owes && quiet >= silence/2 {
+			silent, idle = append(silent, c), idle || !owes
 		}
 	}
-	o.mu.Unlock()
-	for _, c := range silent {
-		// A second close is the only error that can come of it.
-		_ = c.Close()
-	}
+	return silent, idle
 }
 
 // conn remembers when it was last heard of.
@@ -212,19 +231,11 @@ type conn struct {
 	asked, heard atomic.Int64
 }
 
-// silent reports whether the connection is to go when a call on another one has
-// heard nothing for the length of a silence. Of an idle one half of that is
-// enough: it was used before the other's request, perhaps after it, but before
-// the network died, and all that is lost with it is a handshake. With one that
-// owes an answer a call is lost, which may be under way for a shorter time and in
-// good health: it goes when nothing has come for the whole time, so that where a
-// service is slow a call is not made again before it would be anyway.
-func (c *conn) silent(now, silence int64) bool {
+// state reports whether the connection owes an answer, and how long it has been
+// silent.
+func (c *conn) state(now int64) (owes bool, quiet int64) {
 	heard := c.heard.Load()
-	if c.asked.Load() < heard {
-		silence /= 2
-	}
-	return now-heard >= silence
+	return c.asked.Load() >= heard, now - heard
 }
 
 func (c *conn) Read(p []byte) (int, error) {
