@@ -149,9 +149,10 @@ func (w *wait) failed() {
 	}
 }
 
-// requestBody is a request's body. It hides from HTTP that those of the SDK can write
-// themselves: once closed, they do so by reporting the end of the file, which the
-// transport takes for a broken connection and ends the answer that is under way.
+// requestBody is a request's body. It hides from HTTP that those of the SDK can
+// write themselves: once closed, they do so by reporting the end of the file, which
+// the transport takes for a broken connection and ends the answer that is under
+// way.
 type requestBody struct {
 	io.ReadCloser
 	wait *wait
