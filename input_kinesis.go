@@ -162,7 +162,7 @@ func (in *input) Connect(ctx context.Context) error {
 	return in.connect(ctx, clients{
 		lister: kinesis.NewFromConfig(kinesisConf),
 		// The throttling of one shard must not slow down the reading of others.
-		reader: newReader(kinesisConf),
+		reader: newReader(kinesisConf, session.AttemptTimeout),
 		table:  dynamodb.NewFromConfig(dynamoConf),
 		closeIdle: func() {
 			session.CloseIdle(kinesisConf)
@@ -172,11 +172,12 @@ func (in *input) Connect(ctx context.Context) error {
 }
 
 // newReader returns the client that polls: one that decodes pages by itself, skips
-// most of the SDK's stack, and leaves throttled calls to the poller.
-func newReader(conf aws.Config) retrieval.API {
+// most of the SDK's stack, and leaves throttled calls to the poller. attempt is the
+// time-out of one attempt, that of the SDK's clients.
+func newReader(conf aws.Config, attempt time.Duration) retrieval.API {
 	return wire.NewDirect(kinesis.NewFromConfig(conf, wire.Install, func(o *kinesis.Options) {
 		o.Retryer = session.CallerPaced()
-	}), session.AttemptTimeout)
+	}), attempt)
 }
 
 // clients are the services as an input reaches them.

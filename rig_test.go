@@ -186,7 +186,7 @@ func (r *rig) clientsOver(l *line) clients {
 	conf.APIOptions = append(conf.APIOptions, session.WithAttemptTimeout(session.AttemptTimeout))
 	return clients{
 		lister:    kinesis.NewFromConfig(conf),
-		reader:    newReader(conf),
+		reader:    newReader(conf, session.AttemptTimeout),
 		table:     dynamodb.NewFromConfig(conf),
 		closeIdle: func() {},
 	}

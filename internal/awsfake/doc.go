@@ -1,9 +1,10 @@
 // Package awsfake is a local AWS: Kinesis Data Streams and DynamoDB over their
 // real wire protocols, for tests, benchmarks and the demonstration. The SDK's
 // own clients stand in front of it, either over a loopback port
-// ([Server.Listen]) or in process ([Server.HTTPClient]), where everything runs
-// on the caller's goroutine so that a testing/synctest bubble drives it in
-// virtual time.
+// ([Server.Listen], and [Server.ListenTLS] with HTTP/2) or in process
+// ([Server.HTTPClient]), where everything runs on the caller's goroutine so that
+// a testing/synctest bubble drives it in virtual time. Package relay has a
+// network for the first two that drops packets silently.
 //
 // # Faithful
 //

@@ -43,7 +43,7 @@ func leaseTable(t *testing.T, s *Server) {
 }
 
 func TestEveryDynamoDBOperationWorksThroughTheSDK(t *testing.T) {
-	onBothTransports(t, Options{}, func(t *testing.T, s *Server, cfg aws.Config) {
+	onEachTransport(t, Options{}, func(t *testing.T, s *Server, cfg aws.Config) {
 		ctx, d := t.Context(), dynamodb.NewFromConfig(cfg)
 		made, err := d.CreateTable(ctx, &dynamodb.CreateTableInput{
 			TableName:   leases,
@@ -227,7 +227,7 @@ func TestKeysMustMatchTheSchema(t *testing.T) {
 }
 
 func TestAFailedConditionChangesNothingAndShowsTheItem(t *testing.T) {
-	onBothTransports(t, Options{}, func(t *testing.T, s *Server, cfg aws.Config) {
+	onEachTransport(t, Options{}, func(t *testing.T, s *Server, cfg aws.Config) {
 		leaseTable(t, s)
 		require.NoError(t, s.PutItem("leases", stored))
 		ctx, d := t.Context(), dynamodb.NewFromConfig(cfg)

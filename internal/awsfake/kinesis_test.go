@@ -66,7 +66,7 @@ func put(t *testing.T, s *Server, stream, shard string, payloads ...string) (seq
 }
 
 func TestEveryKinesisOperationWorksThroughTheSDK(t *testing.T) {
-	onBothTransports(t, Options{}, func(t *testing.T, s *Server, cfg aws.Config) {
+	onEachTransport(t, Options{}, func(t *testing.T, s *Server, cfg aws.Config) {
 		ctx, k, name := t.Context(), kinesis.NewFromConfig(cfg), aws.String("stream")
 		_, err := k.CreateStream(ctx, &kinesis.CreateStreamInput{StreamName: name, ShardCount: aws.Int32(2)})
 		require.NoError(t, err)

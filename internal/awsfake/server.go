@@ -3,11 +3,13 @@ package awsfake
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"strconv"
@@ -112,6 +114,9 @@ func New(opts Options) *Server {
 		ReadHeaderTimeout: 30 * time.Second,
 		BaseContext:       func(net.Listener) context.Context { return s.ctx },
 		ConnState:         s.countConnection,
+		// What goes wrong with a connection, such as a handshake that its client
+		// gives up, is the client's to tell.
+		ErrorLog: log.New(io.Discard, "", 0),
 	}
 	return s
 }
@@ -135,28 +140,59 @@ func (s *Server) Listen() (url string, err error) { return s.ListenAddr("127.0.0
 // returns its URL. Nothing is authenticated here, so any other address is
 // refused.
 func (s *Server) ListenAddr(addr string) (url string, err error) {
+	l, err := s.listen(addr, func(l net.Listener) net.Listener { return l })
+	if err != nil {
+		return "", err
+	}
+	return "http://" + l.String(), nil
+}
+
+// ListenTLS serves HTTP/2 and HTTP/1.1 over TLS on a free loopback port, and
+// returns its URL and the certificate to trust, in PEM: one of its own, for the
+// names and addresses of loopback.
+func (s *Server) ListenTLS() (url string, ca []byte, err error) {
+	certificate, ca, err := newCertificate(time.Now())
+	if err != nil {
+		return "", nil, fmt.Errorf("making a certificate: %w", err)
+	}
+	l, err := s.listen("127.0.0.1:0", func(l net.Listener) net.Listener {
+		return tls.NewListener(l, &tls.Config{
+			MinVersion:   tls.VersionTLS12,
+			Certificates: []tls.Certificate{certificate},
+			NextProtos:   []string{"h2", "http/1.1"},
+		})
+	})
+	if err != nil {
+		return "", nil, err
+	}
+	return "https://" + l.String(), ca, nil
+}
+
+// listen serves on a loopback address through what wrap makes of its listener.
+func (s *Server) listen(addr string, wrap func(net.Listener) net.Listener) (net.Addr, error) {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
-		return "", fmt.Errorf("listening on %q: %w", addr, err)
+		return nil, fmt.Errorf("listening on %q: %w", addr, err)
 	}
 	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return "", fmt.Errorf("listening on %q: not a loopback address", addr)
+		return nil, fmt.Errorf("listening on %q: not a loopback address", addr)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return "", fmt.Errorf("listening on %q: %w", addr, http.ErrServerClosed)
+		return nil, fmt.Errorf("listening on %q: %w", addr, http.ErrServerClosed)
 	}
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
+	wrapped := wrap(l)
 	s.serving.Go(func() {
-		if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		if err := s.http.Serve(wrapped); !errors.Is(err, http.ErrServerClosed) {
 			panic(fmt.Sprintf("awsfake: accepting on %s: %v", addr, err))
 		}
 	})
-	return "http://" + l.Addr().String(), nil
+	return l.Addr(), nil
 }
 
 // Close ends listeners, connections, delays and late operations, and waits for

@@ -3,6 +3,8 @@ package awsfake
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -43,9 +45,9 @@ func once(cfg aws.Config) aws.Config {
 	return cfg
 }
 
-// onBothTransports runs a test against a server of its own in process, and
-// against another over a loopback port.
-func onBothTransports(t *testing.T, opts Options, test func(*testing.T, *Server, aws.Config)) {
+// onEachTransport runs a test against a server of its own in process, and
+// against others over a loopback port and over HTTP/2.
+func onEachTransport(t *testing.T, opts Options, test func(*testing.T, *Server, aws.Config)) {
 	t.Helper()
 	t.Run("in process", func(t *testing.T) {
 		s := newServer(t, opts)
@@ -55,6 +57,10 @@ func onBothTransports(t *testing.T, opts Options, test func(*testing.T, *Server,
 		s := newServer(t, opts)
 		test(t, s, loopback(t, s))
 	})
+	t.Run("HTTP/2", func(t *testing.T) {
+		s := newServer(t, opts)
+		test(t, s, encrypted(t, s, "h2"))
+	})
 }
 
 // loopback is a configuration of clients that go through a port.
@@ -62,7 +68,27 @@ func loopback(t *testing.T, s *Server) aws.Config {
 	t.Helper()
 	url, err := s.Listen()
 	require.NoError(t, err)
-	transport := &http.Transport{}
+	return over(t, s, url, &http.Transport{})
+}
+
+// encrypted is one of clients that go over TLS and offer a protocol.
+func encrypted(t *testing.T, s *Server, protocol string) aws.Config {
+	t.Helper()
+	url, ca, err := s.ListenTLS()
+	require.NoError(t, err)
+	roots := x509.NewCertPool()
+	require.True(t, roots.AppendCertsFromPEM(ca))
+	transport := &http.Transport{
+		TLSClientConfig: &tls.Config{RootCAs: roots, NextProtos: []string{protocol}},
+		Protocols:       new(http.Protocols),
+	}
+	transport.Protocols.SetHTTP1(protocol != "h2")
+	transport.Protocols.SetHTTP2(protocol == "h2")
+	return over(t, s, url, transport)
+}
+
+func over(t *testing.T, s *Server, url string, transport *http.Transport) aws.Config {
+	t.Helper()
 	t.Cleanup(transport.CloseIdleConnections)
 	cfg := once(s.AWSConfig())
 	cfg.BaseEndpoint, cfg.HTTPClient = &url, &http.Client{Transport: transport}
@@ -93,6 +119,38 @@ func TestOnlyLoopbackAddressesAreServed(t *testing.T) {
 	require.True(t, strings.HasPrefix(url, "http://"), url)
 }
 
+func TestBothVersionsOfHTTPAreServedOverTLS(t *testing.T) {
+	s := newServer(t, Options{})
+	for protocol, want := range map[string]string{"h2": "HTTP/2.0", "http/1.1": "HTTP/1.1"} {
+		cfg := encrypted(t, s, protocol)
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, *cfg.BaseEndpoint, strings.NewReader("{}"))
+		require.NoError(t, err)
+		r.Header.Set("X-Amz-Target", "Kinesis_20131202.ListStreams")
+		resp, err := cfg.HTTPClient.Do(r)
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		require.Equal(t, http.StatusOK, resp.StatusCode)
+		require.Equal(t, want, resp.Proto)
+		require.Equal(t, protocol, resp.TLS.NegotiatedProtocol)
+	}
+}
+
+func TestCertificateStandsForNothingButLoopback(t *testing.T) {
+	now := time.Date(2026, 12, 1, 12, 0, 0, 0, time.UTC)
+	pair, ca, err := newCertificate(now)
+	require.NoError(t, err)
+	roots := x509.NewCertPool()
+	require.True(t, roots.AppendCertsFromPEM(ca))
+	certificate, err := x509.ParseCertificate(pair.Certificate[0])
+	require.NoError(t, err)
+	for name, valid := range map[string]bool{
+		"localhost": true, "127.0.0.1": true, "::1": true, "kinesis.us-east-1.amazonaws.com": false, "192.0.2.1": false,
+	} {
+		_, err := certificate.Verify(x509.VerifyOptions{DNSName: name, Roots: roots, CurrentTime: now})
+		require.Equal(t, valid, err == nil, "%s: %v", name, err)
+	}
+}
+
 func TestCloseEndsConnectionsAndRefusesTheRest(t *testing.T) {
 	s := New(Options{})
 	url, err := s.Listen()
@@ -114,6 +172,8 @@ func TestCloseEndsConnectionsAndRefusesTheRest(t *testing.T) {
 	_, err = s.Kinesis().ListStreams(t.Context(), nil, func(o *kinesis.Options) { o.Retryer = aws.NopRetryer{} })
 	require.ErrorIs(t, err, http.ErrServerClosed)
 	_, err = s.Listen()
+	require.ErrorIs(t, err, http.ErrServerClosed)
+	_, _, err = s.ListenTLS()
 	require.ErrorIs(t, err, http.ErrServerClosed)
 }
 
@@ -137,7 +197,7 @@ func TestUnknownOperationsAndTargetsAreRefused(t *testing.T) {
 
 func TestAnswersCarryTheClocksDate(t *testing.T) {
 	clock := NewManualClock(time.Date(2031, 5, 6, 7, 8, 9, 0, time.UTC))
-	onBothTransports(t, Options{Clock: clock}, func(t *testing.T, s *Server, cfg aws.Config) {
+	onEachTransport(t, Options{Clock: clock}, func(t *testing.T, s *Server, cfg aws.Config) {
 		before := s.Calls("ListStreams")
 		var date, id string
 		cfg.HTTPClient = spy{cfg.HTTPClient, func(r *http.Response) {
@@ -180,7 +240,7 @@ func (s spy) Do(r *http.Request) (*http.Response, error) {
 }
 
 func TestRefusalsHaveTheServicesTypeAndStatus(t *testing.T) {
-	onBothTransports(t, Options{}, func(t *testing.T, s *Server, cfg aws.Config) {
+	onEachTransport(t, Options{}, func(t *testing.T, s *Server, cfg aws.Config) {
 		status := 0
 		cfg.HTTPClient = spy{cfg.HTTPClient, func(r *http.Response) { status = r.StatusCode }}
 		for code, want := range map[string]int{
@@ -249,7 +309,7 @@ func TestLostAnswersAndLostRequestsDifferInTheirEffect(t *testing.T) {
 		{"answer truncated", Fault{Truncate: true}, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			onBothTransports(t, Options{}, func(t *testing.T, s *Server, cfg aws.Config) {
+			onEachTransport(t, Options{}, func(t *testing.T, s *Server, cfg aws.Config) {
 				s.Inject(test.fault)
 				require.Error(t, createsTable(t.Context(), cfg, "table"))
 				require.Equal(t, test.effect, exists(s, "table"))
@@ -267,7 +327,7 @@ func TestBrokenConnectionsAreUnexpectedEndsInProcess(t *testing.T) {
 }
 
 func TestTruncatedAnswersEndInTheMiddle(t *testing.T) {
-	onBothTransports(t, Options{}, func(t *testing.T, s *Server, cfg aws.Config) {
+	onEachTransport(t, Options{}, func(t *testing.T, s *Server, cfg aws.Config) {
 		s.Inject(Fault{Truncate: true})
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, strings.Replace(*cfg.BaseEndpoint, "awsfake.invalid", "localhost", 1), strings.NewReader("{}"))
 		require.NoError(t, err)
@@ -276,7 +336,11 @@ func TestTruncatedAnswersEndInTheMiddle(t *testing.T) {
 		require.NoError(t, err)
 		defer resp.Body.Close()
 		got, err := io.ReadAll(resp.Body)
-		require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+		if resp.ProtoMajor == 2 {
+			require.ErrorContains(t, err, "INTERNAL_ERROR") // of the stream: the connection goes on
+		} else {
+			require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+		}
 		require.Len(t, got, int(resp.ContentLength/2))
 		require.NotEmpty(t, got)
 	})

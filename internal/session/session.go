@@ -16,15 +16,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"os"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
-	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/credentials/ec2rolecreds"
@@ -34,21 +31,9 @@ import (
 	"github.com/aws/smithy-go/middleware"
 )
 
-// The limits of each connection and attempt.
-const (
-	// AttemptTimeout bounds one attempt of a call, from its signing to the last
-	// byte of the answer. The largest answer is a page of GetRecords, 10 MiB.
-	AttemptTimeout = 10 * time.Second
-
-	dialTimeout = 3 * time.Second // so that a dead address leaves time for the next in an attempt
-	tlsTimeout  = 5 * time.Second
-
-	// Connections kept open to one service. Polling a thousand shards needs a
-	// few dozen at once; a burst, as after a release of all shards, a few
-	// hundred. Those beyond are opened and closed again.
-	maxIdlePerHost = 256
-	idleTimeout    = 90 * time.Second
-)
+// AttemptTimeout bounds one attempt of a call, from its signing to the last byte
+// of the answer. The largest answer is a page of GetRecords, 10 MiB.
+const AttemptTimeout = 10 * time.Second
 
 // Options say how to reach AWS. The zero value means the environment's region,
 // the services' own endpoints and the default chain of credentials. Options are
@@ -145,47 +130,6 @@ func assumeRole(cfg aws.Config, creds Credentials) aws.CredentialsProvider {
 			ro.ExternalID = aws.String(creds.RoleExternalID)
 		}
 	})
-}
-
-func newHTTPClient() *awshttp.BuildableClient {
-	return awshttp.NewBuildableClient().
-		WithDialerOptions(func(d *net.Dialer) { d.Timeout = dialTimeout }).
-		WithTransportOptions(func(t *http.Transport) {
-			t.TLSHandshakeTimeout = tlsTimeout
-			t.MaxIdleConns = 0 // no limit but those of each host
-			t.MaxIdleConnsPerHost = maxIdlePerHost
-			t.IdleConnTimeout = idleTimeout
-		})
-}
-
-// shared makes one client of a buildable one, of which each service client would
-// make a copy with connections of its own, that nobody could close. Until the
-// configuration is loaded it has to be buildable, for the SDK to add the
-// certificates of AWS_CA_BUNDLE.
-func shared(c aws.HTTPClient) aws.HTTPClient {
-	b, ok := c.(*awshttp.BuildableClient)
-	if !ok {
-		return c
-	}
-	return &http.Client{
-		Transport: transport{b.GetTransport()},
-		// A redirect is no answer of AWS, and a signed request must not follow it.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-}
-
-// transport hides from HTTP that the SDK's request bodies can write themselves:
-// once closed, they do so by reporting the end of the file, which the transport
-// takes for a broken connection and ends the answer that is under way.
-type transport struct{ *http.Transport }
-
-func (t transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.Body != nil {
-		hidden := *req
-		hidden.Body = struct{ io.ReadCloser }{req.Body}
-		req = &hidden
-	}
-	return t.Transport.RoundTrip(req)
 }
 
 // CloseIdle ends the idle connections of the clients made of cfg, which Load

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/benthos-plugins/aws-kinesis/internal/awsfake"
+	"github.com/benthos-plugins/aws-kinesis/internal/awsfake/relay"
 	"github.com/benthos-plugins/aws-kinesis/internal/demo/child"
 	"github.com/benthos-plugins/aws-kinesis/internal/demo/trial"
 	"github.com/benthos-plugins/aws-kinesis/internal/demo/verify"
@@ -51,6 +52,9 @@ type setup struct {
 	keys                     int // of the stream, whatever their shard; 0: some for each shard
 	size                     int // bytes of a record
 	lease, rebalance, commit time.Duration
+	// relayed has the processes reach the local AWS over TLS, as they do the real
+	// one, through a network that can fall silent.
+	relayed bool
 }
 
 // The periods that a configuration has without saying any.
@@ -68,6 +72,7 @@ type fleet struct {
 	programs map[string]string // by kind
 	dir      string
 	aws      *awsfake.Server
+	relay    *relay.Relay // nil unless relayed
 	endpoint string
 	journal  *journal
 	logs     *logbook
@@ -116,7 +121,10 @@ func newFleet(ctx context.Context, programs map[string]string, s setup) (_ *flee
 	}()
 	f.aws.OnWrite(f.journal.write)
 	f.aws.OnCall(f.journal.call)
-	if f.endpoint, err = f.aws.Listen(); err != nil {
+	if f.dir, err = os.MkdirTemp("", "fleet-"); err != nil {
+		return nil, err
+	}
+	if err := f.listen(ctx); err != nil {
 		return nil, err
 	}
 	if err := errors.Join(f.aws.CreateStream(stream, s.shards), f.aws.CreateTable(table, "StreamID", "ShardID")); err != nil {
@@ -129,9 +137,6 @@ func newFleet(ctx context.Context, programs map[string]string, s setup) (_ *flee
 	for _, shard := range shards {
 		f.ids = append(f.ids, shard.ID)
 	}
-	if f.dir, err = os.MkdirTemp("", "fleet-"); err != nil {
-		return nil, err
-	}
 	if err := os.WriteFile(f.config(), pipeline, 0o600); err != nil {
 		return nil, err
 	}
@@ -139,7 +144,30 @@ func newFleet(ctx context.Context, programs map[string]string, s setup) (_ *flee
 	return f, nil
 }
 
+// listen makes the local AWS reachable.
+func (f *fleet) listen(ctx context.Context) (err error) {
+	if !f.relayed {
+		f.endpoint, err = f.aws.Listen()
+		return err
+	}
+	address, ca, err := f.aws.ListenTLS()
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(f.bundle(), ca, 0o600); err != nil {
+		return err
+	}
+	// When ctx ends, the processes still have to release their shards.
+	f.relay, err = relay.New(context.WithoutCancel(ctx), strings.TrimPrefix(address, "https://"))
+	if err != nil {
+		return err
+	}
+	f.endpoint = "https://" + f.relay.Addr()
+	return nil
+}
+
 func (f *fleet) config() string { return filepath.Join(f.dir, "fleet.yaml") }
+func (f *fleet) bundle() string { return filepath.Join(f.dir, "ca.pem") }
 
 // close ends all processes, and waits for them and for the local AWS.
 func (f *fleet) close() error {
@@ -154,6 +182,9 @@ func (f *fleet) close() error {
 	}
 	closing.Wait()
 	f.tellers.Wait()
+	if f.relay != nil {
+		f.relay.Close()
+	}
 	err = errors.Join(err, f.aws.Close())
 	if f.dir != "" {
 		err = errors.Join(err, os.RemoveAll(f.dir))
@@ -168,6 +199,9 @@ func (f *fleet) join(kind string) (*member, error) {
 		"REBALANCE_PERIOD="+f.rebalance.String(),
 		"COMMIT_PERIOD="+f.commit.String(),
 	)
+	if f.relayed {
+		env = append(env, "AWS_CA_BUNDLE="+f.bundle())
+	}
 	m := &member{kind: kind, started: time.Now(), seen: map[string]time.Time{}}
 	m.active = m.started
 	var err error

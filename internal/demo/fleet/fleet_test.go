@@ -3,9 +3,13 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -166,6 +170,35 @@ func TestShardThatIsLeftBehindBreaksThePromise(t *testing.T) {
 	require.Equal(t, "BROKEN", verdicts(&sh)["shards that a process left behind"])
 	require.Equal(t, "BROKEN", verdicts(&sh)["shards not checkpointed to the last record at the end"])
 	require.Equal(t, "kept", verdicts(&sh)["records lost"])
+}
+
+func TestRelayedFleetIsReachedOverTLSUntilItFallsSilent(t *testing.T) {
+	f, err := newFleet(t.Context(), nil, setup{shards: 2, size: 8, relayed: true})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, f.close()) })
+	ca, err := os.ReadFile(f.bundle())
+	require.NoError(t, err)
+	roots := x509.NewCertPool()
+	require.True(t, roots.AppendCertsFromPEM(ca))
+
+	dial := func() *tls.Conn {
+		c, err := (&tls.Dialer{Config: &tls.Config{RootCAs: roots}}).DialContext(t.Context(), "tcp", strings.TrimPrefix(f.endpoint, "https://"))
+		require.NoError(t, err)
+		t.Cleanup(func() { c.Close() })
+		return c.(*tls.Conn)
+	}
+	ask := func(c *tls.Conn, within time.Duration) error {
+		_, err := fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+		require.NoError(t, err)
+		require.NoError(t, c.SetReadDeadline(time.Now().Add(within)))
+		_, err = http.ReadResponse(bufio.NewReader(c), nil) //nolint:bodyclose // it goes with the connection
+		return err
+	}
+	before := dial()
+	require.NoError(t, ask(before, settle))
+	require.Equal(t, 1, f.relay.Cut())
+	require.ErrorIs(t, ask(before, 50*time.Millisecond), os.ErrDeadlineExceeded)
+	require.NoError(t, ask(dial(), settle))
 }
 
 func TestSharedMeansEqualButForOneShard(t *testing.T) {

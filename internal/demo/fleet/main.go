@@ -2,7 +2,7 @@
 
 // Command fleet runs several processes of the real distribution against one
 // local AWS with the limits of the service in force, lets them join, end, die,
-// stand still and block, and prints what was asked of them and what was
+// stand still and block, drops their packets, and prints what was asked of them and what was
 // measured. It fails when a promise is broken: a record lost or out of order, a
 // checkpoint that went back, a repeat where there must be none. Goals for times
 // are only told.
@@ -40,6 +40,8 @@ var scenarios = []scenario{
 	{"term", "one of two is stopped by SIGTERM", term},
 	{"pause", "owners stand still past their lease, ten times", pause},
 	{"blocked", "an output blocks for ten lease periods", blocked},
+	{"cut", "one process with 4 shards, over TLS; all its connections fall silent; default periods", cut(4)},
+	{"cut-many", "the same with 64 shards", cut(64)},
 	{"reshard", "shards are split and merged under load while processes die and others come", reshard},
 	{"idle", "one process with 1,200 idle shards; default periods", idle},
 	{"mixed", "this input and the built-in one come and go in one table (with -builtin)", mixed},

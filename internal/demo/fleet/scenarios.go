@@ -11,6 +11,9 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/demo/verify"
+	"github.com/benthos-plugins/aws-kinesis/internal/session"
 )
 
 // onFleet runs a story with a fleet, winds it up, and adds to the sheet what
@@ -389,6 +392,57 @@ func (f *fleet) reads(shards []string) int {
 		sum += reads[shard]
 	}
 	return sum
+}
+
+const (
+	// flowGoal is an attempt of a call, and what the next one may take.
+	flowGoal = session.AttemptTimeout + 2*time.Second
+	// flowLimit is for clients that do not find out by themselves.
+	flowLimit = 2 * time.Minute
+)
+
+// cut is the story of a process whose packets are dropped from one moment on,
+// without a word, on all connections that it has open.
+func cut(shards int) func(context.Context, options, *sheet) error {
+	s := setup{
+		shards: shards, rate: 10, size: 256, relayed: true,
+		lease: defaultLease, rebalance: defaultRebalance, commit: defaultCommit,
+	}
+	return func(ctx context.Context, o options, sh *sheet) error {
+		return onFleet(ctx, o, sh, s, func(f *fleet) error {
+			f.start()
+			if _, err := f.join(ours); err != nil {
+				return err
+			}
+			if err := f.flow(ctx); err != nil {
+				return err
+			}
+			// The burst of the start is over, its connections are idle.
+			if err := f.pass(ctx, 2*s.commit); err != nil {
+				return err
+			}
+			before, put := changes(f.journal.table()), maps.Clone(f.last)
+			f.mark()
+			sh.note("connections that fell silent", "%d", f.relay.Cut())
+			took, err := f.until(ctx, flowLimit, func() bool {
+				return !slices.ContainsFunc(f.ids, func(shard string) bool {
+					return verify.Compare(f.newest[shard], put[shard]) <= 0
+				})
+			})
+			if err != nil && !errors.Is(err, errLate) {
+				return err
+			}
+			sh.within("until all shards flowed again", took, flowGoal, err)
+			// A lease that could not be renewed would be over by then.
+			if err := f.pass(ctx, s.lease); err != nil {
+				return err
+			}
+			sh.within("longest silence of a shard, to the end of a lease period", f.longestSilence(), flowGoal, nil)
+			sh.none("changes of owner", changes(f.journal.table())-before)
+			f.noRepeats(sh)
+			return nil
+		})
+	}
 }
 
 const (
