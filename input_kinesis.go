@@ -54,8 +54,8 @@ func Register(env *service.Environment) error {
 	})
 }
 
-// inputMetrics are shared by everything in one input. Their labels are stream
-// and, where a shard is meant, shard.
+// inputMetrics are shared by everything in one input. Their labels are labelStream
+// and, where a shard is meant, labelShard.
 type inputMetrics struct {
 	held      *service.MetricGauge
 	unread    *service.MetricGauge
@@ -65,17 +65,25 @@ type inputMetrics struct {
 	consumer  consumer.Metrics
 }
 
+// The labels are called as the metadata is. In streams mode Benthos adds a label
+// stream of its own, the id of the pipeline, and panics where a metric has one
+// already.
+const (
+	labelStream = "kinesis_stream"
+	labelShard  = "kinesis_shard"
+)
+
 func newMetrics(m *service.Metrics) *inputMetrics {
 	return &inputMetrics{
-		held:      m.NewGauge("kinesis_leases_held", "stream"),
-		unread:    m.NewGauge("kinesis_unread_shards", "stream"),
+		held:      m.NewGauge("kinesis_leases_held", labelStream),
+		unread:    m.NewGauge("kinesis_unread_shards", labelStream),
 		buffered:  m.NewGauge("kinesis_buffered_bytes"),
-		throttled: m.NewCounter("kinesis_throttled", "stream", "shard"),
-		lost:      m.NewCounter("kinesis_leases_lost", "stream", "shard"),
+		throttled: m.NewCounter("kinesis_throttled", labelStream, labelShard),
+		lost:      m.NewCounter("kinesis_leases_lost", labelStream, labelShard),
 		consumer: consumer.Metrics{
-			Behind:   m.NewGauge("kinesis_millis_behind_latest", "stream", "shard"),
-			InFlight: m.NewGauge("kinesis_in_flight_messages", "stream", "shard"),
-			Rejected: m.NewCounter("kinesis_rejected_messages", "stream", "shard"),
+			Behind:   m.NewGauge("kinesis_millis_behind_latest", labelStream, labelShard),
+			InFlight: m.NewGauge("kinesis_in_flight_messages", labelStream, labelShard),
+			Rejected: m.NewCounter("kinesis_rejected_messages", labelStream, labelShard),
 		},
 	}
 }
