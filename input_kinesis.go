@@ -138,7 +138,8 @@ func clientID() string {
 }
 
 // Connect checks the table and the streams and starts to balance. It leaves
-// nothing behind when it fails.
+// nothing behind when it fails. Benthos calls it again and logs the error each
+// time, also where no stream or no table is named, which no time can mend.
 func (in *input) Connect(ctx context.Context) error {
 	in.mu.Lock()
 	connected, closed := in.running != nil, in.closed
@@ -148,6 +149,9 @@ func (in *input) Connect(ctx context.Context) error {
 	}
 	if connected {
 		return nil
+	}
+	if in.conf.unnamed != nil {
+		return in.conf.unnamed
 	}
 
 	kinesisConf, err := in.conf.kinesis.Load(ctx)
@@ -205,7 +209,7 @@ func (in *input) tryConnect(ctx context.Context, c clients) error {
 	for _, s := range in.conf.streams {
 		shards, serverTime, err := listAllShards(ctx, c.lister, s.id)
 		if err != nil {
-			return err
+			return explain(s.id, err)
 		}
 		if err := checkShards(s, shards); err != nil {
 			return err
@@ -216,6 +220,15 @@ func (in *input) tryConnect(ctx context.Context, c clients) error {
 		views = append(views, newStreamView(s, shards, serverTime))
 	}
 	return in.start(c, store, views)
+}
+
+// explain adds what to write to the SDK's error about the ARN of a stream that leaves
+// the region open, which goes through where there is an endpoint.
+func explain(stream string, err error) error {
+	if strings.HasPrefix(stream, "arn:") && strings.Contains(stream, ":kinesis:*:") {
+		return fmt.Errorf("field `streams`: the region of `%s` is `*`: write that of the stream, such as `us-east-1`: %w", stream, err)
+	}
+	return err
 }
 
 // checkForm warns when a stream that begins from nothing has items under its
