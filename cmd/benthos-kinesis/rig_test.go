@@ -111,13 +111,22 @@ func (r *rig) awaitLines(file string, want []string) {
 	require.ElementsMatch(r, want, r.written(file))
 }
 
-// put stores records with numbered contents, spread over the shards of a stream.
-func (r *rig) put(stream string, from, n int) []string {
-	r.Helper()
+// numbered are the contents of n records of a stream.
+func numbered(stream string, from, n int) []string {
 	var all []string
 	for i := from; i < from+n; i++ {
 		all = append(all, fmt.Sprint(stream, " ", i))
-		_, _, err := r.aws.Put(stream, fmt.Sprint("key ", i), []byte(all[len(all)-1]))
+	}
+	return all
+}
+
+// put stores numbered records, spread over the shards of a stream, and returns
+// their contents.
+func (r *rig) put(stream string, from, n int) []string {
+	r.Helper()
+	all := numbered(stream, from, n)
+	for _, content := range all {
+		_, _, err := r.aws.Put(stream, content, []byte(content))
 		require.NoError(r, err)
 	}
 	return all
