@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"testing"
 	"time"
@@ -34,7 +35,7 @@ func buildAndRun(m *testing.M) int {
 	program = filepath.Join(dir, "benthos-kinesis")
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", program, ".").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(ctx, "go", "build", "-ldflags", "-X main.version=v0.0.0-test", "-o", program, ".").CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "building the distribution: %v\n%s", err, out)
 		return 1
 	}
@@ -68,6 +69,21 @@ func TestInputIsThatOfThisProject(t *testing.T) {
 	out, err = run(t, nil, "list")
 	require.NoError(t, err, out)
 	require.Equal(t, 1, strings.Count(out, "- aws_"), out)
+}
+
+func TestVersionIsThatOfThisProjectAndThatOfBenthos(t *testing.T) {
+	for _, flag := range []string{"--version", "-v"} {
+		out, err := run(t, nil, flag)
+		require.NoError(t, err, out)
+		require.Regexp(t, `\AVersion: v0\.0\.0-test \(Benthos v4\.27\.0\)\nDate: \S+\n\z`, out)
+	}
+	info := &debug.BuildInfo{
+		Main:     debug.Module{Version: "v1.2.3"},
+		Deps:     []*debug.Module{{Path: "github.com/benthosdev/benthos/v4", Version: "v4.27.0"}},
+		Settings: []debug.BuildSetting{{Key: "vcs.time", Value: "2026-11-24T12:00:00Z"}},
+	}
+	require.Equal(t, "Version: v1.2.3 (Benthos v4.27.0)\nDate: 2026-11-24T12:00:00Z\n", versions("", info))
+	require.Equal(t, "Version: unknown (Benthos unknown)\nDate: unknown\n", versions("", nil))
 }
 
 func TestLintShowsEachMistakeWithItsLine(t *testing.T) {
