@@ -1,7 +1,12 @@
 package main
 
 import (
+	"compress/gzip"
+	"io"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -181,4 +186,40 @@ func TestEveryWayThatBenthosRunsAnInput(t *testing.T) {
 			require.NotContains(t, p.log.String(), "panic")
 		})
 	}
+}
+
+// TestFilesOfTheArchiveExampleCanBeJoined runs the example with smaller batches.
+func TestFilesOfTheArchiveExampleCanBeJoined(t *testing.T) {
+	example, err := filepath.Abs("../../docs/examples/archive.yaml")
+	require.NoError(t, err)
+	r := newRig(t)
+	require.NoError(t, r.aws.CreateStream("orders", 1))
+	records := append(r.put("orders", 0, 29), "\xff is no UTF-8")
+	_, _, err = r.aws.Put("orders", "key", []byte(records[29]))
+	require.NoError(t, err)
+	t.Setenv("STREAM", "orders")
+	t.Setenv("TABLE", "checkpoints")
+	t.Setenv("REGION", "us-east-1")
+	p := r.start("-c", example, "--set", "http.enabled=false", "--set", "input.aws_kinesis.endpoint="+r.url, "--set", "input.aws_kinesis.batching.count=10")
+
+	var files []string
+	r.await("three files", func() bool {
+		files, err = filepath.Glob(filepath.Join(r.dir, "archive/shardId-000000000000/*.gz"))
+		require.NoError(t, err)
+		return len(files) == 3
+	})
+	p.stop()
+	// Sequence numbers of one shard have the same length, so files are in order.
+	var joined []io.Reader
+	for _, name := range files {
+		file, err := os.Open(name)
+		require.NoError(t, err)
+		defer file.Close()
+		joined = append(joined, file)
+	}
+	zipped, err := gzip.NewReader(io.MultiReader(joined...))
+	require.NoError(t, err)
+	content, err := io.ReadAll(zipped)
+	require.NoError(t, err)
+	require.Equal(t, strings.Join(records, "\n")+"\n", string(content))
 }
