@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/benthos-plugins/aws-kinesis/internal/awsfake"
 	"github.com/benthos-plugins/aws-kinesis/internal/session"
 )
 
@@ -431,4 +432,25 @@ func FuzzStreamEntry(f *testing.F) {
 		require.Equal(t, entry, s.id+":"+s.shards[0])
 		require.Regexp(t, `\AshardId-[0-9]{12}\z`, s.shardID(s.shards[0]))
 	})
+}
+
+// TestARNThatLeavesTheRegionOpenSaysWhatToWrite is about the form that Benthos'
+// documentation shows. The SDK takes it for an endpoint, and for AWS it does not.
+func TestARNThatLeavesTheRegionOpenSaysWhatToWrite(t *testing.T) {
+	server := awsfake.New(awsfake.Options{})
+	defer func() { require.NoError(t, server.Close()) }()
+	url, err := server.Listen()
+	require.NoError(t, err)
+	require.NoError(t, server.CreateTable("leases", attrStream, attrShard))
+	in, err := newInput(parsed(t, `
+streams: [ "arn:aws:kinesis:*:111122223333:stream/my-stream" ]
+dynamodb: { table: leases, endpoint: "`+url+`" }
+region: us-east-1
+credentials: { id: i, secret: s }
+`), service.MockResources())
+	require.NoError(t, err)
+	err = in.Connect(t.Context())
+	require.ErrorContains(t, err, "field `streams`: the region of `arn:aws:kinesis:*:111122223333:stream/my-stream` is `*`: write that of the stream, such as `us-east-1`: ")
+	require.ErrorContains(t, err, "Invalid region")
+	require.NoError(t, in.Close(t.Context()))
 }
