@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -172,9 +173,12 @@ func TestComponentIsDescribed(t *testing.T) {
 	require.Empty(t, undescribed)
 }
 
+// oneSpec spares tests the parsing of all rules for each configuration.
+var oneSpec = sync.OnceValue(configSpec)
+
 // parsed is the YAML as the constructor of the component gets it.
 func parsed(t require.TestingT, yaml string) *service.ParsedConfig {
-	conf, err := configSpec().ParseYAML(yaml, nil)
+	conf, err := oneSpec().ParseYAML(yaml, nil)
 	require.NoError(t, err)
 	return conf
 }
