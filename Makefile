@@ -12,10 +12,10 @@ BENCH    ?= .
 TOOLS   := bin/tools
 MODULES := . internal/devtools
 
-# What `benthos-kinesis --version` says: the nearest tag in a clone, and in a
-# source archive what the Go tool knows by itself.
+# What `benthos-kinesis --version` says before the version of Benthos: the nearest
+# tag in a clone, and in a source archive what the Go tool knows by itself.
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
-LDFLAGS := -s -w $(if $(VERSION),-X github.com/benthosdev/benthos/v4/internal/cli.Version=$(VERSION))
+LDFLAGS := -s -w $(if $(VERSION),-X main.version=$(VERSION))
 
 export STREAM TABLE REGION ENDPOINT
 

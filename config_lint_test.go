@@ -2,6 +2,7 @@ package awskinesis
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -11,32 +12,22 @@ import (
 	"pgregory.net/rapid"
 )
 
-const table = "dynamodb: { table: t }\n"
+const table = "dynamodb: { table: leases }\n"
 
-// configMistakes are all mistakes that a configuration can show by itself, each with
+// configMistakes are the mistakes that a configuration can show by itself, each with
 // the message that both lint and the component's constructor give.
 var configMistakes = []struct {
 	name, yaml string
 	want       []string
 }{
-	{"nothing", "{}", []string{noStream, noTable}},
-	{"no streams", table, []string{noStream}},
-	{"empty list", "streams: []\n" + table, []string{noStream}},
-	{"list of blanks", "streams: [ '', ' , ,' ]\n" + table, []string{noStream}},
-	{"no table", "streams: [ foo ]\n", []string{noTable}},
-	{"empty table", "streams: [ foo ]\ndynamodb: { table: '' }\n", []string{noTable}},
-	{"blank table", "streams: [ foo ]\ndynamodb: { table: ' ' }\n", []string{noTable}},
-
 	{"DynamoDB stream", entries("arn:aws:dynamodb:us-east-1:111122223333:table/t/stream/2020-01-01T00:00:00.000"), []string{
 		"field `streams`: `arn:aws:dynamodb:us-east-1:111122223333:table/t/stream/2020-01-01T00:00:00.000` is a DynamoDB stream: write the name or ARN of a Kinesis data stream, such as `arn:aws:kinesis:us-east-1:111122223333:stream/foo`",
 	}},
 	{"ARN of another service", entries("arn:aws:sqs:us-east-1:111122223333:foo"), []string{malformedARN("arn:aws:sqs:us-east-1:111122223333:foo")}},
 	{"ARN of a consumer", entries("arn:aws:kinesis:us-east-1:111122223333:stream/foo/consumer/c:1"), []string{malformedARN("arn:aws:kinesis:us-east-1:111122223333:stream/foo/consumer/c:1")}},
 	{"ARN with a short account", entries("arn:aws:kinesis:us-east-1:1111:stream/foo"), []string{malformedARN("arn:aws:kinesis:us-east-1:1111:stream/foo")}},
-	{"ARN without a name", entries("arn:aws:kinesis:us-east-1:111122223333:stream/"), []string{malformedARN("arn:aws:kinesis:us-east-1:111122223333:stream/")}},
 	{"name with a space", entries("foo bar"), []string{malformedName("foo bar")}},
 	{"name too long", entries(strings.Repeat("x", 129)), []string{malformedName(strings.Repeat("x", 129))}},
-	{"shard without a name", entries(":0"), []string{malformedName(":0")}},
 	{"two shards in one entry", entries("foo:0:1"), []string{
 		"field `streams`: `foo:0:1` names more than one shard: write an entry for each shard, such as `foo:0,foo:1`",
 	}},
@@ -44,7 +35,6 @@ var configMistakes = []struct {
 		"field `streams`: `arn:aws:kinesis:us-east-1:111122223333:stream/foo:0:1` names more than one shard: write an entry for each shard, such as `foo:0,foo:1`",
 	}},
 	{"shard is no number", entries("foo:one"), []string{malformedShard("foo:one")}},
-	{"shard is missing", entries("foo:"), []string{malformedShard("foo:")}},
 	{"shard is negative", entries("foo:-1"), []string{malformedShard("foo:-1")}},
 	{"shard id is short", entries("foo:shardId-0"), []string{malformedShard("foo:shardId-0")}},
 	{"shard id has letters after an ARN", entries("arn:aws:kinesis:us-east-1:111122223333:stream/foo:x"), []string{malformedShard("arn:aws:kinesis:us-east-1:111122223333:stream/foo:x")}},
@@ -56,17 +46,47 @@ var configMistakes = []struct {
 	{"the same shard in both forms", entries("foo:0, foo:shardId-000000000000"), []string{repeatedShard("foo:shardId-000000000000")}},
 	{"the same shard with more zeros", entries("foo:12, foo:012"), []string{repeatedShard("foo:012")}},
 
-	{"billing mode", "streams: [ foo ]\ndynamodb: { table: t, billing_mode: FREE }\n", []string{
+	{"table name too short", "streams: [ foo ]\ndynamodb: { table: ab }\n", []string{malformedTable("ab")}},
+	{"table name too long", "streams: [ foo ]\ndynamodb: { table: " + strings.Repeat("x", 256) + " }\n", []string{malformedTable(strings.Repeat("x", 256))}},
+	{"table name with a space", "streams: [ foo ]\ndynamodb: { table: my table }\n", []string{malformedTable("my table")}},
+	{"table name with a slash", "streams: [ foo ]\ndynamodb: { table: my/table }\n", []string{malformedTable("my/table")}},
+	{"ARN of a stream for the table", "streams: [ foo ]\ndynamodb: { table: 'arn:aws:kinesis:us-east-1:111122223333:stream/foo' }\n", []string{malformedTableARN("arn:aws:kinesis:us-east-1:111122223333:stream/foo")}},
+	{"ARN of an index", "streams: [ foo ]\ndynamodb: { table: 'arn:aws:dynamodb:us-east-1:111122223333:table/foo/index/bar' }\n", []string{malformedTableARN("arn:aws:dynamodb:us-east-1:111122223333:table/foo/index/bar")}},
+
+	{"endpoint without a scheme", minimal + "endpoint: localhost:4566\n", []string{malformedURL("endpoint", "localhost:4566")}},
+	{"endpoint of another scheme", minimal + "endpoint: tcp://localhost:4566\n", []string{malformedURL("endpoint", "tcp://localhost:4566")}},
+	{"endpoint that is a path", minimal + "endpoint: /localhost\n", []string{malformedURL("endpoint", "/localhost")}},
+	{"endpoint for DynamoDB", "streams: [ foo ]\ndynamodb: { table: leases, endpoint: 'localhost:8000' }\n", []string{malformedURL("dynamodb.endpoint", "localhost:8000")}},
+	{"region of another cloud", minimal + "region: us-east1\n", []string{malformedRegion("region", "us-east1")}},
+	{"availability zone", minimal + "region: us-east-1a\n", []string{malformedRegion("region", "us-east-1a")}},
+	{"city", minimal + "region: Frankfurt\n", []string{malformedRegion("region", "Frankfurt")}},
+	{"region with blanks behind an endpoint", minimal + "region: my region\nendpoint: http://localhost:4566\n", []string{malformedRegion("region", "my region")}},
+	{"region for DynamoDB", "streams: [ foo ]\ndynamodb: { table: leases, region: us_east_1 }\n", []string{malformedRegion("dynamodb.region", "us_east_1")}},
+	{"ARN of another region", entries("foo, arn:aws:kinesis:eu-west-1:111122223333:stream/foo:0") + "region: us-east-1\n", []string{
+		"field `region`: us-east-1 is not the region of `arn:aws:kinesis:eu-west-1:111122223333:stream/foo:0`: write `eu-west-1`, and use an input for each region",
+		"field `streams`: `arn:aws:kinesis:eu-west-1:111122223333:stream/foo:0` names a shard and `foo` does not: write a shard with every entry or with none, and use two inputs for both",
+	}},
+	{"ARNs of two regions", entries("arn:aws:kinesis:eu-west-1:111122223333:stream/foo, arn:aws:kinesis:us-east-1:111122223333:stream/foo"), []string{
+		"field `streams`: `arn:aws:kinesis:us-east-1:111122223333:stream/foo` is in another region than `arn:aws:kinesis:eu-west-1:111122223333:stream/foo`: use an input for each region",
+	}},
+	{"table of another region", "streams: [ foo ]\ndynamodb: { table: 'arn:aws:dynamodb:eu-west-1:111122223333:table/leases' }\nregion: us-east-1\n", []string{
+		"field `region`: us-east-1 is not the region of `dynamodb.table`, which is in eu-west-1: write `eu-west-1` in `dynamodb.region`",
+	}},
+	{"table of another region than its own", "streams: [ foo ]\ndynamodb: { table: 'arn:aws:dynamodb:eu-west-1:111122223333:table/leases', region: us-east-1 }\nregion: eu-west-1\n", []string{
+		"field `dynamodb.region`: us-east-1 is not the region of `dynamodb.table`, which is in eu-west-1: write `eu-west-1` in `dynamodb.region`",
+	}},
+
+	{"billing mode", "streams: [ foo ]\ndynamodb: { table: leases, billing_mode: FREE }\n", []string{
 		"field `dynamodb.billing_mode`: `FREE` is no billing mode: write `PAY_PER_REQUEST` or `PROVISIONED`",
 	}},
-	{"PROVISIONED without capacities", "streams: [ foo ]\ndynamodb: { table: t, create: true, billing_mode: PROVISIONED }\n", []string{
+	{"PROVISIONED without capacities", "streams: [ foo ]\ndynamodb: { table: leases, create: true, billing_mode: PROVISIONED }\n", []string{
 		"field `dynamodb.read_capacity_units`: a table cannot be created as `PROVISIONED` without it: write 1 or more, or leave `dynamodb.billing_mode` at `PAY_PER_REQUEST`",
 		"field `dynamodb.write_capacity_units`: a table cannot be created as `PROVISIONED` without it: write 1 or more, or leave `dynamodb.billing_mode` at `PAY_PER_REQUEST`",
 	}},
-	{"PROVISIONED without one capacity", "streams: [ foo ]\ndynamodb: { table: t, create: true, billing_mode: provisioned, read_capacity_units: 1 }\n", []string{
+	{"PROVISIONED without one capacity", "streams: [ foo ]\ndynamodb: { table: leases, create: true, billing_mode: provisioned, read_capacity_units: 1 }\n", []string{
 		"field `dynamodb.write_capacity_units`: a table cannot be created as `PROVISIONED` without it: write 1 or more, or leave `dynamodb.billing_mode` at `PAY_PER_REQUEST`",
 	}},
-	{"negative capacities", "streams: [ foo ]\ndynamodb: { table: t, read_capacity_units: -1, write_capacity_units: -2 }\n", []string{
+	{"negative capacities", "streams: [ foo ]\ndynamodb: { table: leases, read_capacity_units: -1, write_capacity_units: -2 }\n", []string{
 		"field `dynamodb.read_capacity_units`: -1 is negative: write 1 or more",
 		"field `dynamodb.write_capacity_units`: -2 is negative: write 1 or more",
 	}},
@@ -81,7 +101,6 @@ var configMistakes = []struct {
 	{"zero commit period", minimal + "commit_period: 0s\n", []string{notAboveZero("commit_period", "0s", "5s")}},
 	{"negative commit period", minimal + "commit_period: -1m\n", []string{notAboveZero("commit_period", "-1m", "5s")}},
 	{"commit period without a unit", minimal + "commit_period: 5\n", []string{notADuration("commit_period", "5", "5s")}},
-	{"empty commit period", minimal + "commit_period: ''\n", []string{notADuration("commit_period", "", "5s")}},
 	{"zero rebalance period", minimal + "rebalance_period: 0\n", []string{notAboveZero("rebalance_period", "0", "30s")}},
 	{"negative rebalance period", minimal + "rebalance_period: -1s\n", []string{notAboveZero("rebalance_period", "-1s", "30s")}},
 	{"unknown unit", minimal + "rebalance_period: 1d\n", []string{notADuration("rebalance_period", "1d", "30s")}},
@@ -89,6 +108,22 @@ var configMistakes = []struct {
 	{"zero grace period", minimal + "steal_grace_period: 0s\n", []string{notAboveZero("steal_grace_period", "0s", "2s")}},
 	{"negative lease period", minimal + "lease_period: -30s\n", []string{notAboveZero("lease_period", "-30s", "30s")}},
 	{"lease period beyond 292 years", minimal + "lease_period: 9999999h\n", []string{notADuration("lease_period", "9999999h", "30s")}},
+	{"commit period too short", minimal + "commit_period: 99ms\n", []string{
+		"field `commit_period`: 99ms is too short, for each shard's item is written so often: write `100ms` or more, such as `5s`",
+	}},
+	{"rebalance period too short", minimal + "rebalance_period: 1ns\n", []string{
+		"field `rebalance_period`: 1ns is too short, for the table is read so often: write `1s` or more, such as `30s`",
+	}},
+	{"lease period too short", minimal + "commit_period: 100ms\nlease_period: 999ms\n", []string{
+		"field `lease_period`: 999ms is too short, for a lease is renewed several times in it: write `1s` or more, such as `30s`",
+	}},
+	{"commit period too long", minimal + "commit_period: 25h\nlease_period: 24h\n", []string{
+		tooLong("commit_period", "25h", "5s"),
+		"field `commit_period`: 25h is not below `lease_period` (24h): write a shorter commit_period, such as a sixth of lease_period",
+	}},
+	{"rebalance period too long", minimal + "rebalance_period: 24h1ns\n", []string{tooLong("rebalance_period", "24h1ns", "30s")}},
+	{"lease period too long", minimal + "lease_period: 2562047h\n", []string{tooLong("lease_period", "2562047h", "30s")}},
+	{"grace period too long", minimal + "steal_grace_period: 48h\n", []string{tooLong("steal_grace_period", "48h", "2s")}},
 	{"commit period not below the lease period", minimal + "commit_period: 30s\n", []string{
 		"field `commit_period`: 30s is not below `lease_period` (30s): write a shorter commit_period, such as a sixth of lease_period",
 	}},
@@ -97,8 +132,16 @@ var configMistakes = []struct {
 	}},
 
 	{"no room for a record", minimal + "max_buffered_bytes: 0\n", []string{
-		"field `max_buffered_bytes`: 0 leaves no room for a record: write the number of bytes to hold at most, such as 268435456",
+		"field `max_buffered_bytes`: 0 leaves no room for a record: write how much to hold at most, such as `256MiB`",
 	}},
+	{"less than no room", minimal + "max_buffered_bytes: -5MB\n", []string{
+		"field `max_buffered_bytes`: -5MB leaves no room for a record: write how much to hold at most, such as `256MiB`",
+	}},
+	{"more room than there is", minimal + "max_buffered_bytes: 99999999GiB\n", []string{
+		"field `max_buffered_bytes`: 99999999GiB is more than any machine has: write how much to hold at most, such as `256MiB`",
+	}},
+	{"size in no known unit", minimal + "max_buffered_bytes: 256mb\n", []string{notASize("256mb")}},
+	{"size that is none", minimal + "max_buffered_bytes: lots\n", []string{notASize("lots")}},
 	{"poll period beyond the lease period", minimal + "poll_period: 31s\n", []string{
 		"field `poll_period`: 31s is longer than `lease_period` (30s): write a shorter poll_period, such as `1s`",
 	}},
@@ -108,9 +151,9 @@ var configMistakes = []struct {
 	{"poll period that is none", minimal + "poll_period: often\n", []string{
 		"field `poll_period`: `often` is not a duration: write a number and a unit (ns, us, ms, s, m or h), such as `1s`, or `0s`",
 	}},
-	{"start in no known form", minimal + "start_from_timestamp: yesterday\n", []string{
-		"field `start_from_timestamp`: `yesterday` is not a time in RFC 3339: write one such as `2024-05-01T12:00:00Z`",
-	}},
+	{"start in no known form", minimal + "start_from_timestamp: yesterday\n", []string{notATime("yesterday")}},
+	{"start in a thirteenth month", minimal + "start_from_timestamp: '2024-13-01T12:00:00Z'\n", []string{notATime("2024-13-01T12:00:00Z")}},
+	{"start on a day that there is not", minimal + "start_from_timestamp: '2023-02-29T12:00:00Z'\n", []string{notATime("2023-02-29T12:00:00Z")}},
 	{"two starts", minimal + "start_from_oldest: false\nstart_from_timestamp: 2024-05-01T12:00:00Z\n", []string{
 		"field `start_from_timestamp`: `start_from_oldest: false` says to start from now on: write one of the two",
 	}},
@@ -124,10 +167,10 @@ var configMistakes = []struct {
 	{"secret without id", minimal + "credentials: { secret: x }\n", []string{
 		"field `credentials.id`: `credentials.secret` is set without its id: write both or neither",
 	}},
-	{"id without secret for DynamoDB", "streams: [ foo ]\ndynamodb: { table: t, credentials: { id: x } }\n", []string{
+	{"id without secret for DynamoDB", "streams: [ foo ]\ndynamodb: { table: leases, credentials: { id: x } }\n", []string{
 		"field `dynamodb.credentials.secret`: `dynamodb.credentials.id` is set without its secret: write both or neither",
 	}},
-	{"external id without role for DynamoDB", "streams: [ foo ]\ndynamodb: { table: t, credentials: { role_external_id: x } }\n", []string{
+	{"external id without role for DynamoDB", "streams: [ foo ]\ndynamodb: { table: leases, credentials: { role_external_id: x } }\n", []string{
 		"field `dynamodb.credentials.role_external_id`: an external id is of use only when a role is assumed: write the ARN of the role in `dynamodb.credentials.role`, or leave both out",
 	}},
 
@@ -141,6 +184,7 @@ var configMistakes = []struct {
 	{"unparsable batch period", minimal + "batching: { period: soon }\n", []string{notADuration("batching.period", "soon", "1s")}},
 }
 
+// The mistakes of a configuration that names no stream or no table.
 const (
 	noStream = "field `streams`: no stream is named: write a stream's name or ARN, such as `foo`"
 	noTable  = "field `dynamodb.table`: no table is named: write the name of a DynamoDB table, such as `kinesis-checkpoints`"
@@ -173,6 +217,34 @@ func notADuration(field, value, example string) string {
 	return "field `" + field + "`: `" + value + "` is not a duration: write a number and a unit (ns, us, ms, s, m or h), such as `" + example + "`"
 }
 
+func malformedTable(name string) string {
+	return "field `dynamodb.table`: `" + name + "` is not a table's name, which has 3 to 255 letters, digits, dots, dashes and underscores: write a name or ARN, such as `kinesis-checkpoints`"
+}
+
+func malformedTableARN(arn string) string {
+	return "field `dynamodb.table`: `" + arn + "` is not the ARN of a DynamoDB table: write one such as `arn:aws:dynamodb:us-east-1:111122223333:table/kinesis-checkpoints`"
+}
+
+func malformedURL(field, url string) string {
+	return "field `" + field + "`: `" + url + "` is not a URL with a scheme and a host: write one such as `http://localhost:4566`"
+}
+
+func malformedRegion(field, region string) string {
+	return "field `" + field + "`: `" + region + "` is not a region of AWS: write one such as `us-east-1`"
+}
+
+func tooLong(field, value, example string) string {
+	return "field `" + field + "`: " + value + " is longer than a day: write `24h` or less, such as `" + example + "`"
+}
+
+func notASize(size string) string {
+	return "field `max_buffered_bytes`: `" + size + "` is not a size: write a number of bytes, or one with kB, MB, GB, KiB, MiB or GiB, such as `256MiB`"
+}
+
+func notATime(at string) string {
+	return "field `start_from_timestamp`: `" + at + "` is not a time in RFC 3339: write one such as `2024-05-01T12:00:00Z`"
+}
+
 // lint is what Benthos' linter says of the input's configuration.
 func lint(t *testing.T, yaml string) []string {
 	t.Helper()
@@ -202,6 +274,73 @@ func TestEveryMistakeIsFoundByLintAndByTheConstructor(t *testing.T) {
 	}
 }
 
+// TestUnsetVariableIsNoMistakeOfTheFileButOneAtTheStart has what variables of the
+// environment leave where they are not set: empty texts, and empty parts of texts.
+func TestUnsetVariableIsNoMistakeOfTheFileButOneAtTheStart(t *testing.T) {
+	for _, c := range []struct{ yaml, start string }{
+		{entries(":0"), malformedName(":0")},
+		{entries("foo:"), malformedShard("foo:")},
+		{entries(":0,:0"), malformedName(":0") + "\n" + malformedName(":0")},
+		{entries("arn:aws:kinesis:us-east-1:111122223333:stream/"), malformedARN("arn:aws:kinesis:us-east-1:111122223333:stream/")},
+		{entries("arn:aws:kinesis:::stream/foo"), malformedARN("arn:aws:kinesis:::stream/foo")},
+		{"streams: [ foo ]\ndynamodb: { table: 'arn:aws:dynamodb:us-east-1::table/leases' }\n", malformedTableARN("arn:aws:dynamodb:us-east-1::table/leases")},
+		{"streams: [ foo ]\ndynamodb: { table: leases, billing_mode: '' }\n", "field `dynamodb.billing_mode`: `` is no billing mode: write `PAY_PER_REQUEST` or `PROVISIONED`"},
+		{minimal + "endpoint: http://:4566\n", malformedURL("endpoint", "http://:4566")},
+		{minimal + "endpoint: ://localhost\n", malformedURL("endpoint", "://localhost")},
+		{"streams: [ foo ]\ndynamodb: { table: leases, endpoint: 'https://' }\n", malformedURL("dynamodb.endpoint", "https://")},
+		{minimal + "commit_period: ''\n", notADuration("commit_period", "", "5s")},
+		{minimal + "rebalance_period:\n", notADuration("rebalance_period", "", "30s")},
+		{minimal + "lease_period: ''\n", notADuration("lease_period", "", "30s")},
+		{minimal + "steal_grace_period: ''\n", notADuration("steal_grace_period", "", "2s")},
+		{minimal + "poll_period: ''\n", "field `poll_period`: `` is not a duration: write a number and a unit (ns, us, ms, s, m or h), such as `1s`, or `0s`"},
+		{minimal + "max_buffered_bytes: ''\n", notASize("")},
+	} {
+		require.Empty(t, lint(t, c.yaml), c.yaml)
+		_, err := parseConfig(parsed(t, c.yaml))
+		require.EqualError(t, err, c.start, c.yaml)
+	}
+	for _, yaml := range []string{
+		minimal + "region: ''\nendpoint: ''\ncredentials: { id: '', secret: '', role: '' }\nstart_from_timestamp: ''\nbatching: { period: '', check: '' }\n",
+		minimal + "credentials: { from_ec2_role: }\n",
+	} {
+		require.Empty(t, lint(t, yaml), yaml)
+		_, err := parseConfig(parsed(t, yaml))
+		require.NoError(t, err, yaml)
+	}
+}
+
+// TestInputThatNamesNoStreamOrTableIsBuiltAndDoesNotConnect holds for what is absent,
+// which lint finds, as for what a variable left empty, which it does not.
+func TestInputThatNamesNoStreamOrTableIsBuiltAndDoesNotConnect(t *testing.T) {
+	for _, c := range []struct {
+		yaml          string
+		lint, connect []string
+	}{
+		{"{}", []string{noStream, noTable}, []string{noStream, noTable}},
+		{table, []string{noStream}, []string{noStream}},
+		{"streams: []\n" + table, nil, []string{noStream}}, // [ ${STREAM} ]
+		{"streams: [ '', ' , ,' ]\n" + table, nil, []string{noStream}},
+		{"streams:\n  -\n" + table, nil, []string{noStream}},
+		{"streams: [ foo ]\n", []string{noTable}, []string{noTable}},
+		{"streams: [ foo ]\ndynamodb: { create: true }\n", []string{noTable}, []string{noTable}},
+		{"streams: [ foo ]\ndynamodb: { table: }\n", nil, []string{noTable}},
+		{"streams: [ foo ]\ndynamodb: { table: '' }\n", nil, []string{noTable}},
+		{"streams: [ foo ]\ndynamodb: { table: ' ' }\n", nil, []string{noTable}},
+		{"streams: [ '' ]\ndynamodb: { table: '' }\n", nil, []string{noStream, noTable}},
+	} {
+		require.ElementsMatch(t, c.lint, lint(t, c.yaml), c.yaml)
+		in, err := newInput(parsed(t, c.yaml), service.MockResources())
+		require.NoError(t, err, c.yaml)
+		require.EqualError(t, in.Connect(t.Context()), strings.Join(c.connect, "\n"), c.yaml)
+		require.NoError(t, in.Close(t.Context()))
+	}
+}
+
+func TestWhatIsNoListGetsOneMessage(t *testing.T) {
+	require.Equal(t, []string{"expected array value"}, lint(t, "streams: s1\n"+table))
+	require.Equal(t, []string{"expected array value"}, lint(t, "streams:\n"+table))
+}
+
 func TestBatchProcessorsAndCheckFailAtTheConstructor(t *testing.T) {
 	_, err := parseConfig(parsed(t, minimal+"batching: { check: 'this.' }\n"))
 	require.ErrorContains(t, err, "field `batching.check`: ")
@@ -215,13 +354,31 @@ func TestSoundConfigurationsPassBoth(t *testing.T) {
 		minimal,
 		entries("foo"), entries("foo, foo"), entries("a_b.c-D"), entries("foo:0, foo:1, bar:0"),
 		entries("foo:shardId-000000000000"),
-		entries("arn:aws:kinesis:*:111122223333:stream/my-stream"),
+		entries("arn:aws:kinesis:*:111122223333:stream/my-stream"), // for an emulator
+		entries("arn:aws:kinesis:*:111122223333:stream/my-stream") + "region: us-east-1\n",
+		entries("arn:aws:kinesis:us-east-1:111122223333:stream/foo") + "region: us-east-1\n",
+		entries("arn:aws:kinesis:us-east-1:111122223333:stream/foo") + "region: local-1\nendpoint: http://localhost:4566\n",
+		"streams: [ foo ]\ndynamodb: { table: 'arn:aws:dynamodb:us-east-1:111122223333:table/leases' }\nregion: us-east-1\n",
+		"streams: [ foo ]\ndynamodb: { table: 'arn:aws:dynamodb:eu-west-1:111122223333:table/leases', region: eu-west-1 }\nregion: us-east-1\n",
+		"streams: [ foo ]\ndynamodb: { table: 'arn:aws:dynamodb:ddblocal:000000000000:table/leases', endpoint: 'http://localhost:8000' }\nregion: us-east-1\n",
+		"streams: [ foo ]\ndynamodb: { table: a.B_c-1 }\n",
+		"streams: [ foo ]\ndynamodb: { table: ' " + strings.Repeat("x", 255) + " ' }\n",
+		minimal + "region: us-gov-west-1\n",
+		minimal + "region: us-isob-east-1\n",
+		minimal + "region: ap-southeast-7\n",
+		minimal + "region: local\n",
+		minimal + "endpoint: HTTPS://kinesis.example.com/path?query\n",
+		minimal + "endpoint: http://127.0.0.1:4566\n",
+		minimal + "endpoint: 'http://[::1]:4566/'\n",
 		entries("arn:aws-cn:kinesis:cn-north-1:111122223333:stream/foo:3"),
 		entries("arn:aws-us-gov:kinesis:us-gov-west-1:111122223333:stream/foo"),
-		"streams: [ foo ]\ndynamodb: { table: t, create: true, billing_mode: PROVISIONED, read_capacity_units: 1, write_capacity_units: 1 }\n",
-		"streams: [ foo ]\ndynamodb: { table: t, billing_mode: PROVISIONED }\n", // creates no table
+		"streams: [ foo ]\ndynamodb: { table: leases, create: true, billing_mode: PROVISIONED, read_capacity_units: 1, write_capacity_units: 1 }\n",
+		"streams: [ foo ]\ndynamodb: { table: leases, billing_mode: PROVISIONED }\n", // creates no table
 		minimal + "checkpoint_limit: 1\n",
 		minimal + "commit_period: 29.999s\nrebalance_period: 1h2m3.5s4ms\nlease_period: 30s\n",
+		minimal + "commit_period: 100ms\nrebalance_period: 1s\nlease_period: 1s\nsteal_grace_period: 1ns\npoll_period: 1ns\n",
+		minimal + "commit_period: 23h\nrebalance_period: 24h\nlease_period: 24h\nsteal_grace_period: 24h\npoll_period: 24h\n",
+		minimal + "start_from_timestamp: '2024-02-29T23:59:59.123456789+14:00'\n",
 		minimal + "credentials: { id: x, secret: y }\n",
 		minimal + "credentials: { role: x, role_external_id: y }\n",
 		minimal + "batching: { count: 1, byte_size: 0, period: 1us }\n",
@@ -238,30 +395,70 @@ func TestRuleKnowsDurationsAsGoDoes(t *testing.T) {
 	text := rapid.OneOf(
 		rapid.StringMatching(`[-+]?([0-9]{0,4}\.?[0-9]{0,3}(ns|us|µs|ms|s|m|h|d)?){1,3}`),
 		rapid.Custom(func(t *rapid.T) string { return time.Duration(rapid.Int64().Draw(t, "ns")).String() }),
+		rapid.Custom(func(t *rapid.T) string {
+			return time.Duration(rapid.Int64Range(0, int64(25*time.Hour)).Draw(t, "ns")).String()
+		}),
 	)
 	rapid.Check(t, func(t *rapid.T) {
 		s := text.Draw(t, "duration")
 		d, err := time.ParseDuration(s)
 		var want []error
 		switch {
+		case s == "":
 		case err != nil:
 			want = []error{errors.New(notADuration("rebalance_period", s, "30s"))}
 		case d <= 0 && !strings.ContainsAny(strings.TrimLeft(s, "+-"), "123456789"), d < 0:
 			want = []error{errors.New(notAboveZero("rebalance_period", s, "30s"))}
-		case d == 0: // above zero, but by less than a nanosecond
-			return
+		case d < time.Second: // also above zero by less than a nanosecond
+			want = []error{errors.New("field `rebalance_period`: " + s + " is too short, for the table is read so often: write `1s` or more, such as `30s`")}
+		case d > 24*time.Hour:
+			want = []error{errors.New(tooLong("rebalance_period", s, "30s"))}
 		}
 		require.Equal(t, want, runRule(t, "rebalance_period", s))
 	})
 }
 
-// runRule is what the lint rule of a field says of a value.
+// TestRuleKnowsTheCalendarAsGoDoes compares the rule with time.Parse, which takes a
+// comma for a point too, and offsets of more hours than a day has.
+func TestRuleKnowsTheCalendarAsGoDoes(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		number := func(name string, digits, most int) string {
+			return fmt.Sprintf("%0*d", digits, rapid.IntRange(0, most).Draw(t, name))
+		}
+		year := rapid.SampledFrom([]string{"0000", "1900", "2000", "2023", "2024", "2100", "9999"}).Draw(t, "year")
+		at := year + "-" + number("month", 2, 14) + "-" + number("day", 2, 33) + "T" + number("hour", 2, 25) + ":" + number("minute", 2, 61) + ":" + number("second", 2, 61) +
+			rapid.SampledFrom([]string{"", ".5", ".123456789", "."}).Draw(t, "fraction") +
+			rapid.SampledFrom([]string{"Z", "+00:00", "-11:30", "+23:59", "+01:60", "+25:00", "", "z"}).Draw(t, "zone")
+		_, err := time.Parse(time.RFC3339Nano, at)
+		_, ruled := parseConfig(parsed(t, minimal+"start_from_timestamp: '"+at+"'\n"))
+		if err != nil || strings.Contains(at, "+01:60") {
+			require.EqualError(t, ruled, notATime(at))
+			return
+		}
+		require.NoError(t, ruled)
+	})
+}
+
+func TestSizesAreReadInTheirUnits(t *testing.T) {
+	for written, want := range map[string]int64{
+		"1": 1, "268435456": 256 << 20, "'268435456'": 256 << 20, "100B": 100, "1.5kB": 1500, "1K": 1000, "1KB": 1000, "2KiB": 2048,
+		"256MB": 256e6, "256 MB": 256e6, "256M": 256e6, "256MiB": 256 << 20, "256Mi": 256 << 20, "1GB": 1e9, "0.5GiB": 512 << 20, "1048576GiB": 1 << 50,
+	} {
+		yaml := minimal + "max_buffered_bytes: " + written + "\n"
+		require.Empty(t, lint(t, yaml), yaml)
+		c, err := parseConfig(parsed(t, yaml))
+		require.NoError(t, err, yaml)
+		require.Equal(t, want, c.maxBufferedBytes, yaml)
+	}
+}
+
+// runRule is what the first rule of a field says of a value.
 func runRule(t require.TestingT, field string, value any) []error {
-	rules, err := compiledRules()
+	c, err := compiledRules()
 	require.NoError(t, err)
-	for i, r := range lintRules {
+	for i, r := range rules {
 		if r.field == field {
-			found, err := rules[i].Query(value)
+			found, err := c.rules[i].Query(value)
 			require.NoError(t, err)
 			return mistakes(found)
 		}

@@ -27,44 +27,73 @@ var (
 	description string
 
 	//go:embed config_lint.blobl
-	lintMaps string
+	ruleMaps string
 )
 
-// lintRules are the fields that have a lint rule, "" for the whole
-// configuration, each with the expression that calls its map of
-// config_lint.blobl. `this` is the field's value.
-var lintRules = []struct{ field, call string }{
-	{"", `this.apply("config")`},
-	{"streams", `if this.type() == "array" { this.apply("streams") }`}, // Benthos lints each element too
-	{"dynamodb", `this.apply("table")`},
-	{"dynamodb.credentials", `{"field": "dynamodb.credentials", "value": this}.apply("credentials")`},
-	{"checkpoint_limit", `this.apply("checkpoint_limit")`},
-	{"max_buffered_bytes", `this.apply("max_buffered_bytes")`},
-	{"commit_period", `{"field": "commit_period", "value": this, "example": "5s"}.apply("period")`},
-	{"rebalance_period", `{"field": "rebalance_period", "value": this, "example": "30s"}.apply("period")`},
-	{"lease_period", `{"field": "lease_period", "value": this, "example": "30s"}.apply("period")`},
-	{"steal_grace_period", `{"field": "steal_grace_period", "value": this, "example": "2s"}.apply("period")`},
-	{"credentials", `{"field": "credentials", "value": this}.apply("credentials")`},
-	{"batching", `this.apply("batching")`},
+// stage is when a rule is run.
+type stage uint8
+
+const (
+	atLint    stage = 1 << iota // by Benthos, on the file as it is written
+	atBuild                     // by parseConfig, whose error keeps the component from being built
+	atConnect                   // by parseConfig too, whose error Connect returns
+)
+
+// rules are the rules of the configuration, each with the field it is for, "" for
+// the whole, and the expression that calls its map of config_lint.blobl. `this` is
+// the field's value.
+//
+// A variable of the environment that is not set leaves an empty text. That is no
+// mistake of the file, so lint lets it pass, and the component finds it at its
+// start. One that names no stream or no table can still be built, as Benthos'
+// own input can, by tools that only look whether it can be; it does not connect.
+//
+// No period but the least time between two reads may be longer than a day: that is
+// far more than anybody waits for a dead process, and several of them can be added
+// up without an overflow.
+var rules = []struct {
+	field, call string
+	when        stage
+}{
+	{"", `this.apply("config")`, atLint | atBuild},
+	{"", `this.apply("absent")`, atLint},
+	{"", `this.apply("unset")`, atBuild},
+	{"", `this.apply("unnamed")`, atConnect},
+	{"streams", `if this.type() == "array" { this.apply("streams") }`, atLint | atBuild}, // Benthos lints each element too
+	{"dynamodb", `this.apply("table")`, atLint | atBuild},
+	{"dynamodb.table", `this.apply("text").trim().apply("table_name")`, atLint | atBuild},
+	{"dynamodb.endpoint", `{"field": "dynamodb.endpoint", "value": this}.apply("endpoint")`, atLint | atBuild},
+	{"dynamodb.credentials", `{"field": "dynamodb.credentials", "value": this}.apply("credentials")`, atLint | atBuild},
+	{"checkpoint_limit", `this.apply("checkpoint_limit")`, atLint | atBuild},
+	{"max_buffered_bytes", `this.apply("max_buffered_bytes")`, atLint | atBuild},
+	// A shard's item takes 1,000 writes a second, and so do all items of a stream
+	// together where they share a partition: ten a second leave room for shards.
+	{"commit_period", `{"field": "commit_period", "value": this, "example": "5s", "least": "100ms", "why": "each shard's item is written so often", "most": "24h"}.apply("period")`, atLint | atBuild},
+	{"rebalance_period", `{"field": "rebalance_period", "value": this, "example": "30s", "least": "1s", "why": "the table is read so often", "most": "24h"}.apply("period")`, atLint | atBuild},
+	// An attempt to renew a lease may take a fifth of the period: 200 ms and more.
+	{"lease_period", `{"field": "lease_period", "value": this, "example": "30s", "least": "1s", "why": "a lease is renewed several times in it", "most": "24h"}.apply("period")`, atLint | atBuild},
+	{"steal_grace_period", `{"field": "steal_grace_period", "value": this, "example": "2s", "most": "24h"}.apply("period")`, atLint | atBuild},
+	{"endpoint", `{"field": "endpoint", "value": this}.apply("endpoint")`, atLint | atBuild},
+	{"credentials", `{"field": "credentials", "value": this}.apply("credentials")`, atLint | atBuild},
+	{"batching", `this.apply("batching")`, atLint | atBuild},
 }
 
 var (
-	lintMap  = regexp.MustCompile(`(?ms)^map (\w+) \{\n.*?\n\}\n`)
-	lintCall = regexp.MustCompile(`\.apply\("(\w+)"\)`)
+	ruleMap  = regexp.MustCompile(`(?ms)^map (\w+) \{\n.*?\n\}\n`)
+	ruleCall = regexp.MustCompile(`\.apply\("(\w+)"\)`)
 )
 
-// lintRule is the Bloblang mapping of one of lintRules: its call and the maps
-// that this needs, but no others, for Bloblang takes a millisecond to parse ten
-// lines and every start of the program parses every rule.
-func lintRule(field string) string {
-	i := slices.IndexFunc(lintRules, func(r struct{ field, call string }) bool { return r.field == field })
+// rule is the Bloblang mapping of calls: these and the maps that they need, but no
+// others, for Bloblang takes a millisecond to parse ten lines and every start of
+// the program parses every rule.
+func rule(calls ...string) string {
 	maps := map[string]string{}
-	for _, m := range lintMap.FindAllStringSubmatch(lintMaps, -1) {
+	for _, m := range ruleMap.FindAllStringSubmatch(ruleMaps, -1) {
 		maps[m[1]] = m[0]
 	}
 	var withMaps func(code string) string
 	withMaps = func(code string) string {
-		for _, call := range lintCall.FindAllStringSubmatch(code, -1) {
+		for _, call := range ruleCall.FindAllStringSubmatch(code, -1) {
 			if called, ok := maps[call[1]]; ok {
 				delete(maps, call[1])
 				code = withMaps(called) + code
@@ -72,8 +101,29 @@ func lintRule(field string) string {
 		}
 		return code
 	}
-	return withMaps("root = " + lintRules[i].call + "\n")
+	root := calls[0]
+	if len(calls) > 1 {
+		root = "[" + strings.Join(calls, ", ") + "]"
+	}
+	return withMaps("root = " + root + "\n")
 }
+
+// lintRule is the rule that Benthos' linter runs for a field.
+func lintRule(field string) string {
+	var calls []string
+	for _, r := range rules {
+		if r.field == field && r.when&atLint != 0 {
+			calls = append(calls, r.call)
+		}
+	}
+	return rule(calls...)
+}
+
+// unwritten is the type of the default of `dynamodb.table`. It is the empty text to
+// everybody but the rules: Benthos gives them the defaults of fields that are
+// absent, and they are to tell an absent table from one that a variable of the
+// environment left empty.
+type unwritten string
 
 func configSpec() *service.ConfigSpec {
 	return service.NewConfigSpec().
@@ -85,13 +135,14 @@ func configSpec() *service.ConfigSpec {
 		LintRule(lintRule("")).
 		Fields(
 			service.NewStringListField("streams").
-				Description("The streams to read: each a name or a full ARN, and optionally a shard after a colon, as a number or in full (`foo:0`, `foo:shardId-000000000000`). An element may hold several, separated by commas. Without shards, the shards of each stream are balanced over all instances with the same table; with shards, exactly those are read. An input has either kind of entries, not both.").
-				Examples([]any{"foo", "arn:aws:kinesis:*:111122223333:stream/my-stream"}).
+				Description("The streams to read: each a name or a full ARN in the `region` of this input, and optionally a shard after a colon, as a number or in full (`foo:0`, `foo:shardId-000000000000`). An element may hold several, separated by commas. Without shards, the shards of each stream are balanced over all instances with the same table; with shards, exactly those are read. An input has either kind of entries, not both.").
+				Examples([]any{"foo", "arn:aws:kinesis:us-east-1:111122223333:stream/my-stream"}).
 				LintRule(lintRule("streams")),
 			service.NewObjectField("dynamodb",
 				service.NewStringField("table").
-					Description("The name of the table. It must not be empty.").
-					Default(""),
+					Description("The table: its name or its full ARN.").
+					Default(unwritten("")).
+					LintRule(lintRule("dynamodb.table")),
 				service.NewBoolField("create").
 					Description("Whether to create the table when it does not exist. Otherwise a missing table is an error.").
 					Default(false),
@@ -115,6 +166,7 @@ func configSpec() *service.ConfigSpec {
 				service.NewStringField("endpoint").
 					Description("The URL at which to reach DynamoDB, where it differs from that of Kinesis. Empty: the `endpoint` of this input.").
 					Default("").
+					LintRule(lintRule("dynamodb.endpoint")).
 					Advanced(),
 				credentialsField("Credentials for the table, where they differ from those for the streams. When none of these fields is set, the `credentials` of this input are used.").
 					LintRule(lintRule("dynamodb.credentials")),
@@ -122,20 +174,20 @@ func configSpec() *service.ConfigSpec {
 				Description("The table that stores how far each shard has been read, and through which instances agree on who reads which shard.").
 				LintRule(lintRule("dynamodb")),
 			service.NewIntField("checkpoint_limit").
-				Description("The number of messages of one shard that may be under way at once, read but not yet acknowledged; 1 or more. A higher limit allows more parallel processing and batching at the output. 1 keeps strict order, see [Ordering](#ordering). A batch larger than the limit goes alone. Whatever the limit, a sequence number is stored only when all before it are acknowledged.").
+				Description("The number of messages of one shard that may be under way at once, read but not yet acknowledged; a whole number, 1 or more (of 1.5 Benthos takes the 1). A higher limit allows more parallel processing and batching at the output. 1 keeps strict order, see [Ordering](#ordering). A batch larger than the limit goes alone. Whatever the limit, a sequence number is stored only when all before it are acknowledged.").
 				Default(1024).
 				LintRule(lintRule("checkpoint_limit")),
 			service.NewDurationField("commit_period").
-				Description("How often the progress of a shard is stored in the table. Records acknowledged since then come again after a crash. It must be shorter than `lease_period`.").
+				Description("How often the progress of a shard is stored in the table. Records acknowledged since then come again after a crash. It must be shorter than `lease_period`, and 100 ms or longer.").
 				Default("5s").
 				LintRule(lintRule("commit_period")),
 			service.NewDurationField("rebalance_period").
-				Description("How often, at least, an instance looks for shards to take over or to pass on.").
+				Description("How often, at least, an instance looks for shards to take over or to pass on: a second to a day.").
 				Default("30s").
 				LintRule(lintRule("rebalance_period")).
 				Advanced(),
 			service.NewDurationField("lease_period").
-				Description("How long an instance may go without renewing its lease on a shard before others count it as gone and take the shard over. It should be the same in all instances.").
+				Description("How long an instance may go without renewing its lease on a shard before others count it as gone and take the shard over: a second to a day. It should be the same in all instances.").
 				Default("30s").
 				LintRule(lintRule("lease_period")).
 				Advanced(),
@@ -148,18 +200,18 @@ func configSpec() *service.ConfigSpec {
 				Description("The least time between two reads of a shard, at most `lease_period`. With `0s` a shard is read five times a second while it has a backlog, four times a second while it has records now and then, and less and less when it has none, down to once in two seconds. A longer period costs fewer calls, and leaves more of them to other readers of the stream.").
 				Default("0s").
 				Advanced(),
-			service.NewIntField("max_buffered_bytes").
-				Description("The most bytes of the heap that this input takes at once, over all shards, for records that are being read, wait for a batch to fill up, or are not acknowledged yet. Each byte of a record counts twice, for the heap gathers as much garbage as it holds before it is collected (`GOGC=100`), and each record has an allowance of 1 KiB. When it is used up, shards are read on as acknowledgements come, in turn. A page of records that is larger goes alone.").
-				Default(256<<20).
+			service.NewStringField("max_buffered_bytes").
+				Description("The most of the heap that this input takes at once, over all shards, for records that are being read, wait for a batch to fill up, or are not acknowledged yet. Each byte of a record counts twice, for the heap gathers as much garbage as it holds before it is collected (`GOGC=100`), and each record has an allowance of 1 KiB. When it is used up, shards are read on as acknowledgements come, in turn. A page of records that is larger goes alone. A number of bytes, or one with `kB`, `MB`, `GB`, `KiB`, `MiB` or `GiB`.").
+				Default("256MiB").
 				LintRule(lintRule("max_buffered_bytes")).
 				Advanced(),
 			service.NewBoolField("start_from_oldest").
 				Description("Where to start when the table knows nothing of a stream: at its oldest record, or (`false`) with records that arrive from now on. Once started, every record is read, those of shards that appear later too.").
 				Default(true),
 			service.NewStringField("start_from_timestamp").
-				Description("Where to start when the table knows nothing of a stream: with the records that arrived at this time or later, in RFC 3339. It excludes `start_from_oldest: false`. Once started, every record is read.").
+				Description("Where to start when the table knows nothing of a stream: with the records that arrived at this time or later, in RFC 3339. Empty: `start_from_oldest` says where. It excludes `start_from_oldest: false`. Once started, every record is read.").
 				Example("2024-05-01T12:00:00Z").
-				Optional().
+				Default("").
 				Advanced(),
 		).
 		Fields(sessionFields()...).
@@ -184,6 +236,7 @@ func sessionFields() []*service.ConfigField {
 		service.NewStringField("endpoint").
 			Description("The URL at which to reach AWS, such as that of a local emulator. It holds for Kinesis, for DynamoDB unless `dynamodb.endpoint` is set, and for STS when a role is assumed, unless the environment variable `AWS_ENDPOINT_URL_STS` is set.").
 			Default("").
+			LintRule(lintRule("endpoint")).
 			Advanced(),
 		credentialsField("The credentials to use. When none of these fields is set, they are found in the usual places: environment, shared configuration, web identity, container and instance.").
 			LintRule(lintRule("credentials")),
@@ -204,7 +257,8 @@ func credentialsField(description string) *service.ConfigField {
 			Secret(),
 		service.NewStringField("token").
 			Description("The session token, required when `id` and `secret` are short-term credentials.").
-			Default(""),
+			Default("").
+			Secret(),
 		service.NewBoolField("from_ec2_role").
 			Description("Use the [role of the EC2 instance](https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_use_switch-role-ec2.html) that this runs on. It takes precedence over the credentials of `profile`.").
 			Default(false).
@@ -220,6 +274,9 @@ func credentialsField(description string) *service.ConfigField {
 
 // config is the input's configuration, checked by parseConfig.
 type config struct {
+	// unnamed is what Connect fails with where no stream or no table is named.
+	unnamed error
+
 	streams          []stream // in the order written, repeated entries folded
 	table            tableConfig
 	checkpointLimit  int // messages of a shard; at least 1
@@ -273,15 +330,16 @@ type tableConfig struct {
 // to AWS. Its error lists all mistakes, one a line, each with the field, what is
 // wrong and what to write instead.
 func parseConfig(conf *service.ParsedConfig) (config, error) {
-	if err := checkRules(conf); err != nil {
+	if err := checkRules(conf, atBuild); err != nil {
 		return config{}, err
 	}
 
 	r := &reader{conf: conf}
 	c := config{
+		unnamed: checkRules(conf, atConnect),
 		streams: parseStreams(read(r, conf.FieldStringList, "streams")),
 		table: tableConfig{
-			name:          strings.TrimSpace(read(r, conf.FieldString, "dynamodb", "table")),
+			name:          r.table(),
 			create:        read(r, conf.FieldBool, "dynamodb", "create"),
 			billingMode:   types.BillingMode(strings.ToUpper(read(r, conf.FieldString, "dynamodb", "billing_mode"))),
 			readCapacity:  int64(read(r, conf.FieldInt, "dynamodb", "read_capacity_units")),
@@ -293,7 +351,7 @@ func parseConfig(conf *service.ParsedConfig) (config, error) {
 		leasePeriod:      read(r, conf.FieldDuration, "lease_period"),
 		stealGracePeriod: read(r, conf.FieldDuration, "steal_grace_period"),
 		pollPeriod:       read(r, conf.FieldDuration, "poll_period"),
-		maxBufferedBytes: int64(read(r, conf.FieldInt, "max_buffered_bytes")),
+		maxBufferedBytes: r.size("max_buffered_bytes"),
 		startFromOldest:  read(r, conf.FieldBool, "start_from_oldest"),
 		startFrom:        r.startFrom(),
 		batching:         r.batching(),
@@ -308,28 +366,39 @@ func parseConfig(conf *service.ParsedConfig) (config, error) {
 	return c, nil
 }
 
-// compiledRules are lintRules in their order.
-var compiledRules = sync.OnceValues(func() ([]*bloblang.Executor, error) {
+// compiledRules are rules in their order, and the one that reads a size.
+var compiledRules = sync.OnceValues(func() (*compiled, error) {
 	env := bloblang.NewEnvironment().OnlyPure()
-	rules := make([]*bloblang.Executor, len(lintRules))
-	for i, r := range lintRules {
-		var err error
-		if rules[i], err = env.Parse(lintRule(r.field)); err != nil {
+	c := &compiled{rules: make([]*bloblang.Executor, len(rules))}
+	var err error
+	for i, r := range rules {
+		if c.rules[i], err = env.Parse(rule(r.call)); err != nil {
 			return nil, fmt.Errorf("parsing the rule of field `%s`: %w", r.field, err)
 		}
 	}
-	return rules, nil
+	if c.size, err = env.Parse(rule(`this.apply("size").floor()`)); err != nil {
+		return nil, fmt.Errorf("parsing what reads a size: %w", err)
+	}
+	return c, nil
 })
 
-// checkRules runs the lint rules on the configuration as the component gets it:
-// interpolated, and with its defaults.
-func checkRules(conf *service.ParsedConfig) error {
-	rules, err := compiledRules()
+type compiled struct {
+	rules []*bloblang.Executor
+	size  *bloblang.Executor // from a text that is one to bytes
+}
+
+// checkRules runs the rules of a stage on the configuration as the component gets
+// it: interpolated, and with its defaults.
+func checkRules(conf *service.ParsedConfig, when stage) error {
+	c, err := compiledRules()
 	if err != nil {
 		return err
 	}
 	var errs []error
-	for i, r := range lintRules {
+	for i, r := range rules {
+		if r.when&when == 0 {
+			continue
+		}
 		var path []string
 		if r.field != "" {
 			path = strings.Split(r.field, ".")
@@ -338,7 +407,7 @@ func checkRules(conf *service.ParsedConfig) error {
 		if err != nil {
 			return err
 		}
-		found, err := rules[i].Query(value)
+		found, err := c.rules[i].Query(value)
 		if err != nil {
 			return fmt.Errorf("checking field `%s`: %w", r.field, err)
 		}
@@ -384,19 +453,46 @@ func read[T any](r *reader, get func(...string) (T, error), path ...string) T {
 	return v
 }
 
-func (r *reader) startFrom() time.Time {
-	const field = "start_from_timestamp"
-	if !r.conf.Contains(field) {
-		return time.Time{}
+// table is the name of the table, "" when there is none.
+func (r *reader) table() string {
+	switch written := read(r, r.conf.FieldAny, "dynamodb", "table").(type) {
+	case string:
+		return strings.TrimSpace(written)
+	default: // unwritten
+		return ""
 	}
-	written := read(r, r.conf.FieldString, field)
+}
+
+// size is a field that has passed its rule, in bytes.
+func (r *reader) size(field string) int64 {
+	rules, err := compiledRules()
+	if err != nil {
+		r.fail(err)
+		return 0
+	}
+	bytes, err := rules.size.Query(read(r, r.conf.FieldString, field))
+	if err != nil {
+		r.fail(fmt.Errorf("reading field `%s`: %w", field, err))
+		return 0
+	}
+	switch bytes := bytes.(type) {
+	case int64:
+		return bytes
+	case float64:
+		return int64(bytes)
+	default:
+		r.fail(fmt.Errorf("reading field `%s`: %v of type %T is no number", field, bytes, bytes))
+		return 0
+	}
+}
+
+func (r *reader) startFrom() time.Time {
+	written := read(r, r.conf.FieldString, "start_from_timestamp")
 	if written == "" {
 		return time.Time{}
 	}
 	at, err := time.Parse(time.RFC3339Nano, written)
-	if err != nil { // such as a thirteenth month, which the rule lets pass
-		r.fail(fmt.Errorf("field `%s`: `%s` is not a time in RFC 3339: write one such as `2024-05-01T12:00:00Z`", field, written))
-	}
+	r.fail(err)
 	return at
 }
 

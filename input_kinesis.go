@@ -54,8 +54,8 @@ func Register(env *service.Environment) error {
 	})
 }
 
-// inputMetrics are shared by everything in one input. Their labels are stream
-// and, where a shard is meant, shard.
+// inputMetrics are shared by everything in one input. Their labels are labelStream
+// and, where a shard is meant, labelShard.
 type inputMetrics struct {
 	held      *service.MetricGauge
 	unread    *service.MetricGauge
@@ -66,18 +66,26 @@ type inputMetrics struct {
 	consumer  consumer.Metrics
 }
 
+// The labels are called as the metadata is. In streams mode Benthos adds a label
+// stream of its own, the id of the pipeline, and panics where a metric has one
+// already.
+const (
+	labelStream = "kinesis_stream"
+	labelShard  = "kinesis_shard"
+)
+
 func newMetrics(m *service.Metrics) *inputMetrics {
 	return &inputMetrics{
-		held:      m.NewGauge("kinesis_leases_held", "stream"),
-		unread:    m.NewGauge("kinesis_unread_shards", "stream"),
+		held:      m.NewGauge("kinesis_leases_held", labelStream),
+		unread:    m.NewGauge("kinesis_unread_shards", labelStream),
 		buffered:  m.NewGauge("kinesis_buffered_bytes"),
-		throttled: m.NewCounter("kinesis_throttled", "stream", "shard"),
-		lost:      m.NewCounter("kinesis_leases_lost", "stream", "shard"),
-		expired:   m.NewCounter("kinesis_expired_shards", "stream"),
+		throttled: m.NewCounter("kinesis_throttled", labelStream, labelShard),
+		lost:      m.NewCounter("kinesis_leases_lost", labelStream, labelShard),
+		expired:   m.NewCounter("kinesis_expired_shards", labelStream),
 		consumer: consumer.Metrics{
-			Behind:   m.NewGauge("kinesis_millis_behind_latest", "stream", "shard"),
-			InFlight: m.NewGauge("kinesis_in_flight_messages", "stream", "shard"),
-			Rejected: m.NewCounter("kinesis_rejected_messages", "stream", "shard"),
+			Behind:   m.NewGauge("kinesis_millis_behind_latest", labelStream, labelShard),
+			InFlight: m.NewGauge("kinesis_in_flight_messages", labelStream, labelShard),
+			Rejected: m.NewCounter("kinesis_rejected_messages", labelStream, labelShard),
 		},
 	}
 }
@@ -137,7 +145,8 @@ func clientID() string {
 }
 
 // Connect checks the table and the streams and starts to balance. It leaves
-// nothing behind when it fails.
+// nothing behind when it fails. Benthos calls it again and logs the error each
+// time, also where no stream or no table is named, which no time can mend.
 func (in *input) Connect(ctx context.Context) error {
 	in.mu.Lock()
 	connected, closed := in.running != nil, in.closed
@@ -147,6 +156,9 @@ func (in *input) Connect(ctx context.Context) error {
 	}
 	if connected {
 		return nil
+	}
+	if in.conf.unnamed != nil {
+		return in.conf.unnamed
 	}
 
 	kinesisConf, err := in.conf.kinesis.Load(ctx)
@@ -205,7 +217,7 @@ func (in *input) tryConnect(ctx context.Context, c clients) error {
 	for _, s := range in.conf.streams {
 		shards, serverTime, err := retrieval.ListShards(ctx, c.lister, s.id)
 		if err != nil {
-			return err
+			return explain(s.id, err)
 		}
 		if err := checkShards(s, shards); err != nil {
 			return err
@@ -216,6 +228,15 @@ func (in *input) tryConnect(ctx context.Context, c clients) error {
 		views = append(views, newStreamView(s, shards, serverTime))
 	}
 	return in.start(c, store, views)
+}
+
+// explain adds what to write to the SDK's error about the ARN of a stream that leaves
+// the region open, which goes through where there is an endpoint.
+func explain(stream string, err error) error {
+	if strings.HasPrefix(stream, "arn:") && strings.Contains(stream, ":kinesis:*:") {
+		return fmt.Errorf("field `streams`: the region of `%s` is `*`: write that of the stream, such as `us-east-1`: %w", stream, err)
+	}
+	return err
 }
 
 // checkForm warns when a stream that begins from nothing has items under its

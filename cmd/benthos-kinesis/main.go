@@ -4,7 +4,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"fmt"
+	"os"
+	"runtime/debug"
 
 	_ "github.com/benthosdev/benthos/v4/public/components/io"
 	_ "github.com/benthosdev/benthos/v4/public/components/prometheus"
@@ -14,6 +18,36 @@ import (
 	_ "github.com/benthos-plugins/aws-kinesis"
 )
 
+// version is that of this project, set by the linker. Without it the version is
+// what the Go tool knows: that of the module, or the commit.
+var version string
+
 func main() {
+	// Benthos would tell its own version alone.
+	if len(os.Args) == 2 && (os.Args[1] == "--version" || os.Args[1] == "-v") {
+		info, _ := debug.ReadBuildInfo() // nil in a program that was not built from modules
+		fmt.Print(versions(version, info))
+		return
+	}
 	service.RunCLI(context.Background())
+}
+
+// versions is what --version prints: Benthos' two lines, with this project's version
+// before that of Benthos.
+func versions(own string, info *debug.BuildInfo) string {
+	benthos, date := "unknown", "unknown"
+	if info != nil {
+		own = cmp.Or(own, info.Main.Version)
+		for _, dep := range info.Deps {
+			if dep.Path == "github.com/benthosdev/benthos/v4" {
+				benthos = dep.Version
+			}
+		}
+		for _, setting := range info.Settings {
+			if setting.Key == "vcs.time" {
+				date = setting.Value
+			}
+		}
+	}
+	return fmt.Sprintf("Version: %s (Benthos %s)\nDate: %s\n", cmp.Or(own, "unknown"), benthos, date)
 }

@@ -1,0 +1,225 @@
+package main
+
+import (
+	"compress/gzip"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// quiet is the head of a configuration without an HTTP service.
+const quiet = "http: { enabled: false }\n"
+
+// into is the output of a pipeline: a file of lines.
+func into(file string) string { return "output: { " + lines(file) + " }\n" }
+
+// TestEveryWayThatBenthosRunsAnInput has one run of the distribution for each. There
+// are a hundred records in each of two streams, and one more stream with ten whose
+// first shard is closed.
+func TestEveryWayThatBenthosRunsAnInput(t *testing.T) {
+	orders, payments, old := numbered("orders", 0, 100), numbered("payments", 0, 100), numbered("old", 0, 10)
+
+	for _, way := range []struct {
+		name  string
+		files map[string]string
+		args  []string
+		check func(p *process)
+	}{
+		{
+			"run",
+			map[string]string{"main.yaml": quiet + "input: { " + input("orders") + " }\n" + into("out")},
+			[]string{"-c", "main.yaml"},
+			func(p *process) { p.awaitLines("out", orders) },
+		},
+		{
+			"one configuration and values for it by --set",
+			map[string]string{"main.yaml": quiet + "input: { " + input("payments") + " }\n" + into("out")},
+			[]string{"-c", "main.yaml", "--set", "input.aws_kinesis.streams.0=orders", "--set", "input.aws_kinesis.checkpoint_limit=1"},
+			func(p *process) { p.awaitLines("out", orders) },
+		},
+		{
+			"resource",
+			map[string]string{
+				"main.yaml": quiet + "input: { resource: in }\n" + into("out"),
+				"in.yaml":   "input_resources: [ { label: in, " + input("orders") + " } ]\n",
+			},
+			[]string{"-r", "in.yaml", "-c", "main.yaml"},
+			func(p *process) { p.awaitLines("out", orders) },
+		},
+		{
+			"configuration changed while it runs",
+			map[string]string{"main.yaml": quiet + "input: { " + input("orders") + " }\n" + into("out")},
+			[]string{"-w", "-c", "main.yaml"},
+			func(p *process) {
+				p.awaitLines("out", orders)
+				p.write("main.yaml", quiet+"input: { "+input("orders,payments")+" }\n"+into("changed"))
+				p.awaitLines("changed", payments)
+				more := p.put("orders", 100, 50)
+				p.awaitLines("changed", slices.Concat(payments, more))
+				p.awaitLines("out", orders)
+			},
+		},
+		{
+			"resource changed while it runs",
+			map[string]string{
+				"main.yaml": quiet + "input: { resource: in }\n" + into("out"),
+				"in.yaml":   "input_resources: [ { label: in, " + input("orders") + " } ]\n",
+			},
+			[]string{"-w", "-r", "in.yaml", "-c", "main.yaml"},
+			func(p *process) {
+				p.awaitLines("out", orders)
+				p.write("in.yaml", "input_resources: [ { label: in, "+input("payments")+" } ]\n")
+				p.awaitLines("out", slices.Concat(orders, payments))
+			},
+		},
+		{
+			"broker of copies",
+			map[string]string{"main.yaml": quiet + "input: { broker: { copies: 3, inputs: [ { " + input("orders,payments") + " } ] } }\n" + into("out")},
+			[]string{"-c", "main.yaml"},
+			func(p *process) { p.awaitLines("out", slices.Concat(orders, payments)) },
+		},
+		{
+			"broker of two, batched together",
+			map[string]string{"main.yaml": quiet + "input: { broker: { inputs: [ { " + input("orders") + " }, { " + input("payments", "batching: { count: 7, period: 100ms }") + " } ], batching: { count: 20, period: 100ms } } }\n" + into("out")},
+			[]string{"-c", "main.yaml"},
+			func(p *process) { p.awaitLines("out", slices.Concat(orders, payments)) },
+		},
+		{
+			"sequence",
+			map[string]string{"main.yaml": quiet + "input: { sequence: { inputs: [ { " + input("old:0") + " }, { " + input("orders") + " } ] } }\n" + into("out")},
+			[]string{"-c", "main.yaml"},
+			func(p *process) {
+				p.awaitLines("out", slices.Concat(old, orders))
+				require.ElementsMatch(p, old, p.written("out")[:len(old)], "the first input is read to its end before the second starts")
+			},
+		},
+		{
+			"read_until",
+			map[string]string{"main.yaml": quiet + "input: { read_until: { check: 'count(\"read\") >= 100', input: { " + input("orders") + " } } }\n" + into("out")},
+			[]string{"-c", "main.yaml"},
+			func(p *process) {
+				p.wait()
+				require.ElementsMatch(p, orders, p.written("out"))
+				// The pipeline has ended in order: the next one has nothing to repeat.
+				again := p.start("-c", p.write("again.yaml", quiet+"input: { "+input("orders")+" }\n"+into("again")))
+				more := p.put("orders", 100, 10)
+				p.awaitLines("again", more)
+				again.stop()
+			},
+		},
+		{
+			"test",
+			map[string]string{"main.yaml": quiet + "input: { " + input("${WAYS_STREAM}") + " }\npipeline: { processors: [ { mapping: 'root = content().uppercase()' } ] }\n" +
+				"tests: [ { name: shout, target_processors: /pipeline/processors, input_batch: [ { content: a } ], output_batches: [ [ { content_equals: A } ] ] } ]\n"},
+			[]string{"test", "main.yaml"},
+			func(p *process) {
+				p.wait()
+				require.Equal(p, "Test 'main.yaml' succeeded\n", p.log.String())
+			},
+		},
+		{
+			"lint",
+			map[string]string{
+				"main.yaml": "input: { " + input("${WAYS_STREAM}:0") + " }\n",
+				"in.yaml":   "input_resources: [ { label: in, " + input("${WAYS_STREAM}") + " } ]\n",
+			},
+			[]string{"-r", "in.yaml", "-c", "main.yaml", "lint", "--skip-env-var-check"},
+			func(p *process) {
+				p.wait()
+				require.Empty(p, p.log.String())
+			},
+		},
+		{
+			"echo",
+			map[string]string{"main.yaml": "input: { " + input("orders", "credentials: { id: i, secret: s, token: t }") + " }\n"},
+			[]string{"-c", "main.yaml", "echo"},
+			func(p *process) {
+				p.wait()
+				require.Contains(p, p.log.String(), "  aws_kinesis: {streams: ['orders'], dynamodb: {table: checkpoints}, ")
+				require.Contains(p, p.log.String(), ", credentials: {id: i, secret: '!!!SECRET_SCRUBBED!!!', token: '!!!SECRET_SCRUBBED!!!'}}\n")
+			},
+		},
+		{
+			"create",
+			nil,
+			[]string{"create", "aws_kinesis//drop"},
+			func(p *process) {
+				p.wait()
+				// What is created passes lint as it is, and runs once it is filled in.
+				created := p.log.String()
+				lint := p.start("lint", p.write("created.yaml", created))
+				lint.wait()
+				require.Empty(p, lint.log.String())
+				filled := p.start("-c", "created.yaml", "--set", "http.enabled=false", "--set", "input.aws_kinesis.streams.-=orders", "--set", "input.aws_kinesis.dynamodb.table=checkpoints",
+					"--set", "input.aws_kinesis.region=us-east-1", "--set", "input.aws_kinesis.endpoint="+p.url)
+				p.await("a checkpoint", func() bool {
+					item, err := p.aws.Item("checkpoints", "orders", "shardId-000000000000")
+					require.NoError(p, err)
+					return item["SequenceNumber"].Text != ""
+				})
+				filled.stop()
+			},
+		},
+	} {
+		t.Run(way.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			require.NoError(t, r.aws.CreateStream("orders", 2))
+			require.NoError(t, r.aws.CreateStream("payments", 2))
+			require.NoError(t, r.aws.CreateStream("old", 1))
+			r.put("orders", 0, 100)
+			r.put("payments", 0, 100)
+			r.put("old", 0, 10)
+			_, _, err := r.aws.Split("old", "shardId-000000000000")
+			require.NoError(t, err)
+			for name, content := range way.files {
+				r.write(name, content)
+			}
+			p := r.start(way.args...)
+			way.check(p)
+			p.stop()
+			require.NotContains(t, p.log.String(), "panic")
+		})
+	}
+}
+
+// TestFilesOfTheArchiveExampleCanBeJoined runs the example with smaller batches.
+func TestFilesOfTheArchiveExampleCanBeJoined(t *testing.T) {
+	example, err := filepath.Abs("../../docs/examples/archive.yaml")
+	require.NoError(t, err)
+	r := newRig(t)
+	require.NoError(t, r.aws.CreateStream("orders", 1))
+	records := append(r.put("orders", 0, 29), "\xff is no UTF-8")
+	_, _, err = r.aws.Put("orders", "key", []byte(records[29]))
+	require.NoError(t, err)
+	t.Setenv("STREAM", "orders")
+	t.Setenv("TABLE", "checkpoints")
+	t.Setenv("REGION", "us-east-1")
+	p := r.start("-c", example, "--set", "http.enabled=false", "--set", "input.aws_kinesis.endpoint="+r.url, "--set", "input.aws_kinesis.batching.count=10")
+
+	var files []string
+	r.await("three files", func() bool {
+		files, err = filepath.Glob(filepath.Join(r.dir, "archive/shardId-000000000000/*.gz"))
+		require.NoError(t, err)
+		return len(files) == 3
+	})
+	p.stop()
+	// Sequence numbers of one shard have the same length, so files are in order.
+	var joined []io.Reader
+	for _, name := range files {
+		file, err := os.Open(name)
+		require.NoError(t, err)
+		defer file.Close()
+		joined = append(joined, file)
+	}
+	zipped, err := gzip.NewReader(io.MultiReader(joined...))
+	require.NoError(t, err)
+	content, err := io.ReadAll(zipped)
+	require.NoError(t, err)
+	require.Equal(t, strings.Join(records, "\n")+"\n", string(content))
+}
