@@ -10,7 +10,13 @@ FUZZTIME ?= 30s
 BENCH    ?= .
 
 TOOLS   := bin/tools
+VULNDB  := bin/vulndb
 MODULES := . internal/devtools
+
+# The Go release that go.mod names, whose standard library is patched, or the
+# installed one where that is newer; also where Go is set up to look for none
+# but itself. GOTOOLCHAIN=local in the environment keeps to the installed one.
+export GOTOOLCHAIN ?= auto
 
 # What `benthos-kinesis --version` says before the version of Benthos: the nearest
 # tag in a clone, and in a source archive what the Go tool knows by itself.
@@ -131,6 +137,10 @@ docs-check: ## Check that docs/aws_kinesis.md is what `make docs` writes.
 tidy-check: ## Check that each go.mod and go.sum is tidy.
 	for dir in $(MODULES); do go -C $$dir mod tidy -diff || exit 1; done
 
+.PHONY: vuln
+vuln: $(TOOLS)/govulncheck $(VULNDB)/index/db.json ## Check that no known vulnerability is reachable from what is shipped.
+	$(TOOLS)/govulncheck -db 'file://$(CURDIR)/$(VULNDB)' ./...
+
 .PHONY: ci
 ci: ## Run every check in the order of continuous integration.
 	.ci/run
@@ -146,3 +156,14 @@ $(TOOLS)/gofumpt: internal/devtools/go.mod internal/devtools/go.sum
 	go -C internal/devtools build -trimpath -ldflags '-s -w' -o ../../$@ mvdan.cc/gofumpt
 $(TOOLS)/benchstat: internal/devtools/go.mod internal/devtools/go.sum
 	go -C internal/devtools build -trimpath -ldflags '-s -w' -o ../../$@ golang.org/x/perf/cmd/benchstat
+$(TOOLS)/govulncheck: internal/devtools/go.mod internal/devtools/go.sum
+	go -C internal/devtools build -trimpath -ldflags '-s -w' -o ../../$@ golang.org/x/vuln/cmd/govulncheck
+
+# What is known is pinned like a tool: a check that passes passes again. It is
+# moved in last, so that no half of it stays behind.
+$(VULNDB)/index/db.json: internal/devtools/go.mod internal/devtools/go.sum
+	rm -rf $(VULNDB) $(VULNDB).new
+	go -C internal/devtools mod download golang.org/x/vulndb
+	go -C internal/devtools tool indexdb -out ../../$(VULNDB).new \
+	  -vulns "$$(go -C internal/devtools list -m -f '{{.Dir}}' golang.org/x/vulndb)/data/osv"
+	mv $(VULNDB).new $(VULNDB)

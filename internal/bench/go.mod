@@ -4,6 +4,8 @@ module github.com/benthos-plugins/aws-kinesis/internal/bench
 
 go 1.26
 
+toolchain go1.27.3
+
 require github.com/benthosdev/benthos/v4 v4.27.0
 
 require (
