@@ -565,3 +565,22 @@ func TestEmptyAnswerOfTheTableIsNoEmptyTable(t *testing.T) {
 		require.Equal(r, r.sequences("orders", shardName(1))[9], r.item("orders", shardName(1)).Sequence)
 	})
 }
+
+func TestLeasesAreWatchedWhileShardsCannotBeListed(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.table()
+		r.stream("orders", 4)
+		dying, in := r.open(`streams: [ orders ]`), r.open(`streams: [ orders ]`)
+		pass(time.Minute)
+		require.Equal(r, []int{2, 2}, r.shares())
+		r.aws.Inject(awsfake.Fault{Operation: "ListShards", Refuse: awsfake.NewError("AccessDeniedException", "not allowed")})
+		pass(10 * time.Minute) // the list is out of date by now
+		dying.crash()
+		for i := range 4 {
+			r.putTo("orders", i, i, 1)
+		}
+		begin := time.Now()
+		require.ElementsMatch(r, numbers(0, 4), together(in.read(4)))
+		require.Less(r, time.Since(begin), 45*time.Second)
+	})
+}

@@ -128,7 +128,8 @@ type holding struct {
 	claimed bool
 	give    chan string // cap 1: to whom to hand it over
 	given   bool
-	yielded bool // to a reader that keeps its lease elsewhere
+	yielded bool   // to a reader that keeps its lease elsewhere
+	first   string // sequence number of the shard when it was begun; empty when not known
 }
 
 // ended tells the loop that a consumer has come to its end.
@@ -571,9 +572,16 @@ func (b *balancer) start(ctx context.Context, o offer, taken bool) {
 		b.lookWithin(time.Until(f.until))
 		return
 	}
+	if s := o.view; o.item.Sequence == "" && !b.heirs[o.key] && !s.unlistable && time.Since(s.listedAt) > 2*b.lookEvery() {
+		// Nothing but the list tells that it is the shard that we mean: its stream may
+		// have been deleted and made anew since.
+		s.listed = time.Time{}
+		b.lookWithin(lookSoon)
+		return
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	give := make(chan string, 1)
-	b.consumers[o.key] = &holding{cancel: cancel, give: give}
+	b.consumers[o.key] = &holding{cancel: cancel, give: give, first: o.shard.FirstSequence}
 	delete(b.asked, o.key)
 	delete(b.heirs, o.key)
 	delete(o.view.waiting, o.key)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/kinesis"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
 
 	"github.com/benthos-plugins/aws-kinesis/internal/lease"
 	"github.com/benthos-plugins/aws-kinesis/internal/lineage"
@@ -64,8 +65,13 @@ type streamView struct {
 	// unsure are shards that are left alone until a look tells whose they are.
 	unsure map[lease.Key]bool
 
-	// listed is when the shards were listed; zero asks for a new list.
-	listed     time.Time
+	// listed is when the shards were listed; zero asks for a new list. listedAt is
+	// the same and is never zero.
+	listed, listedAt time.Time
+
+	// unlistable is whether the last attempt to list them failed, though the stream
+	// is there.
+	unlistable bool
 	serverTime time.Time // of that list, by the service's clock
 	// newest is the highest id of that list. A shard that is not listed has been
 	// trimmed if its id is lower, and is yet to be listed if it is higher.
@@ -105,7 +111,7 @@ func newStreamView(st stream, shards []lineage.Shard, serverTime time.Time) *str
 
 // setList takes in a list of the shards that was asked for at a time.
 func (s *streamView) setList(shards []lineage.Shard, listed, serverTime time.Time) {
-	s.shards, s.listed, s.serverTime = shards, listed, serverTime
+	s.shards, s.listed, s.listedAt, s.serverTime = shards, listed, listed, serverTime
 	s.newest, s.whole = newest(shards), lineage.Whole(shards)
 	s.byID = make(map[string]lineage.Shard, len(shards))
 	for _, shard := range shards {
@@ -134,7 +140,8 @@ type streamLook struct {
 	shards     []lineage.Shard
 	listed     time.Time // zero when they were not
 	serverTime time.Time
-	err        error
+	listErr    error // of listing the shards
+	err        error // of reading the items
 }
 
 // task is what a look has to do.
@@ -285,8 +292,8 @@ func (b *balancer) lookAt(ctx context.Context, stream string, listShards bool) (
 	// and one that is listed without an item cannot have been finished before.
 	if listShards {
 		v.listed = time.Now()
-		if v.shards, v.serverTime, v.err = retrieval.ListShards(ctx, b.lister, stream); v.err != nil {
-			return v
+		if v.shards, v.serverTime, v.listErr = retrieval.ListShards(ctx, b.lister, stream); v.listErr != nil {
+			v.listed = time.Time{}
 		}
 	}
 	v.start = time.Now()
@@ -299,7 +306,9 @@ func (b *balancer) lookAt(ctx context.Context, stream string, listShards bool) (
 func (b *balancer) absorb(l look) {
 	for i, v := range l.views {
 		s := b.streams[i]
-		b.report(&s.trouble, v.err)
+		b.report(&s.trouble, errors.Join(v.listErr, v.err))
+		_, deleted := errors.AsType[*types.ResourceNotFoundException](v.listErr)
+		s.unlistable = v.listErr != nil && !deleted
 		if v.err != nil {
 			continue
 		}
@@ -307,6 +316,11 @@ func (b *balancer) absorb(l look) {
 		if !v.listed.IsZero() && l.changes == b.changes {
 			b.tellUnbegun(s, v.shards)
 			s.setList(v.shards, v.listed, v.serverTime)
+			for key, h := range b.consumers {
+				if key.Stream == s.id && h.first == "" {
+					h.first = s.byID[key.Shard].FirstSequence
+				}
+			}
 		}
 		b.absorbItems(s, v, l.changes)
 	}
@@ -616,9 +630,11 @@ func (b *balancer) graph(s *streamView) *lineage.Graph {
 			known[key.Shard] = p
 		}
 	}
-	for key := range b.consumers {
+	for key, h := range b.consumers {
 		if key.Stream == s.id {
-			known[key.Shard] = lineage.Progress{State: lineage.Reading, Balanced: !b.explicit()}
+			// One that was begun in an earlier stream is about to find out.
+			now := s.byID[key.Shard].FirstSequence
+			known[key.Shard] = lineage.Progress{State: lineage.Reading, Balanced: !b.explicit() && (h.first == now || h.first == "" || now == "")}
 		}
 	}
 	return lineage.NewGraph(slices.DeleteFunc(slices.Clone(s.shards), func(shard lineage.Shard) bool {

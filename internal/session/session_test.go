@@ -261,14 +261,14 @@ func TestAttemptsThatAllTakeTooLongSaySo(t *testing.T) {
 		stall(r)
 	})
 	client := kinesis.NewFromConfig(load(t, o), func(ko *kinesis.Options) {
-		ko.APIOptions = append(ko.APIOptions, WithAttemptTimeout(30*time.Millisecond))
+		ko.APIOptions = append(ko.APIOptions, WithAttemptTimeout(300*time.Millisecond))
 		ko.Retryer = fast{ko.Retryer.(aws.RetryerV2)}
 		ko.RetryMaxAttempts = 2
 	})
 	_, err := client.GetRecords(t.Context(), &kinesis.GetRecordsInput{ShardIterator: aws.String("it")})
 	timeout, ok := errors.AsType[*AttemptTimeoutError](err)
 	require.True(t, ok, "%v", err)
-	require.Equal(t, "no answer to GetRecords within 30ms", timeout.Error())
+	require.Equal(t, "no answer to GetRecords within 300ms", timeout.Error())
 	require.EqualValues(t, 2, calls.Load())
 }
 
