@@ -59,6 +59,9 @@ func TestStreamsModeRunsTwoPipelinesThatComeChangeAndGo(t *testing.T) {
 	some("payments.changed")
 
 	p.must("DELETE", at+"/streams/orders", "")
+	scraped = p.must("GET", at+"/metrics", "")
+	require.Contains(t, scraped, `kinesis_leases_held{kinesis_stream="orders",label="",path="root.input",stream="orders"} 0`+"\n", "what is gone holds nothing")
+	require.Contains(t, scraped, `kinesis_leases_held{kinesis_stream="payments",label="",path="root.input",stream="payments"} 2`+"\n")
 	some("payments.changed")
 	p.must("POST", at+"/streams/orders", pipeline("orders", "orders.anew"))
 	some("orders.anew")
