@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -83,19 +84,25 @@ var (
 	ruleCall = regexp.MustCompile(`\.apply\("(\w+)"\)`)
 )
 
-// rule is the Bloblang mapping of calls: these and the maps that they need, but no
-// others, for Bloblang takes a millisecond to parse ten lines and every start of
-// the program parses every rule.
-func rule(calls ...string) string {
+// mapsByName are the maps of config_lint.blobl.
+var mapsByName = sync.OnceValue(func() map[string]string {
 	maps := map[string]string{}
 	for _, m := range ruleMap.FindAllStringSubmatch(ruleMaps, -1) {
 		maps[m[1]] = m[0]
 	}
+	return maps
+})
+
+// rule is the Bloblang mapping of calls: these and the maps that they need, but no
+// others, for Bloblang takes a millisecond to parse ten lines and every start of
+// the program parses every rule.
+func rule(calls ...string) string {
+	missing := maps.Clone(mapsByName())
 	var withMaps func(code string) string
 	withMaps = func(code string) string {
 		for _, call := range ruleCall.FindAllStringSubmatch(code, -1) {
-			if called, ok := maps[call[1]]; ok {
-				delete(maps, call[1])
+			if called, ok := missing[call[1]]; ok {
+				delete(missing, call[1])
 				code = withMaps(called) + code
 			}
 		}

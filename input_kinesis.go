@@ -90,6 +90,16 @@ func newMetrics(m *service.Metrics) *inputMetrics {
 	}
 }
 
+// end sets what is true of an input that has ended: it holds nothing. In streams mode
+// the process, and its series, outlive the pipelines that are deleted or changed.
+func (m *inputMetrics) end(streams []stream) {
+	for _, s := range streams {
+		m.held.Set(0, s.id)
+		m.unread.Set(0, s.id)
+	}
+	m.buffered.Set(0)
+}
+
 // input is the component. Benthos calls Connect until it succeeds, then ReadBatch
 // until Close.
 type input struct {
@@ -308,6 +318,7 @@ func (in *input) start(c clients, store leaseTable, views []*streamView) error {
 		defer close(done)
 		b.run(ctx)
 		aside.Wait() // none is added once the input is closed, which ends run
+		in.metrics.end(in.conf.streams)
 		c.closeIdle()
 	}()
 	in.running = &balancing{ctx: ctx, cancel: cancel, aside: aside, out: out, finished: b.finished, done: done, budget: b.budget}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"regexp"
 	"strings"
 	"testing"
 
@@ -51,7 +50,7 @@ func TestStreamsModeRunsTwoPipelinesThatComeChangeAndGo(t *testing.T) {
 		require.Contains(t, scraped, series+"\n")
 	}
 	for _, name := range []string{"kinesis_millis_behind_latest", "kinesis_in_flight_messages"} {
-		require.Regexp(t, regexp.MustCompile(`(?m)^`+name+`\{kinesis_shard="shardId-000000000002",kinesis_stream="orders",label="",path="root.input",stream="orders"\} \d`), scraped)
+		require.Regexp(t, `(?m)^`+name+`\{kinesis_shard="shardId-000000000002",kinesis_stream="orders",label="",path="root.input",stream="orders"\} \d`, scraped)
 	}
 
 	p.must("PUT", at+"/streams/orders", pipeline("orders", "orders.changed"))
@@ -60,6 +59,9 @@ func TestStreamsModeRunsTwoPipelinesThatComeChangeAndGo(t *testing.T) {
 	some("payments.changed")
 
 	p.must("DELETE", at+"/streams/orders", "")
+	scraped = p.must("GET", at+"/metrics", "")
+	require.Contains(t, scraped, `kinesis_leases_held{kinesis_stream="orders",label="",path="root.input",stream="orders"} 0`+"\n", "what is gone holds nothing")
+	require.Contains(t, scraped, `kinesis_leases_held{kinesis_stream="payments",label="",path="root.input",stream="payments"} 2`+"\n")
 	some("payments.changed")
 	p.must("POST", at+"/streams/orders", pipeline("orders", "orders.anew"))
 	some("orders.anew")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"compress/gzip"
 	"io"
 	"os"
@@ -204,20 +205,19 @@ func TestFilesOfTheArchiveExampleCanBeJoined(t *testing.T) {
 
 	var files []string
 	r.await("three files", func() bool {
-		files, err = filepath.Glob(filepath.Join(r.dir, "archive/shardId-000000000000/*.gz"))
+		files, err = filepath.Glob(filepath.Join(r.dir, "archive", "shardId-000000000000", "*.gz"))
 		require.NoError(t, err)
 		return len(files) == 3
 	})
 	p.stop()
 	// Sequence numbers of one shard have the same length, so files are in order.
-	var joined []io.Reader
+	var joined []byte
 	for _, name := range files {
-		file, err := os.Open(name)
+		file, err := os.ReadFile(name)
 		require.NoError(t, err)
-		defer file.Close()
-		joined = append(joined, file)
+		joined = append(joined, file...)
 	}
-	zipped, err := gzip.NewReader(io.MultiReader(joined...))
+	zipped, err := gzip.NewReader(bytes.NewReader(joined))
 	require.NoError(t, err)
 	content, err := io.ReadAll(zipped)
 	require.NoError(t, err)
