@@ -309,6 +309,7 @@ func (in *input) start(c clients, store leaseTable, views []*streamView) error {
 		wanted:    make(chan struct{}, 1),
 		watcher:   lease.NewWatcher(in.conf.leasePeriod),
 		looked:    make(chan look),
+		chored:    make(chan chored),
 		asked:     map[lease.Key]time.Time{},
 		heirs:     map[lease.Key]bool{},
 		failing:   map[lease.Key]failing{},

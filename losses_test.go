@@ -584,3 +584,48 @@ func TestLeasesAreWatchedWhileShardsCannotBeListed(t *testing.T) {
 		require.Less(r, time.Since(begin), 45*time.Second)
 	})
 }
+
+func TestChoresDelayNoTakeOver(t *testing.T) {
+	for name, fault := range map[string]awsfake.Fault{
+		"slow deletes":      {Operation: "DeleteItem", Delay: 100 * time.Millisecond},
+		"hanging deletes":   {Operation: "DeleteItem", Delay: time.Hour},
+		"throttled deletes": {Operation: "DeleteItem", Refuse: awsfake.NewError(awsfake.CodeThrottling, "slow down")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(r *rig) {
+				r.table()
+				r.stream("orders", 4)
+				for i := range 400 { // marks of shards that have left the stream
+					r.mark(fmt.Sprintf("shardId-00000000000-%03d", i))
+				}
+				r.aws.Inject(fault)
+				dying, in := r.open(`streams: [ orders ]`), r.open(`streams: [ orders ]`)
+				pass(20 * time.Second)
+				dying.crash()
+				for i := range 4 {
+					r.putTo("orders", i, i, 1)
+				}
+				begin := time.Now()
+				require.ElementsMatch(r, numbers(0, 4), together(in.read(4)))
+				require.Less(r, time.Since(begin), 32*time.Second)
+				before := r.aws.Calls("DeleteItem")
+				pass(10 * time.Minute)
+				if name == "slow deletes" {
+					require.Len(r, r.items(), 4)
+					return
+				}
+				require.Less(r, r.aws.Calls("DeleteItem")-before, 40, "the pauses grow")
+				require.NotEmpty(r, r.journal.logged("could not be tidied"))
+			})
+		})
+	}
+}
+
+// mark stores that a shard was finished.
+func (r *rig) mark(shard string) {
+	r.Helper()
+	require.NoError(r, r.aws.PutItem(tableName, awsfake.Item{
+		attrStream: awsfake.String("orders"), attrShard: awsfake.String(shard),
+		attrSequence: awsfake.String("1"), attrFinished: awsfake.String("1"),
+	}))
+}

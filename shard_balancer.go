@@ -69,6 +69,11 @@ type balancer struct {
 	looked  chan look
 	nextAt  time.Time // of the next look
 
+	choring       bool
+	chored        chan chored
+	choresAt      time.Time // not before
+	choreFailures int       // rounds in a row
+
 	// changes counts the consumers that have ended. A look knows nothing of
 	// those that ended after it was begun.
 	changes int
@@ -80,7 +85,8 @@ type balancer struct {
 	// changed is when the clients that are there became others, and restless since
 	// when that happens again and again.
 	changed, restless time.Time
-	// Errors of the last look at them, empty when it went well.
+	// Errors of the last look at them and of the last chores, empty when all went
+	// well.
 	trouble, untidy string
 	// free is since when a shard has stood free that others should claim.
 	free map[lease.Key]time.Time
@@ -151,6 +157,10 @@ func (b *balancer) run(ctx context.Context) {
 			b.looking = false
 			b.absorb(l)
 			b.act(ctx)
+			b.startChores(ctx)
+		case c := <-b.chored:
+			b.absorbChores(c)
+			b.startChores(ctx)
 		case key := <-b.claimed:
 			b.consumers[key].claimed = true
 			b.observe()
@@ -175,8 +185,10 @@ func (b *balancer) stop(ctx context.Context) {
 	for key := range b.asked {
 		late[key.Stream] = true
 	}
-	for len(b.consumers) > 0 || b.looking {
+	for len(b.consumers) > 0 || b.looking || b.choring {
 		select {
+		case <-b.chored:
+			b.choring = false
 		case <-b.claimed:
 		case e := <-b.ended:
 			b.bury(e)

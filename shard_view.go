@@ -129,9 +129,7 @@ type look struct {
 
 	start, end time.Time
 	present    []presence
-	err        error        // of announcing this client and reading the others
-	untidy     error        // of removing those that have died
-	removed    []lease.Item // of shards that left the stream with unread records
+	err        error // of announcing this client and reading the others
 }
 
 type streamLook struct {
@@ -151,9 +149,6 @@ type task struct {
 	// announce is stored first, if its client is set, and dead are removed.
 	announce presence
 	first    bool
-	dead     []presence
-	gone     []lease.Item // marks of shards that were finished
-	expired  []lease.Item // of shards that were not
 }
 
 func (b *balancer) startLook(ctx context.Context) {
@@ -165,8 +160,6 @@ func (b *balancer) startLook(ctx context.Context) {
 	t := task{changes: b.changes, listShards: make([]bool, len(b.streams))}
 	for i, s := range b.streams {
 		t.listShards[i] = time.Since(s.listed) >= relistAfter*b.conf.rebalancePeriod
-		t.gone = append(t.gone, s.gone()...)
-		t.expired = append(t.expired, b.expired(s)...)
 	}
 	if !b.explicit() {
 		b.planPresence(&t)
@@ -176,25 +169,13 @@ func (b *balancer) startLook(ctx context.Context) {
 	}()
 }
 
-// planPresence has a client announce itself that others cannot see by its leases,
-// and the announcements of those removed that have gone without a word.
+// planPresence has a client announce itself that others cannot see by its leases.
 func (b *balancer) planPresence(t *task) {
 	_, announced := b.present[b.client]
 	t.first = b.present == nil
 	if !announced || !b.visible() {
 		b.announced = b.presence()
 		t.announce = b.announced
-	}
-	owning := map[string]bool{}
-	for _, s := range b.streams {
-		for _, item := range s.items {
-			owning[item.Owner] = true
-		}
-	}
-	for client, p := range b.present {
-		if client != b.client && !owning[client] && b.watcher.Dead(p.Item) {
-			t.dead = append(t.dead, p)
-		}
 	}
 }
 
@@ -235,20 +216,6 @@ func (b *balancer) look(ctx context.Context, t task) look {
 	defer cancel()
 	l := look{changes: t.changes, views: make([]streamLook, len(b.streams))}
 	l.err = b.meet(ctx, t)
-	for _, p := range t.dead {
-		l.untidy = errors.Join(l.untidy, b.store.withdraw(ctx, p))
-	}
-	for _, mark := range t.gone {
-		_, err := b.store.remove(ctx, mark)
-		l.untidy = errors.Join(l.untidy, err)
-	}
-	for _, item := range t.expired {
-		removed, err := b.store.remove(ctx, item)
-		l.untidy = errors.Join(l.untidy, err)
-		if removed {
-			l.removed = append(l.removed, item)
-		}
-	}
 	l.start = time.Now()
 	if l.err == nil && !b.explicit() {
 		l.present, l.err = b.store.present(ctx)
@@ -324,12 +291,6 @@ func (b *balancer) absorb(l look) {
 		}
 		b.absorbItems(s, v, l.changes)
 	}
-	for _, item := range l.removed {
-		s := b.view(item.Stream)
-		delete(s.items, item.Key)
-		delete(s.missing, item.Key)
-		b.tellExpired(s, s.shardID(item.Shard), item.Sequence)
-	}
 	maps.DeleteFunc(b.failing, func(_ lease.Key, f failing) bool { return time.Since(f.until) > 4*b.lookEvery() })
 	b.absorbPresence(l)
 	b.expect()
@@ -339,7 +300,6 @@ func (b *balancer) absorb(l look) {
 }
 
 func (b *balancer) absorbPresence(l look) {
-	b.report(&b.untidy, l.untidy)
 	b.report(&b.trouble, l.err)
 	if l.err != nil {
 		return
