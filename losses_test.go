@@ -629,3 +629,28 @@ func (r *rig) mark(shard string) {
 		attrSequence: awsfake.String("1"), attrFinished: awsfake.String("1"),
 	}))
 }
+
+func TestStreamThatIsInDoubtHoldsUpNoHandOverOfAnother(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.table()
+		r.stream("orders", 1)
+		r.stream("returns", 8)
+		r.open(`streams: [ orders, returns ]`)
+		pass(20 * time.Second)
+		of := func(c *awsfake.Call) bool { return strings.Contains(fmt.Sprint(c.Params()), "orders") }
+		r.aws.Inject(awsfake.Fault{Operation: "Query", When: of, Refuse: awsfake.NewError("AccessDeniedException", "not allowed")})
+		r.aws.Inject(awsfake.Fault{Operation: "GetRecords", Refuse: awsfake.NewError(awsfake.CodeResourceNotFound, "gone"), When: func(c *awsfake.Call) bool {
+			return c.Stream() == "orders"
+		}})
+		pass(20 * time.Second)
+		r.open(`streams: [ returns ]`)
+		pass(20 * time.Second)
+		owners := map[string]int{}
+		for _, item := range r.items() {
+			if item[attrStream].Text == "returns" {
+				owners[item[attrOwner].Text]++
+			}
+		}
+		require.Len(r, owners, 2)
+	})
+}

@@ -358,13 +358,20 @@ func (b *balancer) owner(item lease.Item) string {
 func (b *balancer) balance(ctx context.Context, offers []offer) {
 	offers = slices.DeleteFunc(offers, b.pinned)
 	shards := make([]balance.Shard, len(offers))
-	unsure := false
+	// Of a stream of which something is not certain, neither is what we have too much
+	// or too little of. That says nothing of the others.
+	unsure := map[string]bool{}
 	for i, o := range offers {
 		shards[i] = balance.Shard{Stream: o.key.Stream, ID: o.key.Shard, Owner: o.owner}
 		if o.item.Owner == o.owner {
 			shards[i].Asker = o.item.Wanted
 		}
-		unsure = unsure || o.unsure
+		if o.unsure {
+			unsure[o.key.Stream] = true
+		}
+	}
+	certain := func(indexes []int) []int {
+		return slices.DeleteFunc(indexes, func(i int) bool { return unsure[offers[i].key.Stream] })
 	}
 	plan := balance.New(b.members(offers), shards)
 	part := plan.Part(b.client)
@@ -375,19 +382,16 @@ func (b *balancer) balance(ctx context.Context, offers []offer) {
 	}
 	b.inherit(ctx, offers)
 	b.claimLeftovers(ctx, plan, offers)
-	if unsure {
-		return // what we have is not certain, so neither is what we lack
-	}
-	for _, i := range part.Give {
+	for _, i := range certain(part.Give) {
 		b.give(offers[i])
 	}
-	for _, i := range part.Refuse {
+	for _, i := range certain(part.Refuse) {
 		b.decline(ctx, offers[i])
 	}
 	if !b.calm() {
 		return
 	}
-	for _, i := range part.Ask {
+	for _, i := range certain(part.Ask) {
 		if _, announced := b.present[offers[i].owner]; announced {
 			b.ask(ctx, offers[i].item)
 		} else {
