@@ -122,7 +122,7 @@ func (b *balancer) absorbChores(c chored) {
 		if now := s.items[item.Key]; now.Link() == item.Link() && now.Sequence == item.Sequence {
 			delete(s.items, item.Key) // until the next look says otherwise
 		}
-		delete(s.missing, item.Key)
+		delete(s.unseen, item.Key)
 	}
 	for _, item := range c.expired {
 		s := b.view(item.Stream)

@@ -223,21 +223,40 @@ func (in *input) tryConnect(ctx context.Context, c clients) error {
 	if err := store.ensureTable(ctx); err != nil {
 		return err
 	}
+	checkForm := func(ctx context.Context, stream string) error { return in.checkForm(ctx, c.lister, store, stream) }
 	views := make([]*streamView, 0, len(in.conf.streams))
+	var missing []error
 	for _, s := range in.conf.streams {
-		shards, serverTime, err := retrieval.ListShards(ctx, c.lister, s.id)
+		shards, serverTime, err := listStream(ctx, c.lister, s, checkForm)
 		if err != nil {
-			return explain(s.id, err)
-		}
-		if err := checkShards(s, shards); err != nil {
-			return err
-		}
-		if err := in.checkForm(ctx, c.lister, store, s.id); err != nil {
-			return err
+			missing = append(missing, err)
+			views = append(views, newMissingView(s))
+			continue
 		}
 		views = append(views, newStreamView(s, shards, serverTime))
 	}
-	return in.start(c, store, views)
+	if len(missing) == len(views) {
+		return errors.Join(missing...)
+	}
+	for _, err := range missing {
+		in.log.Errorf("A stream is not read yet, and tried again in a while, while the others are read: %v", err)
+	}
+	return in.start(c, store, views, checkForm)
+}
+
+// listStream lists the shards of a stream that is about to be read, and checks what
+// the configuration and the table say of it.
+func listStream(
+	ctx context.Context, lister shardLister, s stream, checkForm func(ctx context.Context, stream string) error,
+) ([]lineage.Shard, time.Time, error) {
+	shards, serverTime, err := retrieval.ListShards(ctx, lister, s.id)
+	if err != nil {
+		return nil, time.Time{}, explain(s.id, err)
+	}
+	if err := checkShards(s, shards); err != nil {
+		return nil, time.Time{}, err
+	}
+	return shards, serverTime, checkForm(ctx, s.id)
 }
 
 // explain adds what to write to the SDK's error about the ARN of a stream that leaves
@@ -289,7 +308,7 @@ func checkShards(s stream, shards []lineage.Shard) error {
 	return nil
 }
 
-func (in *input) start(c clients, store leaseTable, views []*streamView) error {
+func (in *input) start(c clients, store leaseTable, views []*streamView, checkForm func(ctx context.Context, stream string) error) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if in.closed {
@@ -299,7 +318,7 @@ func (in *input) start(c clients, store leaseTable, views []*streamView) error {
 	out := make(chan *consumer.Delivery)
 	done := make(chan struct{})
 	b := &balancer{
-		client: in.client, streams: views, store: store, lister: c.lister, reader: c.reader, conf: &in.conf,
+		client: in.client, streams: views, began: beganAt(views), checkForm: checkForm, store: store, lister: c.lister, reader: c.reader, conf: &in.conf,
 		newBatch: in.newBatch, out: out, budget: retrieval.NewBudget(in.conf.maxBufferedBytes), metrics: in.metrics, log: in.log,
 		finished:  make(chan struct{}),
 		calls:     make(chan struct{}, callsAtOnce),
@@ -324,6 +343,17 @@ func (in *input) start(c clients, store leaseTable, views []*streamView) error {
 	}()
 	in.running = &balancing{ctx: ctx, cancel: cancel, aside: aside, out: out, finished: b.finished, done: done, budget: b.budget}
 	return nil
+}
+
+// beganAt is the time at which an input began, by the service's clock; zero when no
+// answer told it.
+func beganAt(views []*streamView) (at time.Time) {
+	for _, s := range views {
+		if !s.serverTime.IsZero() && (at.IsZero() || s.serverTime.Before(at)) {
+			at = s.serverTime
+		}
+	}
+	return at
 }
 
 // newBatcher spares a batch of one Benthos' own policy, which costs more than the

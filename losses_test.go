@@ -654,3 +654,42 @@ func TestStreamThatIsInDoubtHoldsUpNoHandOverOfAnother(t *testing.T) {
 		require.Len(r, owners, 2)
 	})
 }
+
+func TestStreamThatIsMissingAtTheStartKeepsNoOtherFromBeingRead(t *testing.T) {
+	for _, start := range []string{"start_from_oldest: true", "start_from_oldest: false"} {
+		t.Run(start, func(t *testing.T) {
+			bubble(t, func(r *rig) {
+				r.table()
+				r.stream("orders", 2)
+				in := r.open(`{ streams: [ orders, returns ], ` + start + ` }`)
+				require.Len(r, r.journal.logged("A stream is not read yet"), 1)
+				pass(time.Second)
+				r.putTo("orders", 0, 0, 10)
+				require.ElementsMatch(r, numbers(0, 10), together(in.read(10)))
+				calls := r.aws.Calls("ListShards")
+				pass(10 * time.Minute)
+				require.Less(r, r.aws.Calls("ListShards")-calls, 20, "the pauses grow")
+
+				r.stream("returns", 2)
+				r.putTo("returns", 1, 10, 10)
+				require.ElementsMatch(r, numbers(10, 10), together(in.read(10)))
+				require.Len(r, r.journal.logged("Stream returns, which was missing, is read now"), 1)
+
+				// Others share it from now on.
+				r.open(`{ streams: [ orders, returns ] }`)
+				pass(time.Minute)
+				require.Equal(r, []int{2, 2}, r.shares())
+			})
+		})
+	}
+}
+
+func TestInputDoesNotConnectWhenAllStreamsAreMissing(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.table()
+		in := r.input(`{ streams: [ orders, returns ] }`)
+		err := in.connect(r.Context(), r.clientsOver(in.line))
+		require.ErrorContains(r, err, "orders")
+		require.ErrorContains(r, err, "returns")
+	})
+}

@@ -58,7 +58,12 @@ type balancer struct {
 	calls    chan struct{}
 	requests sync.WaitGroup
 
-	streams   []*streamView
+	streams []*streamView
+	// began is when the input did, by the service's clock. Streams that were missing
+	// then and that are to be read from now on are read from that time on.
+	began time.Time
+	// checkForm warns of a stream whose items stand under its other form.
+	checkForm func(ctx context.Context, stream string) error
 	consumers map[lease.Key]*holding
 	claimed   chan lease.Key
 	ended     chan ended

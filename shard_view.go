@@ -28,6 +28,9 @@ const (
 	// listed anew without a reason. Reasons are a finished shard, a shard that is
 	// gone, an item of a shard that is not in the list, and a list that cannot be true.
 	relistAfter = 10
+	// mostMissingDoublings bounds the pauses before a stream that is missing is
+	// looked for again: eight times the time between two looks.
+	mostMissingDoublings = 3
 	// settle is the time between a client's announcement and its first look:
 	// clients that start together see one another before they claim.
 	settle = 250 * time.Millisecond
@@ -42,6 +45,12 @@ type shardLister interface {
 // streamView is a stream as the balancer's loop knows it.
 type streamView struct {
 	stream
+	// missing streams have not been listed yet. They are tried again, more and more
+	// rarely, and nobody reads them until then.
+	missing  bool
+	attempts int // at that
+	retryAt  time.Time
+
 	shards []lineage.Shard
 	byID   map[string]lineage.Shard // the same
 	whole  bool                     // as far as that can be told of the list
@@ -56,8 +65,8 @@ type streamView struct {
 	said map[lease.Key]string
 	// waiting has who reads a shard that is to be read here, once it was said.
 	waiting map[lease.Key]string
-	// missing is since when a shard with unread records has not been in the list.
-	missing map[lease.Key]time.Time
+	// unseen is since when a shard with unread records has not been in the list.
+	unseen map[lease.Key]time.Time
 
 	// ended has the consumers that ended lately, by their number. What we know
 	// of their shards is newer than looks that were begun before.
@@ -101,11 +110,18 @@ type streamView struct {
 // newStreamView returns the view of a stream whose shards have been listed.
 func newStreamView(st stream, shards []lineage.Shard, serverTime time.Time) *streamView {
 	s := &streamView{
-		stream: st, ends: map[string]string{}, said: map[lease.Key]string{}, waiting: map[lease.Key]string{}, missing: map[lease.Key]time.Time{},
+		stream: st, ends: map[string]string{}, said: map[lease.Key]string{}, waiting: map[lease.Key]string{}, unseen: map[lease.Key]time.Time{},
 		ended: map[lease.Key]int{}, unsure: map[lease.Key]bool{},
 		doubted: map[lease.Key]time.Time{}, reborn: map[lease.Key]bool{},
 	}
 	s.setList(shards, time.Now(), serverTime)
+	return s
+}
+
+// newMissingView returns the view of a stream that could not be listed.
+func newMissingView(st stream) *streamView {
+	s := newStreamView(st, nil, time.Time{})
+	s.missing = true
 	return s
 }
 
@@ -133,6 +149,7 @@ type look struct {
 }
 
 type streamLook struct {
+	skipped    bool
 	start, end time.Time
 	items      []lease.Item
 	shards     []lineage.Shard
@@ -146,6 +163,8 @@ type streamLook struct {
 type task struct {
 	changes    int
 	listShards []bool // by stream
+	missing    []bool // the same
+	skip       []bool // the same
 	// announce is stored first, if its client is set, and dead are removed.
 	announce presence
 	first    bool
@@ -157,9 +176,10 @@ func (b *balancer) startLook(ctx context.Context) {
 		return
 	}
 	b.looking = true
-	t := task{changes: b.changes, listShards: make([]bool, len(b.streams))}
+	t := task{changes: b.changes, listShards: make([]bool, len(b.streams)), missing: make([]bool, len(b.streams)), skip: make([]bool, len(b.streams))}
 	for i, s := range b.streams {
 		t.listShards[i] = time.Since(s.listed) >= relistAfter*b.conf.rebalancePeriod
+		t.missing[i], t.skip[i] = s.missing, s.missing && time.Now().Before(s.retryAt)
 	}
 	if !b.explicit() {
 		b.planPresence(&t)
@@ -171,9 +191,9 @@ func (b *balancer) startLook(ctx context.Context) {
 
 // planPresence has a client announce itself that others cannot see by its leases.
 func (b *balancer) planPresence(t *task) {
-	_, announced := b.present[b.client]
+	self, announced := b.present[b.client]
 	t.first = b.present == nil
-	if !announced || !b.visible() {
+	if !announced || !b.visible() || !slices.Equal(slices.Sorted(slices.Values(self.streams)), slices.Sorted(slices.Values(b.presence().streams))) {
 		b.announced = b.presence()
 		t.announce = b.announced
 	}
@@ -204,7 +224,9 @@ func (b *balancer) presence() presence {
 		Period: b.conf.leasePeriod,
 	}}
 	for _, s := range b.streams {
-		p.streams = append(p.streams, s.id)
+		if !s.missing {
+			p.streams = append(p.streams, s.id)
+		}
 	}
 	return p
 }
@@ -225,9 +247,17 @@ func (b *balancer) look(ctx context.Context, t task) look {
 	slots := make(chan struct{}, looksAtOnce)
 	var streams sync.WaitGroup
 	for i, s := range b.streams {
+		if t.skip[i] {
+			l.views[i].skipped = true
+			continue
+		}
 		slots <- struct{}{}
 		streams.Go(func() {
 			defer func() { <-slots }()
+			if t.missing[i] {
+				l.views[i] = b.lookFor(ctx, s.stream)
+				return
+			}
 			l.views[i] = b.lookAt(ctx, s.id, t.listShards[i])
 		})
 	}
@@ -254,6 +284,17 @@ func (b *balancer) meet(ctx context.Context, t task) error {
 	return nil
 }
 
+// lookFor looks for a stream that was missing.
+func (b *balancer) lookFor(ctx context.Context, s stream) (v streamLook) {
+	v.listed = time.Now()
+	if v.shards, v.serverTime, v.err = listStream(ctx, b.lister, s, b.checkForm); v.err != nil {
+		return v
+	}
+	items := b.lookAt(ctx, s.id, false)
+	v.start, v.end, v.items, v.err = items.start, items.end, items.items, items.err
+	return v
+}
+
 func (b *balancer) lookAt(ctx context.Context, stream string, listShards bool) (v streamLook) {
 	// Shards first: an item of a shard that is not listed is then an old one,
 	// and one that is listed without an item cannot have been finished before.
@@ -273,7 +314,16 @@ func (b *balancer) lookAt(ctx context.Context, stream string, listShards bool) (
 func (b *balancer) absorb(l look) {
 	for i, v := range l.views {
 		s := b.streams[i]
+		if v.skipped {
+			continue
+		}
 		b.report(&s.trouble, errors.Join(v.listErr, v.err))
+		if s.missing {
+			if !b.found(s, v) {
+				continue
+			}
+			v.listed = time.Time{} // it is taken in
+		}
 		_, deleted := errors.AsType[*types.ResourceNotFoundException](v.listErr)
 		s.unlistable = v.listErr != nil && !deleted
 		if v.err != nil {
@@ -297,6 +347,22 @@ func (b *balancer) absorb(l look) {
 	if due, ok := b.watcher.NextDue(time.Now(), b.client); ok {
 		b.lookWithin(time.Until(due))
 	}
+}
+
+// found reports whether a stream that was missing is there now.
+func (b *balancer) found(s *streamView, v streamLook) bool {
+	if v.err != nil {
+		s.attempts++
+		s.retryAt = time.Now().Add(b.lookEvery() << min(s.attempts-1, mostMissingDoublings))
+		return false
+	}
+	b.log.Infof("Stream %s, which was missing, is read now", s.id)
+	s.missing = false
+	s.setList(v.shards, v.listed, v.serverTime)
+	if !b.began.IsZero() {
+		s.serverTime = b.began
+	}
+	return true
 }
 
 func (b *balancer) absorbPresence(l look) {
@@ -476,24 +542,24 @@ func (b *balancer) tellExpired(s *streamView, shard, after string) {
 // read to their end, and that nobody reads now. The list must have said so twice,
 // and nothing in it must look as if it were not true.
 func (b *balancer) expired(s *streamView) []lease.Item {
-	missing := map[lease.Key]time.Time{}
+	unseen := map[lease.Key]time.Time{}
 	var expired []lease.Item
 	for key, item := range s.items {
 		_, listed := s.byID[key.Shard]
 		if listed || item.Finished || key.Shard >= s.newest || b.owner(item) != "" || b.consumers[key] != nil || !s.reads(key.Shard) {
 			continue
 		}
-		since, known := s.missing[key]
+		since, known := s.unseen[key]
 		if !known {
 			since = time.Now()
 			s.listed = time.Time{}
 		}
-		missing[key] = since
+		unseen[key] = since
 		if known && s.whole && s.listed.After(since) {
 			expired = append(expired, item)
 		}
 	}
-	s.missing = missing
+	s.unseen = unseen
 	return expired
 }
 
@@ -649,7 +715,7 @@ func (s *streamView) adopt(parent string, children []retrieval.Child) {
 // streamFinished reports whether nothing will ever be left to read of a stream, which
 // only explicit shards can come to.
 func (b *balancer) streamFinished(s *streamView) bool {
-	if len(s.stream.shards) == 0 || s.items == nil || len(s.doubted) > len(s.reborn) || len(s.missing) > 0 {
+	if len(s.stream.shards) == 0 || s.items == nil || len(s.doubted) > len(s.reborn) || len(s.unseen) > 0 {
 		return false
 	}
 	graph := b.graph(s)

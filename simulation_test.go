@@ -148,7 +148,7 @@ func (s *simulation) join(t *testing.T) *simulatedClient {
 		views = append(views, newStreamView(stream{id: name}, shards, at))
 	}
 	api := simulatedKinesis{c}
-	require.NoError(t, in.start(clients{lister: api, reader: api, closeIdle: func() {}}, simulatedStore{c}, views))
+	require.NoError(t, in.start(clients{lister: api, reader: api, closeIdle: func() {}}, simulatedStore{c}, views, func(context.Context, string) error { return nil }))
 	c.reader.Go(c.read)
 	return c
 }
