@@ -332,6 +332,7 @@ func (in *input) start(c clients, store leaseTable, views []*streamView, checkFo
 		asked:     map[lease.Key]time.Time{},
 		heirs:     map[lease.Key]bool{},
 		failing:   map[lease.Key]failing{},
+		deleted:   map[lease.Key]string{},
 	}
 	aside := new(sync.WaitGroup)
 	go func() {

@@ -48,8 +48,8 @@ func (b *balancer) settleLiterals(ctx context.Context, o offer) (lease.Store, []
 }
 
 // position is the sequence number after which to read a shard whose item was
-// claimed: that of the item if it is one of this shard, or of a literal item that is
-// further on. It is a conflict when somebody has got hold of a literal item
+// claimed: that of the item if it is one of this shard, or where this process had got
+// before the item was deleted, or that of a literal item that is further on. It is a conflict when somebody has got hold of a literal item
 // meanwhile.
 func (b *balancer) position(ctx context.Context, o offer, item lease.Item, literals []lease.Item) (after string, err error) {
 	switch ours := o.of != ofEarlierStream && (item.Sequence == "" || o.shard.Holds(item.Sequence)); {
@@ -59,6 +59,9 @@ func (b *balancer) position(ctx context.Context, o offer, item lease.Item, liter
 		b.log.Warnf("Shard %s was finished in an earlier stream of the same name: it is read from its oldest record", o.key)
 	case item.Sequence != "":
 		b.log.Warnf("Shard %s was read up to sequence number %s in an earlier stream of the same name: it is read from its oldest record", o.key, item.Sequence)
+	}
+	if o.acked != "" && o.shard.Holds(o.acked) {
+		after = o.acked
 	}
 	for _, literal := range literals {
 		if literal, err = b.store.Get(ctx, literal.Key); err != nil {

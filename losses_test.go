@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis"
 	"github.com/benthosdev/benthos/v4/public/service"
 	"github.com/stretchr/testify/require"
@@ -692,4 +693,49 @@ func TestInputDoesNotConnectWhenAllStreamsAreMissing(t *testing.T) {
 		require.ErrorContains(r, err, "orders")
 		require.ErrorContains(r, err, "returns")
 	})
+}
+
+func TestReadingGoesOnWhereItWasWhenTheTableOrAnItemIsDeleted(t *testing.T) {
+	for name, deleted := range map[string]func(r *rig){
+		"an item": func(r *rig) {
+			require.NoError(r, r.aws.DeleteItem(tableName, awsfake.Item{attrStream: awsfake.String("orders"), attrShard: awsfake.String(shardName(1))}))
+		},
+		"all items": func(r *rig) {
+			items, err := r.aws.Items(tableName)
+			require.NoError(r, err)
+			for _, item := range items {
+				require.NoError(r, r.aws.DeleteItem(tableName, awsfake.Item{attrStream: item[attrStream], attrShard: item[attrShard]}))
+			}
+		},
+		"the table": func(r *rig) {
+			_, err := r.aws.DynamoDB().DeleteTable(r.Context(), &dynamodb.DeleteTableInput{TableName: new(tableName)})
+			require.NoError(r, err)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(r *rig) {
+				r.stream("orders", 4)
+				r.put("orders", 0, 100)
+				conf := `{ streams: [ orders ], dynamodb: { table: ` + tableName + `, create: true } }`
+				f := &fleet{rig: r, conf: conf}
+				one, two := f.join(), f.join()
+				pass(time.Minute)
+				require.Equal(r, []int{2, 2}, r.shares())
+				require.ElementsMatch(r, numbers(0, 100), f.contents())
+				deleted(r)
+				pass(2 * time.Minute)
+				r.put("orders", 100, 100)
+				pass(time.Minute)
+				require.ElementsMatch(r, numbers(0, 200), f.contents(), "none is missing, none comes twice")
+				require.Equal(r, []int{2, 2}, r.shares())
+				require.NotEmpty(r, r.journal.logged("was deleted"))
+				one.leave()
+				two.leave()
+				for i := range 4 {
+					all := r.sequences("orders", shardName(i))
+					require.Equal(r, all[len(all)-1], r.item("orders", shardName(i)).Sequence)
+				}
+			})
+		})
+	}
 }

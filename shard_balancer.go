@@ -104,6 +104,9 @@ type balancer struct {
 	// failing has the shards that could not be claimed or read for a reason of their
 	// own, which are tried again after growing pauses.
 	failing map[lease.Key]failing
+	// deleted has the shards whose items were deleted while they were read here, and
+	// how far they had been acknowledged.
+	deleted map[lease.Key]string
 }
 
 // failing is a shard that failed some times in a row.
@@ -123,6 +126,7 @@ type logger interface {
 // leaseTable is the lease store with what the balancer needs beside it.
 type leaseTable interface {
 	lease.Store
+	ensureTable(ctx context.Context) error
 	list(ctx context.Context, stream string) ([]lease.Item, error)
 	announced(ctx context.Context, client string) (bool, error)
 	remove(ctx context.Context, seen lease.Item) (removed bool, err error)
@@ -279,6 +283,8 @@ type offer struct {
 	owner string
 	// literal is whether that owner's lease is on one of the literals.
 	literal bool
+	// acked is how far the shard was acknowledged here before its item was deleted.
+	acked string
 	// unsure shards are counted and left alone.
 	unsure bool
 }
@@ -334,6 +340,9 @@ func (b *balancer) offer(s *streamView, c candidate) offer {
 	o := offer{
 		candidate: c, view: s, shard: s.byID[c.key.Shard], item: item, of: s.identity(item), literals: s.literals[c.key],
 		owner: b.owner(item), unsure: s.unsure[c.key],
+	}
+	if !exists {
+		o.acked = b.deleted[c.key]
 	}
 	if s.reborn[c.key] {
 		o.of = ofEarlierStream
@@ -593,6 +602,10 @@ func (b *balancer) start(ctx context.Context, o offer, taken bool) {
 		b.lookWithin(time.Until(f.until))
 		return
 	}
+	if since, vanished := o.view.vanished[o.key]; vanished && time.Since(since) < b.conf.leasePeriod {
+		b.lookWithin(b.conf.leasePeriod - time.Since(since))
+		return
+	}
 	if s := o.view; o.item.Sequence == "" && !b.heirs[o.key] && !s.unlistable && time.Since(s.listedAt) > 2*b.lookEvery() {
 		// Nothing but the list tells that it is the shard that we mean: its stream may
 		// have been deleted and made anew since.
@@ -766,6 +779,7 @@ func (b *balancer) bury(e ended) {
 		b.failed(e.key)
 		b.log.Warnf("Trying again: %v", e.err)
 	default:
+		delete(b.deleted, e.key)
 		if e.result.Outcome != consumer.Gone {
 			delete(b.failing, e.key)
 		}
@@ -798,7 +812,14 @@ func (b *balancer) conclude(s *streamView, e ended) {
 		}
 	case consumer.Lost:
 		b.metrics.lost.Incr(1, e.key.Stream, e.key.Shard)
-		b.log.Warnf("%v", e.result.Err)
+		if errors.Is(e.result.Err, lease.ErrDeleted) {
+			b.log.Warnf("The item of shard %s was deleted from table %s by somebody. It is made anew, and reading goes on after sequence number %q, which is how far this process had got. To have a shard read from its start, stop all processes before its item is deleted",
+				e.key, b.conf.table.name, e.result.Acked)
+			b.deleted[e.key] = e.result.Acked
+			b.heirs[e.key] = true // at once: who else claims it begins at its start
+		} else {
+			b.log.Warnf("%v", e.result.Err)
+		}
 	case consumer.Gone:
 		b.failed(e.key)
 		b.log.Warnf("Shard %s: %v", e.key, e.result.Err)

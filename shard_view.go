@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	dynamotypes "github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
 
@@ -65,6 +66,9 @@ type streamView struct {
 	said map[lease.Key]string
 	// waiting has who reads a shard that is to be read here, once it was said.
 	waiting map[lease.Key]string
+	// vanished is since when the item of a shard is not there that had an owner, who
+	// alone knows how far it has been read.
+	vanished map[lease.Key]time.Time
 	// unseen is since when a shard with unread records has not been in the list.
 	unseen map[lease.Key]time.Time
 
@@ -110,7 +114,7 @@ type streamView struct {
 // newStreamView returns the view of a stream whose shards have been listed.
 func newStreamView(st stream, shards []lineage.Shard, serverTime time.Time) *streamView {
 	s := &streamView{
-		stream: st, ends: map[string]string{}, said: map[lease.Key]string{}, waiting: map[lease.Key]string{}, unseen: map[lease.Key]time.Time{},
+		stream: st, ends: map[string]string{}, said: map[lease.Key]string{}, waiting: map[lease.Key]string{}, unseen: map[lease.Key]time.Time{}, vanished: map[lease.Key]time.Time{},
 		ended: map[lease.Key]int{}, unsure: map[lease.Key]bool{},
 		doubted: map[lease.Key]time.Time{}, reborn: map[lease.Key]bool{},
 	}
@@ -146,6 +150,7 @@ type look struct {
 	start, end time.Time
 	present    []presence
 	err        error // of announcing this client and reading the others
+	recreated  bool  // the table was missing, and has been created again
 }
 
 type streamLook struct {
@@ -262,7 +267,20 @@ func (b *balancer) look(ctx context.Context, t task) look {
 		})
 	}
 	streams.Wait()
+	if b.conf.table.create && l.tableMissing() {
+		err := b.store.ensureTable(ctx)
+		l.recreated, l.err = err == nil, errors.Join(l.err, err)
+	}
 	return l
+}
+
+// tableMissing reports whether a look found no table.
+func (l *look) tableMissing() bool {
+	missing := func(err error) bool {
+		_, missing := errors.AsType[*dynamotypes.ResourceNotFoundException](err)
+		return missing
+	}
+	return missing(l.err) || slices.ContainsFunc(l.views, func(v streamLook) bool { return missing(v.err) })
 }
 
 // meet announces this client, and waits for others to do the same.
@@ -312,6 +330,10 @@ func (b *balancer) lookAt(ctx context.Context, stream string, listShards bool) (
 
 // absorb takes in what a look has brought.
 func (b *balancer) absorb(l look) {
+	if l.recreated {
+		b.log.Warnf("Table %s was deleted while it was in use, and is created again. Each process goes on from what it holds in memory; what no process reads now is read from its start", b.conf.table.name)
+		b.lookWithin(lookSoon)
+	}
 	for i, v := range l.views {
 		s := b.streams[i]
 		if v.skipped {
@@ -399,6 +421,7 @@ func (b *balancer) report(last *string, err error) {
 }
 
 func (b *balancer) absorbItems(s *streamView, v streamLook, changes int) {
+	b.noteVanished(s, v.items)
 	b.watcher.Observe(s.id, v.items, v.start, v.end)
 	before := s.items
 	s.items = make(map[lease.Key]lease.Item, len(v.items))
@@ -445,6 +468,28 @@ func (b *balancer) absorbItems(s *streamView, v streamLook, changes int) {
 		delete(s.unsure, key)
 	}
 	b.doubt(s)
+}
+
+// noteVanished takes note of items that somebody deleted under the hands of another
+// process: that process makes them anew when it notices, which takes it less than its
+// lease period.
+func (b *balancer) noteVanished(s *streamView, items []lease.Item) {
+	there := make(map[lease.Key]bool, len(items))
+	for _, item := range items {
+		there[item.Key] = true
+	}
+	vanished := map[lease.Key]time.Time{}
+	for key, since := range s.vanished {
+		if !there[key] {
+			vanished[key] = since
+		}
+	}
+	for key, item := range s.items {
+		if owner := b.owner(item); !there[key] && owner != "" && owner != b.client {
+			vanished[key] = time.Now()
+		}
+	}
+	s.vanished = vanished
 }
 
 // doubt looks for finished shards that are open, and for open ones that leave hash

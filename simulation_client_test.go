@@ -314,6 +314,8 @@ func (c simulatedStore) mirror(ctx context.Context, literal lease.Item, sequence
 	})
 }
 
+func (simulatedStore) ensureTable(context.Context) error { return nil }
+
 func (c simulatedStore) list(ctx context.Context, stream string) ([]lease.Item, error) {
 	items, err := request(ctx, c.simulatedClient, "list", func() ([]lease.Item, error) { return c.sim.table.list(ctx, stream) })
 	for i, item := range items {

@@ -181,6 +181,8 @@ func (m *memoryTable) Leave(_ context.Context, taken lease.Item, sequence string
 	return err
 }
 
+func (*memoryTable) ensureTable(context.Context) error { return nil }
+
 func (m *memoryTable) list(_ context.Context, stream string) ([]lease.Item, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -146,6 +146,8 @@ type Result struct {
 	Children []retrieval.Child
 	// To is the client that a shard was handed over to.
 	To string
+	// Acked is the sequence up to which all was acknowledged at the end.
+	Acked string
 	// Err explains Lost, Gone and Failed.
 	Err error
 }
@@ -216,6 +218,7 @@ func (c *Consumer) Run() Result {
 	keeper.Wait()
 
 	result := c.end(children, string(heir), err)
+	result.Acked = c.acked()
 	c.close()
 	return result
 }

@@ -15,6 +15,10 @@ import (
 // ErrLost is what the context of a lost lease ends with.
 var ErrLost = errors.New("lease lost")
 
+// ErrDeleted is why a lease was lost whose item is not in the table any more. Nobody
+// else has it.
+var ErrDeleted = errors.New("its item was deleted")
+
 // Options say how a client keeps its leases.
 type Options struct {
 	// Client is the owner as it stands in the table, unique for each instance
@@ -348,11 +352,15 @@ func (l *Lease) lost(ctx context.Context, item Item, sequence string) error {
 			l.opts.OnTrouble(fmt.Errorf("leaving the last sequence of shard %s: %w", l.key, err))
 		}
 	}
-	owner := item.Owner
-	if owner == "" {
-		owner = "nobody"
+	var err error
+	switch {
+	case !item.Exists:
+		err = fmt.Errorf("%w: shard %s: %w", ErrLost, l.key, ErrDeleted)
+	case item.Owner == "":
+		err = fmt.Errorf("%w: shard %s now belongs to nobody", ErrLost, l.key)
+	default:
+		err = fmt.Errorf("%w: shard %s now belongs to %s", ErrLost, l.key, item.Owner)
 	}
-	err := fmt.Errorf("%w: shard %s now belongs to %s", ErrLost, l.key, owner)
 	l.lose(err)
 	return err
 }
