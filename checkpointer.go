@@ -353,7 +353,7 @@ func (c *checkpointer) Claim(ctx context.Context, seen lease.Item, grant lease.G
 		attrPeriod + " = :period",
 	}
 	remove := []string{attrFinished, attrWanted, attrWantedIn}
-	if _, malformed := raw(seen)[attrSequence]; malformed {
+	if _, malformed := raw(seen)[attrSequence]; malformed || grant.Anew {
 		set = append(set, attrSequence+" = :none")
 	} else {
 		// The built-in input fails on an item that it claims without one.
@@ -363,7 +363,7 @@ func (c *checkpointer) Claim(ctx context.Context, seen lease.Item, grant lease.G
 		set = append(set, attrStartAt+" = if_not_exists("+attrStartAt+", :startAt)")
 		v[":startAt"] = text(grant.StartAt.UTC().Format(time.RFC3339Nano))
 	}
-	if grant.ShardStart != "" && seen.Sequence == "" {
+	if grant.ShardStart != "" && (seen.Sequence == "" || grant.Anew) {
 		set = append(set, attrShardStart+" = :shardStart")
 		v[":shardStart"] = text(grant.ShardStart)
 	} else {
@@ -375,6 +375,10 @@ func (c *checkpointer) Claim(ctx context.Context, seen lease.Item, grant lease.G
 		remove = append(remove, attrPinned)
 	}
 	condition := asSeen(seen, v)
+	if grant.Anew && seen.Owner != "" && seen.Sequence != "" {
+		v[":seenSequence"] = text(seen.Sequence)
+		condition += " AND " + attrSequence + " = :seenSequence"
+	}
 	return c.update(ctx, seen.Key, "SET "+strings.Join(set, ", ")+" REMOVE "+strings.Join(remove, ", "), condition, v)
 }
 
@@ -401,7 +405,9 @@ func asSeen(seen lease.Item, v values) string {
 		// Not an item that was deleted meanwhile, which would come back as a
 		// phantom, nor one that somebody took and gave back further on or finished.
 		finished := "(attribute_not_exists(" + attrFinished + ") OR " + attrFinished + " <> " + attrSequence + ")"
-		if seen.Finished {
+		if _, malformed := odd[attrSequence]; malformed {
+			finished = same(attrSequence, ":seenSequence", "") // it can be no mark then
+		} else if seen.Finished {
 			finished = attrFinished + " = " + attrSequence
 		}
 		return "attribute_exists(" + attrShard + ") AND attribute_not_exists(" + attrOwner + ") AND " +

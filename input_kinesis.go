@@ -116,13 +116,16 @@ type input struct {
 	// reading is the context of the ReadBatch that is under way; nil between two.
 	reading context.Context //nolint:containedctx // whether it has ended tells whether the host stops
 	givenUp []givenUp       // oldest first
+	// aside has the batches that wait for a lease to be proved, oldest first. Each of
+	// these leases has a goroutine that waits for it.
+	aside map[*lease.Lease][]*outgoing
 }
 
 // balancing is a balancer with its life.
 type balancing struct {
 	ctx      context.Context //nolint:containedctx // the life
 	cancel   context.CancelFunc
-	aside    *sync.WaitGroup // of the batches that wait for a lease to be proved
+	proving  *sync.WaitGroup // of the goroutines that wait for a lease to be proved
 	out      <-chan *consumer.Delivery
 	finished <-chan struct{}
 	done     <-chan struct{} // closed when all has been released
@@ -136,6 +139,7 @@ func newInput(conf *service.ParsedConfig, res *service.Resources) (*input, error
 	}
 	return &input{
 		replays: newReplays(),
+		aside:   map[*lease.Lease][]*outgoing{},
 		conf:    parsed,
 		res:     res,
 		log:     res.Logger(),
@@ -318,12 +322,12 @@ func (in *input) start(c clients, store leaseTable, views []*streamView, checkFo
 	out := make(chan *consumer.Delivery)
 	done := make(chan struct{})
 	b := &balancer{
-		client: in.client, streams: views, began: beganAt(views), checkForm: checkForm, store: store, lister: c.lister, reader: c.reader, conf: &in.conf,
+		client: in.client, streams: views, began: beganAt(views), checkForm: checkForm, store: store, lister: c.lister, lists: retrieval.NewLists(c.lister), reader: c.reader, conf: &in.conf,
 		newBatch: in.newBatch, out: out, budget: retrieval.NewBudget(in.conf.maxBufferedBytes), metrics: in.metrics, log: in.log,
 		finished:  make(chan struct{}),
 		calls:     make(chan struct{}, callsAtOnce),
 		consumers: map[lease.Key]*holding{},
-		claimed:   make(chan lease.Key),
+		claimed:   make(chan claimed),
 		ended:     make(chan ended),
 		wanted:    make(chan struct{}, 1),
 		watcher:   lease.NewWatcher(in.conf.leasePeriod),
@@ -334,15 +338,15 @@ func (in *input) start(c clients, store leaseTable, views []*streamView, checkFo
 		failing:   map[lease.Key]failing{},
 		deleted:   map[lease.Key]string{},
 	}
-	aside := new(sync.WaitGroup)
+	proving := new(sync.WaitGroup)
 	go func() {
 		defer close(done)
 		b.run(ctx)
-		aside.Wait() // none is added once the input is closed, which ends run
+		proving.Wait() // none is added once the input is closed, which ends run
 		in.metrics.end(in.conf.streams)
 		c.closeIdle()
 	}()
-	in.running = &balancing{ctx: ctx, cancel: cancel, aside: aside, out: out, finished: b.finished, done: done, budget: b.budget}
+	in.running = &balancing{ctx: ctx, cancel: cancel, proving: proving, out: out, finished: b.finished, done: done, budget: b.budget}
 	return nil
 }
 
@@ -399,32 +403,52 @@ func (in *input) ReadBatch(ctx context.Context) (service.MessageBatch, service.A
 		if err != nil {
 			return nil, nil, err
 		}
-		if o.delivery.Trusted() {
+		if !in.setAside(running, o) {
 			batch, ack := in.hand(o)
 			return batch, ack, nil
 		}
-		in.setAside(running, o)
 	}
 }
 
 // setAside keeps a batch whose lease cannot be proved from holding up those of
-// others. It comes back as one to be replayed when the lease is proved.
-func (in *input) setAside(running *balancing, o *outgoing) {
+// others, and reports whether it has. Batches of one lease keep their order: while
+// some of them are aside, so are those that come after them. They come back as
+// those to be replayed when the lease is proved.
+func (in *input) setAside(running *balancing, o *outgoing) bool {
+	held := o.delivery.Lease()
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.closed {
+	waiting := in.aside[held]
+	switch {
+	case len(waiting) == 0 && held.Trusted():
+		return false
+	case in.closed:
 		o.delivery.Drop()
+		return true
+	}
+	in.aside[held] = append(waiting, o)
+	if len(waiting) == 0 {
+		running.proving.Go(func() { in.prove(running.ctx, held) })
+	}
+	return true
+}
+
+// prove waits until a lease is proved, and has its batches handed out. Those of a
+// lease that is lost are dropped: the shard's next reader has their messages, and an
+// acknowledgement would commit them, if this input is being closed and still has it.
+func (in *input) prove(ctx context.Context, held *lease.Lease) {
+	err := held.Await(ctx)
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	waiting := in.aside[held]
+	delete(in.aside, held)
+	if err == nil {
+		in.replays.push(waiting...)
 		return
 	}
-	running.aside.Go(func() {
-		if o.delivery.Await(running.ctx) == nil {
-			in.replays.push(o)
-			return
-		}
-		// The shard's next reader has these messages. An acknowledgement would
-		// commit them, if this input is being closed and still has the lease.
+	for _, o := range waiting {
 		o.delivery.Drop()
-	})
+	}
 }
 
 func (in *input) next(ctx context.Context, running *balancing) (*outgoing, error) {

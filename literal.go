@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/benthos-plugins/aws-kinesis/internal/lease"
+	"github.com/benthos-plugins/aws-kinesis/internal/lineage"
 	"github.com/benthos-plugins/aws-kinesis/internal/sequence"
 )
 
@@ -41,7 +42,7 @@ func (b *balancer) settleLiterals(ctx context.Context, o offer) (lease.Store, []
 	}
 	for _, literal := range literals {
 		if literal.Key == kept {
-			return &mirroring{leaseTable: b.store, literal: literal, warn: b.log.Warnf}, literals, nil
+			return &mirroring{leaseTable: b.store, literal: literal, taken: b.callForLook, warn: b.log.Warnf}, literals, nil
 		}
 	}
 	return nil, nil, fmt.Errorf("shard %s has no literal item %q", o.key, kept.Shard)
@@ -49,17 +50,14 @@ func (b *balancer) settleLiterals(ctx context.Context, o offer) (lease.Store, []
 
 // position is the sequence number after which to read a shard whose item was
 // claimed: that of the item if it is one of this shard, or where this process had got
-// before the item was deleted, or that of a literal item that is further on. It is a conflict when somebody has got hold of a literal item
-// meanwhile.
+// before the item was deleted, or that of a literal item that is further on. It is a
+// conflict when somebody has got hold of a literal item meanwhile.
 func (b *balancer) position(ctx context.Context, o offer, item lease.Item, literals []lease.Item) (after string, err error) {
-	switch ours := o.of != ofEarlierStream && (item.Sequence == "" || o.shard.Holds(item.Sequence)); {
-	case ours:
-		after = item.Sequence
-	case o.item.Finished:
-		b.log.Warnf("Shard %s was finished in an earlier stream of the same name: it is read from its oldest record", o.key)
-	case item.Sequence != "":
-		b.log.Warnf("Shard %s was read up to sequence number %s in an earlier stream of the same name: it is read from its oldest record", o.key, item.Sequence)
+	if item.Sequence != "" && !o.shard.Holds(item.Sequence) {
+		return "", fmt.Errorf("the item of shard %s has changed: %w", o.key, lease.ErrConflict)
 	}
+	after = item.Sequence
+	b.tellStart(o)
 	if o.acked != "" && o.shard.Holds(o.acked) {
 		after = o.acked
 	}
@@ -77,11 +75,54 @@ func (b *balancer) position(ctx context.Context, o offer, item lease.Item, liter
 	return after, nil
 }
 
+// tellStart says why a shard is read from its start that the table knows otherwise.
+func (b *balancer) tellStart(o offer) {
+	switch {
+	case o.of == ofEarlierStream && o.item.Finished:
+		b.log.Warnf("Shard %s was finished in an earlier stream of the same name: it is read from its oldest record", o.key)
+	case o.of == ofEarlierStream && o.item.Sequence != "":
+		b.log.Warnf("Shard %s was read up to sequence number %s in an earlier stream of the same name: it is read from its oldest record", o.key, o.item.Sequence)
+	case o.unproven:
+		b.log.Warnf("Shard %s is read from its oldest record: it is closed and has no item, and its children have some that do not tell whether it was read to its end. If it was, its records come again", o.key)
+	}
+}
+
+// identify returns a shard as its stream lists it.
+func (b *balancer) identify(ctx context.Context, o offer) (lineage.Shard, error) {
+	shard, ok, err := b.lists.Find(ctx, o.key.Stream, o.key.Shard)
+	switch {
+	case err != nil && o.failures < patientFailures:
+		return lineage.Shard{}, err
+	case err != nil || !ok: // it may be that we are not allowed to list, or that the list lags
+		return o.shard, nil
+	}
+	return shard, nil
+}
+
+// verify makes sure that a shard without a position is the one that is meant, by a
+// list that is younger than its claim: one of the same id would be read before its
+// parents, if the stream was deleted and made anew.
+func (b *balancer) verify(ctx context.Context, o offer) error {
+	shard, err := b.identify(ctx, o)
+	if err == nil && shard.FirstSequence != o.shard.FirstSequence {
+		err = fmt.Errorf("shard %s is of a stream that was made anew: %w", o.key, errRemade)
+	}
+	return err
+}
+
+// errRemade asks for a new list of the shards.
+var errRemade = errors.New("its shards are listed again")
+
+// patientFailures is after how many failures a shard is read though its stream cannot
+// be listed.
+const patientFailures = 3
+
 // mirroring is the table for one lease, whose sequence it stores in a literal item
 // too. The holder of the lease alone uses it.
 type mirroring struct {
 	leaseTable
 	literal lease.Item // as it was seen last
+	taken   func()     // is called when it has got an owner
 	warn    func(template string, args ...any)
 	warned  bool
 }
@@ -122,7 +163,8 @@ func (m *mirroring) follow(ctx context.Context, next string) {
 	literal, err := m.mirror(ctx, m.literal, next)
 	if errors.Is(err, lease.ErrConflict) {
 		if literal, err = m.Get(ctx, m.literal.Key); err == nil && literal.Owner != "" {
-			return // the balancer sees to it
+			m.taken()
+			return
 		}
 	}
 	if err != nil {

@@ -117,9 +117,9 @@ type replays struct {
 
 func newReplays() *replays { return &replays{ready: make(chan struct{}, 1)} }
 
-func (r *replays) push(o *outgoing) {
+func (r *replays) push(o ...*outgoing) {
 	r.mu.Lock()
-	r.due = append(r.due, o)
+	r.due = append(r.due, o...)
 	r.mu.Unlock()
 	select {
 	case r.ready <- struct{}{}:

@@ -1,7 +1,6 @@
 package awskinesis
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,6 +42,7 @@ type balancer struct {
 	client   string
 	store    leaseTable
 	lister   shardLister
+	lists    *retrieval.Lists
 	reader   retrieval.API
 	conf     *config
 	newBatch func(context.Context) (consumer.Batcher, []*service.OwnedProcessor, error)
@@ -65,9 +65,9 @@ type balancer struct {
 	// checkForm warns of a stream whose items stand under its other form.
 	checkForm func(ctx context.Context, stream string) error
 	consumers map[lease.Key]*holding
-	claimed   chan lease.Key
+	claimed   chan claimed
 	ended     chan ended
-	wanted    chan struct{} // cap 1: somebody has asked for a shard
+	wanted    chan struct{} // cap 1: something calls for a look, as a request for a shard
 	watcher   *lease.Watcher
 
 	looking bool
@@ -147,6 +147,12 @@ type holding struct {
 	first   string // sequence number of the shard when it was begun; empty when not known
 }
 
+// claimed tells the loop that a shard was claimed.
+type claimed struct {
+	key   lease.Key
+	first string // sequence number of the shard
+}
+
 // ended tells the loop that a consumer has come to its end.
 type ended struct {
 	key    lease.Key
@@ -170,8 +176,8 @@ func (b *balancer) run(ctx context.Context) {
 		case c := <-b.chored:
 			b.absorbChores(c)
 			b.startChores(ctx)
-		case key := <-b.claimed:
-			b.consumers[key].claimed = true
+		case c := <-b.claimed:
+			b.consumers[c.key].claimed, b.consumers[c.key].first = true, c.first
 			b.observe()
 		case e := <-b.ended:
 			b.buryAll(e)
@@ -285,6 +291,11 @@ type offer struct {
 	literal bool
 	// acked is how far the shard was acknowledged here before its item was deleted.
 	acked string
+	// unproven is whether the shard may have been finished by somebody of whom the
+	// table does not tell it.
+	unproven bool
+	// failures is how often it could not be claimed or read, in a row.
+	failures int
 	// unsure shards are counted and left alone.
 	unsure bool
 }
@@ -318,12 +329,13 @@ func (b *balancer) explicit() bool { return len(b.streams[0].stream.shards) > 0 
 func (b *balancer) survey() []offer {
 	var offers []offer
 	for _, s := range b.streams {
-		if s.items == nil {
+		if s.items == nil || s.missing {
 			continue
 		}
 		graph := b.graph(s)
 		for _, c := range s.candidates() {
 			o := b.offer(s, c)
+			o.unproven = graph.Unproven(c.key.Shard)
 			if o.owner != "" || graph.Ready(c.key.Shard) {
 				offers = append(offers, o)
 			}
@@ -340,6 +352,7 @@ func (b *balancer) offer(s *streamView, c candidate) offer {
 	o := offer{
 		candidate: c, view: s, shard: s.byID[c.key.Shard], item: item, of: s.identity(item), literals: s.literals[c.key],
 		owner: b.owner(item), unsure: s.unsure[c.key],
+		failures: b.failing[c.key].times,
 	}
 	if !exists {
 		o.acked = b.deleted[c.key]
@@ -418,8 +431,7 @@ func (b *balancer) balance(ctx context.Context, offers []offer) {
 // instance of this input and has not announced itself, as one does not that names
 // its shards.
 func (b *balancer) pinned(o offer) bool {
-	_, announced := b.present[o.owner]
-	return o.literal || o.owner != "" && o.owner != b.client && o.item.Term != "" && !announced
+	return o.literal || o.owner != "" && b.names(o.item)
 }
 
 // inherit claims the children of shards that were finished here, unless somebody
@@ -606,13 +618,6 @@ func (b *balancer) start(ctx context.Context, o offer, taken bool) {
 		b.lookWithin(b.conf.leasePeriod - time.Since(since))
 		return
 	}
-	if s := o.view; o.item.Sequence == "" && !b.heirs[o.key] && !s.unlistable && time.Since(s.listedAt) > 2*b.lookEvery() {
-		// Nothing but the list tells that it is the shard that we mean: its stream may
-		// have been deleted and made anew since.
-		s.listed = time.Time{}
-		b.lookWithin(lookSoon)
-		return
-	}
 	ctx, cancel := context.WithCancel(ctx)
 	give := make(chan string, 1)
 	b.consumers[o.key] = &holding{cancel: cancel, give: give, first: o.shard.FirstSequence}
@@ -634,21 +639,30 @@ func (b *balancer) consume(ctx context.Context, o offer, give <-chan string, sta
 	if err != nil {
 		return consumer.Result{}, err
 	}
+	if o.shard.FirstSequence == "" { // it was made a moment ago, and its parent named it
+		if o.shard, err = b.identify(ctx, o); err != nil {
+			return consumer.Result{}, err
+		}
+	}
 	held, item, err := b.claim(ctx, store, o.item, lease.Origin{
 		StartAt: startAt, ShardStart: o.shard.FirstSequence,
 		// What a balanced reader has begun stays proof that its parents were finished.
 		Pinned: b.explicit() && (!o.item.Exists || o.item.Pinned || o.of != ofThisStream),
+		Anew:   o.of == ofEarlierStream,
 	})
 	if err != nil {
 		return consumer.Result{}, err
 	}
-	b.claimed <- o.key
+	b.claimed <- claimed{o.key, o.shard.FirstSequence}
 	if taken {
 		if item.Sequence, err = held.LastWord(ctx, b.conf.commitPeriod+b.conf.stealGracePeriod); err != nil {
 			return consumer.Result{}, errors.Join(err, b.giveUp(ctx, held, o.item.Sequence))
 		}
 	}
 	after, err := b.position(ctx, o, item, literals)
+	if err == nil && after == "" {
+		err = b.verify(ctx, o)
+	}
 	if err != nil {
 		return consumer.Result{}, errors.Join(err, b.giveUp(ctx, held, item.Sequence))
 	}
@@ -660,9 +674,8 @@ func (b *balancer) consume(ctx context.Context, o offer, give <-chan string, sta
 	b.log.Debugf("Reading shard %s from sequence number %q", o.key, after)
 	starving := make(chan struct{}, 1)
 	return consumer.New(consumer.Config{
-		Lease: held,
-		// What another item of the shard tells is stored in this one too.
-		Committed:    cmp.Or(after, item.Sequence),
+		Lease:        held,
+		Committed:    after, // what another item of the shard tells is stored in this one too
 		Shard:        o.written,
 		Open:         func(sent string) consumer.Source { return b.open(o, sent, after, startAt, starving) },
 		Batcher:      batcher,
@@ -689,7 +702,7 @@ func (b *balancer) open(o offer, sent, after string, startAt time.Time, starving
 	if position.After == "" {
 		position.At = startAt
 	}
-	return retrieval.NewPoller(b.reader, retrieval.Shard{Stream: o.key.Stream, ID: o.key.Shard}, position, b.budget, b.conf.pollPeriod, retrieval.Hooks{
+	return retrieval.NewPoller(b.reader, retrieval.Shard{Stream: o.key.Stream, ID: o.key.Shard, FirstSequence: o.shard.FirstSequence}, position, b.budget, b.conf.pollPeriod, retrieval.Hooks{
 		OnThrottle: func() { b.metrics.throttled.Incr(1, o.key.Stream, o.key.Shard) },
 		OnTrouble:  func(err error) { b.log.Warnf("Stream %s: going on after: %v", o.key.Stream, err) },
 		OnStarving: func() {
@@ -710,14 +723,17 @@ func (b *balancer) claim(ctx context.Context, store lease.Store, seen lease.Item
 		Client:       b.client,
 		Period:       b.conf.leasePeriod,
 		CommitPeriod: b.conf.commitPeriod,
-		OnWanted: func() {
-			select {
-			case b.wanted <- struct{}{}:
-			default:
-			}
-		},
-		OnTrouble: func(err error) { b.log.Warnf("Trying again: %v", err) },
+		OnWanted:     b.callForLook,
+		OnTrouble:    func(err error) { b.log.Warnf("Trying again: %v", err) },
 	})
+}
+
+// callForLook has the loop look soon. It may be called from anywhere.
+func (b *balancer) callForLook() {
+	select {
+	case b.wanted <- struct{}{}:
+	default:
+	}
 }
 
 // awaited reports whether a client has announced itself and has not gone. It counts
@@ -773,10 +789,13 @@ func (b *balancer) bury(e ended) {
 
 	switch {
 	case errors.Is(e.err, lease.ErrConflict):
-		b.lookWithin(lookSoon) // another process was faster
+		b.failed(e.key) // another process was faster
 	case errors.Is(e.err, context.Canceled):
 	case e.err != nil:
 		b.failed(e.key)
+		if errors.Is(e.err, errRemade) {
+			s.listed = time.Time{}
+		}
 		b.log.Warnf("Trying again: %v", e.err)
 	default:
 		delete(b.deleted, e.key)
@@ -794,6 +813,7 @@ func (b *balancer) failed(key lease.Key) {
 	f.until = time.Now().Add(min(lookSoon<<min(f.times, 10), max(lookSoon, b.lookEvery())))
 	f.times++
 	b.failing[key] = f
+	b.lookWithin(time.Until(f.until))
 }
 
 func (b *balancer) conclude(s *streamView, e ended) {
@@ -839,7 +859,7 @@ func (b *balancer) view(stream string) *streamView {
 // which takes a look or two, and warns of one that stays.
 func (b *balancer) audit() {
 	for _, s := range b.streams {
-		if s.items == nil {
+		if s.items == nil || s.missing {
 			continue
 		}
 		graph := b.graph(s)

@@ -46,8 +46,8 @@ type shardLister interface {
 // streamView is a stream as the balancer's loop knows it.
 type streamView struct {
 	stream
-	// missing streams have not been listed yet. They are tried again, more and more
-	// rarely, and nobody reads them until then.
+	// missing streams have not been listed yet, or do not exist any more. They are
+	// tried again, more and more rarely, and nobody reads them until then.
 	missing  bool
 	attempts int // at that
 	retryAt  time.Time
@@ -78,13 +78,8 @@ type streamView struct {
 	// unsure are shards that are left alone until a look tells whose they are.
 	unsure map[lease.Key]bool
 
-	// listed is when the shards were listed; zero asks for a new list. listedAt is
-	// the same and is never zero.
-	listed, listedAt time.Time
-
-	// unlistable is whether the last attempt to list them failed, though the stream
-	// is there.
-	unlistable bool
+	// listed is when the shards were listed; zero asks for a new list.
+	listed     time.Time
 	serverTime time.Time // of that list, by the service's clock
 	// newest is the highest id of that list. A shard that is not listed has been
 	// trimmed if its id is lower, and is yet to be listed if it is higher.
@@ -131,9 +126,10 @@ func newMissingView(st stream) *streamView {
 
 // setList takes in a list of the shards that was asked for at a time.
 func (s *streamView) setList(shards []lineage.Shard, listed, serverTime time.Time) {
-	s.shards, s.listed, s.listedAt, s.serverTime = shards, listed, listed, serverTime
+	s.shards, s.listed, s.serverTime = shards, listed, serverTime
 	s.newest, s.whole = newest(shards), lineage.Whole(shards)
 	s.byID = make(map[string]lineage.Shard, len(shards))
+	maps.DeleteFunc(s.ends, func(id, _ string) bool { return !s.items[s.keyOf(id)].Exists })
 	for _, shard := range shards {
 		s.byID[shard.ID] = shard
 		if shard.LastSequence != "" {
@@ -346,8 +342,13 @@ func (b *balancer) absorb(l look) {
 			}
 			v.listed = time.Time{} // it is taken in
 		}
-		_, deleted := errors.AsType[*types.ResourceNotFoundException](v.listErr)
-		s.unlistable = v.listErr != nil && !deleted
+		if _, deleted := errors.AsType[*types.ResourceNotFoundException](v.listErr); deleted {
+			// There is nothing to read until there is a stream of this name again.
+			b.log.Warnf("Stream %s does not exist any more: it is looked for again in a while", s.id)
+			s.missing, s.attempts = true, 0
+			b.postpone(s)
+			continue
+		}
 		if v.err != nil {
 			continue
 		}
@@ -371,11 +372,16 @@ func (b *balancer) absorb(l look) {
 	}
 }
 
+// postpone has a stream that is missing looked for later, and later each time.
+func (b *balancer) postpone(s *streamView) {
+	s.retryAt = time.Now().Add(b.lookEvery() << min(s.attempts, mostMissingDoublings))
+	s.attempts++
+}
+
 // found reports whether a stream that was missing is there now.
 func (b *balancer) found(s *streamView, v streamLook) bool {
 	if v.err != nil {
-		s.attempts++
-		s.retryAt = time.Now().Add(b.lookEvery() << min(s.attempts-1, mostMissingDoublings))
+		b.postpone(s)
 		return false
 	}
 	b.log.Infof("Stream %s, which was missing, is read now", s.id)
@@ -433,11 +439,11 @@ func (b *balancer) absorbItems(s *streamView, v streamLook, changes int) {
 				b.log.Warnf("The item of shard %s in table %s is malformed: %s. It is claimed when it has stood still long enough for its owner to be dead", item.Key, b.conf.table.name, item.Malformed)
 			}
 		}
-		if key := s.keyOf(item.Shard); key != item.Key {
+		if key := s.keyOf(item.Shard); key == item.Key {
+			s.items[key] = item
+		} else {
 			s.literals[key] = append(s.literals[key], item)
-			continue
 		}
-		s.items[item.Key] = item
 		// Where the first process on this stream began is where late shards
 		// begin too: those from before that time that nobody has got to yet,
 		// and those from after it, all of whose records are newer.
@@ -511,7 +517,7 @@ func (b *balancer) doubt(s *streamView) {
 		}
 		doubted[key] = since
 		switch {
-		case s.reborn[key] || s.listed.Sub(since) >= b.lookEvery():
+		case s.identity(item) == ofUnknownStream && (s.reborn[key] || s.listed.Sub(since) >= b.lookEvery()):
 			reborn[key] = true
 		default:
 			relist = true
@@ -578,7 +584,7 @@ func (b *balancer) tellUnbegun(s *streamView, next []lineage.Shard) {
 
 func (b *balancer) tellExpired(s *streamView, shard, after string) {
 	b.metrics.expired.Incr(1, s.id)
-	b.log.Errorf("Shard %s of stream %s has left the stream, whose retention has passed, before it was read to its end: what it held after sequence number %s, up to %s, is lost. Read it sooner next time, or raise the retention of the stream",
+	b.log.Errorf("Shard %s of stream %s has left the stream, whose retention has passed, before it was known to be read to its end: what it held after sequence number %s, up to %s, is lost. Where that may be anything, raise the retention of the stream",
 		shard, s.id, cmp.Or(after, "(its first record)"), cmp.Or(s.ends[shard], "(its last record)"))
 	delete(s.ends, shard)
 }
@@ -714,11 +720,16 @@ func (b *balancer) graph(s *streamView) *lineage.Graph {
 }
 
 // progress is what an item tells of its shard. One that does not tell of which
-// stream it is holds the shard back, to be read from its start, and says nothing of
-// the parents unless somebody keeps it alive.
+// stream it is holds the shard back, to be read from its start. It proves something
+// of the parents only if its owner was seen to renew it: one that has not been
+// proved dead yet may have died in an earlier stream.
 func (b *balancer) progress(s *streamView, item lease.Item) lineage.Progress {
 	of, owned := s.identity(item), b.owner(item) != ""
-	p := lineage.Progress{Balanced: !item.Pinned && (of == ofThisStream || of == ofUnknownStream && owned)}
+	var p lineage.Progress
+	if !item.Pinned && !b.names(item) {
+		p.Balanced = of == ofThisStream || of == ofUnknownStream && b.watcher.Alive(item)
+		p.Undecided = !p.Balanced && of == ofUnknownStream && owned
+	}
 	rangeKnown := s.byID[item.Shard].FirstSequence != ""
 	switch {
 	case owned:
@@ -731,6 +742,13 @@ func (b *balancer) progress(s *streamView, item lease.Item) lineage.Progress {
 		p.State = lineage.Begun
 	}
 	return p
+}
+
+// names reports whether the owner of an item is an instance of this input that names
+// its shards: it has a term and has not announced itself.
+func (b *balancer) names(item lease.Item) bool {
+	_, announced := b.present[item.Owner]
+	return item.Owner != "" && item.Owner != b.client && item.Term != "" && !announced
 }
 
 // adopt adds the children of a shard that was read to its end to those known, so
@@ -760,7 +778,7 @@ func (s *streamView) adopt(parent string, children []retrieval.Child) {
 // streamFinished reports whether nothing will ever be left to read of a stream, which
 // only explicit shards can come to.
 func (b *balancer) streamFinished(s *streamView) bool {
-	if len(s.stream.shards) == 0 || s.items == nil || len(s.doubted) > len(s.reborn) || len(s.unseen) > 0 {
+	if len(s.stream.shards) == 0 || s.items == nil || s.missing || len(s.doubted) > len(s.reborn) || len(s.unseen) > 0 {
 		return false
 	}
 	graph := b.graph(s)

@@ -78,12 +78,18 @@ func asSeenInMemory(seen lease.Item) func(now lease.Item) bool {
 }
 
 func (m *memoryTable) Claim(_ context.Context, seen lease.Item, grant lease.Grant) (lease.Item, error) {
-	return m.change(seen.Key, asSeenInMemory(seen), func(next *lease.Item) {
+	allowed := func(now lease.Item) bool {
+		return asSeenInMemory(seen)(now) && (!grant.Anew || seen.Sequence == "" || now.Sequence == seen.Sequence)
+	}
+	return m.change(seen.Key, allowed, func(next *lease.Item) {
+		if grant.Anew {
+			next.Sequence = ""
+		}
 		next.Owner, next.Term, next.Token = grant.Owner, grant.Term, grant.Token
 		next.Period = grant.Period.Truncate(time.Millisecond)
 		next.Wanted, next.Finished = "", false
 		next.Pinned, next.ShardStart = grant.Pinned, ""
-		if seen.Sequence == "" && next.Sequence == "" {
+		if (grant.Anew || seen.Sequence == "") && next.Sequence == "" {
 			next.ShardStart = grant.ShardStart
 		}
 		if next.StartAt.IsZero() && !grant.StartAt.IsZero() {
@@ -316,6 +322,7 @@ func compareTables(t *rapid.T, stored, memory leaseTable) {
 				Period: 2500 * time.Microsecond,
 			}
 			grant.ShardStart, grant.Pinned = pick("start of the shard", "", "3"), rapid.Bool().Draw(t, "pinned")
+			grant.Anew = rapid.IntRange(0, 3).Draw(t, "anew") == 0
 			if rapid.Bool().Draw(t, "timed") {
 				grant.StartAt = time.Unix(int64(rapid.IntRange(1, 9).Draw(t, "start")), 5)
 			}

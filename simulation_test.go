@@ -134,7 +134,7 @@ func (s *simulation) join(t *testing.T) *simulatedClient {
 	c.ack, c.die = context.WithCancel(t.Context())
 
 	res := service.MockResources()
-	in := &input{conf: s.conf, res: res, log: res.Logger(), metrics: newMetrics(res.Metrics()), client: c.name, replays: newReplays()}
+	in := &input{conf: s.conf, res: res, log: res.Logger(), metrics: newMetrics(res.Metrics()), client: c.name, replays: newReplays(), aside: map[*lease.Lease][]*outgoing{}}
 	in.conf.checkpointLimit = c.limit
 	c.input = in
 

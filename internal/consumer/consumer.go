@@ -146,7 +146,8 @@ type Result struct {
 	Children []retrieval.Child
 	// To is the client that a shard was handed over to.
 	To string
-	// Acked is the sequence up to which all was acknowledged at the end.
+	// Acked is the sequence up to which all was acknowledged under a lease that was
+	// Lost.
 	Acked string
 	// Err explains Lost, Gone and Failed.
 	Err error
@@ -218,7 +219,9 @@ func (c *Consumer) Run() Result {
 	keeper.Wait()
 
 	result := c.end(children, string(heir), err)
-	result.Acked = c.acked()
+	if result.Outcome == Lost {
+		result.Acked = c.acked()
+	}
 	c.close()
 	return result
 }
@@ -234,8 +237,12 @@ func (c *Consumer) read(ctx context.Context) ([]retrieval.Child, error) {
 	workers.Go(func() { c.guard(reading, interrupt) })
 	workers.Go(func() { c.fetch(reading, source, pages) })
 	children, err := c.pump(reading, pages)
-	if err == nil {
-		err = c.drain(reading)
+	if err == nil || reading.Err() == nil {
+		// Also where the shard is gone: what is under way is older than all records of
+		// its children.
+		if drained := c.drain(reading); drained != nil {
+			err = drained
+		}
 	}
 	interrupt(nil)
 	workers.Wait()

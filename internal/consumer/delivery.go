@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 
 	"github.com/benthosdev/benthos/v4/public/service"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/lease"
 )
 
 // Delivery is a batch on its way to the output.
@@ -36,6 +38,9 @@ func (d *Delivery) Take() service.MessageBatch {
 func (d *Delivery) Await(ctx context.Context) error {
 	return d.consumer.conf.Lease.Await(ctx)
 }
+
+// Lease returns the lease under which the batch was read.
+func (d *Delivery) Lease() *lease.Lease { return d.consumer.conf.Lease }
 
 // Trusted reports whether Await would return nil at once.
 func (d *Delivery) Trusted() bool { return d.consumer.conf.Lease.Trusted() }

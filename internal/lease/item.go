@@ -81,6 +81,9 @@ type Grant struct {
 	StartAt    time.Time
 	ShardStart string
 	Pinned     bool
+	// Anew says that the item is of a shard of an earlier stream: its sequence is not
+	// this shard's, and makes place for none.
+	Anew bool
 }
 
 // ErrConflict is returned by a Store when the item was not as the write demands.

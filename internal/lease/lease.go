@@ -123,9 +123,9 @@ type Lease struct {
 type Origin struct {
 	// StartAt is stored for a shard that has no sequence.
 	StartAt time.Time
-	// ShardStart and Pinned are those of the Item.
-	ShardStart string
-	Pinned     bool
+	// ShardStart and Pinned are those of the Item, Anew is that of the Grant.
+	ShardStart   string
+	Pinned, Anew bool
 }
 
 // Take claims the shard whose item was seen, and returns the lease with the item
@@ -141,6 +141,7 @@ func Take(ctx, holder context.Context, store Store, seen Item, origin Origin, op
 		StartAt:    origin.StartAt,
 		ShardStart: origin.ShardStart,
 		Pinned:     origin.Pinned,
+		Anew:       origin.Anew,
 	}
 	item, err := claim(ctx, store, seen, grant, opts.attemptTimeout())
 	if err != nil {

@@ -549,6 +549,23 @@ func TestOneRenewalDefeatsDeath(t *testing.T) {
 	require.False(t, w.Dead(item))
 }
 
+func TestOwnerIsAliveOnceItWasSeenToRenew(t *testing.T) {
+	start := time.Now()
+	at := func(s int) time.Time { return start.Add(time.Duration(s) * time.Second) }
+	w := NewWatcher(10 * time.Second)
+	item := Item{Key: key, Exists: true, Owner: "other", Term: "1", Token: "a"}
+	w.Observe(key.Stream, []Item{item}, at(0), at(0))
+	require.False(t, w.Alive(item), "it may have died long ago")
+	item.Token = "b"
+	w.Observe(key.Stream, []Item{item}, at(5), at(5))
+	require.True(t, w.Alive(item))
+	w.Observe(key.Stream, []Item{item}, at(15), at(15))
+	require.False(t, w.Alive(item))
+	item.Owner, item.Token = "third", "c"
+	w.Observe(key.Stream, []Item{item}, at(16), at(16))
+	require.False(t, w.Alive(item), "a new owner has yet to renew")
+}
+
 func TestLongerPeriodOfTheOwnerCounts(t *testing.T) {
 	start := time.Now()
 	w := NewWatcher(10 * time.Second)

@@ -18,6 +18,8 @@ type sighting struct {
 	link Link
 	last time.Time // start of the look that saw it last
 	due  time.Time // end of the look that saw it first, and the period
+	// moved is whether its owner has been seen to renew it.
+	moved bool
 }
 
 // NewWatcher returns a watcher that has seen nothing yet.
@@ -42,7 +44,10 @@ func (w *Watcher) Observe(stream string, items []Item, start, end time.Time) {
 		}
 		s, known := before[item.Key]
 		if !known || s.link != item.Link() {
-			s = sighting{link: item.Link(), due: end.Add(w.patience(item))}
+			s = sighting{
+				link: item.Link(), due: end.Add(w.patience(item)),
+				moved: known && s.link.Owner == item.Owner && s.link.Token != item.Token,
+			}
 		}
 		s.last = start
 		w.seen[item.Key] = s
@@ -67,6 +72,13 @@ func (w *Watcher) patience(item Item) time.Duration {
 func (w *Watcher) Dead(item Item) bool {
 	s, ok := w.seen[item.Key]
 	return ok && s.link == item.Link() && !s.last.Before(s.due)
+}
+
+// Alive reports whether the owner of an item was seen to renew it, and is not dead
+// since.
+func (w *Watcher) Alive(item Item) bool {
+	s, ok := w.seen[item.Key]
+	return ok && s.link == item.Link() && s.moved && !w.Dead(item)
 }
 
 // NextDue returns the first time after now at which a look may find a lease

@@ -105,6 +105,9 @@ type Progress struct {
 	// that its parents must have been finished by then. One that was told to read
 	// this very shard proves nothing of the kind.
 	Balanced bool
+	// Undecided is whether it is not known yet if it is Balanced. Until it is, nothing
+	// is done that would be wrong in one of the two cases.
+	Undecided bool
 }
 
 // Graph is the lineage of the shards of one stream with what is known of each.
@@ -113,7 +116,7 @@ type Graph struct {
 	children map[string][]string
 	progress map[string]Progress
 
-	descended map[string]bool // memo of hasBalancedDescendant
+	descended map[string]descent // memo of descent
 }
 
 // NewGraph returns the graph of the shards that a stream lists. progress may have shards that the stream lists no more: one of them that still
@@ -123,7 +126,7 @@ func NewGraph(shards []Shard, progress map[string]Progress) *Graph {
 		shards:    make(map[string]Shard, len(shards)),
 		children:  make(map[string][]string, len(shards)),
 		progress:  progress,
-		descended: make(map[string]bool, len(shards)),
+		descended: make(map[string]descent, len(shards)),
 	}
 	for _, s := range shards {
 		g.shards[s.ID] = s
@@ -153,14 +156,28 @@ func (g *Graph) Finished(id string) bool {
 	case state == Begun:
 		return false
 	}
-	return shard.Closed && g.hasBalancedDescendant(id)
+	return shard.Closed && g.descent(id) == provenDescent
+}
+
+// Undecided reports whether it is not known yet if a shard is finished: it is closed
+// and has no item, and all that its descendants tell is Undecided.
+func (g *Graph) Undecided(id string) bool {
+	shard, listed := g.shards[id]
+	return listed && shard.Closed && g.progress[id].State == Unknown && g.descent(id) == undecidedDescent
+}
+
+// Unproven reports whether a shard counts as never read though a descendant of it was
+// begun, by somebody who proves nothing: it may be read once more than it need be.
+func (g *Graph) Unproven(id string) bool {
+	shard, listed := g.shards[id]
+	return listed && shard.Closed && g.progress[id].State == Unknown && g.descent(id) == unprovenDescent
 }
 
 // Ready reports whether a shard may be read: it is listed and not finished, and
 // each of its parents is finished.
 func (g *Graph) Ready(id string) bool {
 	shard, listed := g.shards[id]
-	if !listed || g.Finished(id) {
+	if !listed || g.Finished(id) || g.Undecided(id) {
 		return false
 	}
 	for _, parent := range shard.Parents {
@@ -194,16 +211,34 @@ func (g *Graph) reached(id string, read func(id string) bool, seen map[string]bo
 	return false
 }
 
-func (g *Graph) hasBalancedDescendant(id string) bool {
+// descent is the most that the descendants of a shard tell of it.
+type descent int
+
+const (
+	noDescent        descent = iota + 1 // none has been begun
+	unprovenDescent                     // one has, which proves nothing
+	undecidedDescent                    // one has, which may prove that the shard was finished
+	provenDescent                       // one has, which does
+)
+
+func (g *Graph) descent(id string) descent {
 	if known, ok := g.descended[id]; ok {
 		return known
 	}
-	g.descended[id] = false // a cycle, which no stream has, must not hang us
+	g.descended[id] = noDescent // a cycle, which no stream has, must not hang us
+	most := noDescent
 	for _, child := range g.children[id] {
-		if g.progress[child].Balanced || g.hasBalancedDescendant(child) {
-			g.descended[id] = true
-			break
+		p := g.progress[child]
+		switch {
+		case p.Balanced:
+			most = max(most, provenDescent)
+		case p.Undecided:
+			most = max(most, undecidedDescent)
+		case p.State != Unknown:
+			most = max(most, unprovenDescent)
 		}
+		most = max(most, g.descent(child))
 	}
-	return g.descended[id]
+	g.descended[id] = most
+	return most
 }

@@ -85,6 +85,20 @@ func TestReaderOfTheChildAloneDoesNotFinishItsParent(t *testing.T) {
 	}
 }
 
+func TestNothingBeginsWhileItIsNotKnownWhetherAParentWasFinished(t *testing.T) {
+	shards := []Shard{{ID: "old", Closed: true}, {ID: "left", Parents: []string{"old"}}, {ID: "right", Parents: []string{"old"}}}
+	g := NewGraph(shards, map[string]Progress{"left": {State: Reading, Undecided: true}})
+	require.Empty(t, ready(g, "old", "left", "right"))
+	require.True(t, g.Undecided("old"))
+
+	g = NewGraph(shards, map[string]Progress{"left": {State: Reading, Undecided: true}, "right": {State: Begun, Balanced: true}})
+	require.Equal(t, []string{"left", "right"}, ready(g, "old", "left", "right"), "the other one proves it")
+
+	g = NewGraph(shards, map[string]Progress{"left": {State: Begun}})
+	require.Equal(t, []string{"old"}, ready(g, "old", "left", "right"))
+	require.True(t, g.Unproven("old"))
+}
+
 func TestParentThatHasLeftTheStreamHoldsItsChildWhileItIsRead(t *testing.T) {
 	shards := []Shard{{ID: "new", Parents: []string{"old"}}}
 	for state, want := range map[State]bool{Unknown: true, Begun: true, Reading: false, Finished: true} {

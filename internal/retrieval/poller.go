@@ -31,6 +31,9 @@ type Shard struct {
 	Stream string
 	// ID is the full id, shardId- and twelve digits.
 	ID string
+	// FirstSequence tells the shard from one of the same id in a stream of the same
+	// name that was made anew; empty when it is not known.
+	FirstSequence string
 }
 
 // StreamParameters returns the stream as the parameters of a call have it: one
@@ -125,10 +128,26 @@ func (p *Poller) Next(ctx context.Context) (Page, error) {
 			return Page{}, ctx.Err()
 		}
 		if errors.Is(err, ErrShardGone) {
-			return Page{}, err
+			if err = p.confirmGone(ctx, err); errors.Is(err, ErrShardGone) {
+				return Page{}, err
+			}
 		}
 		p.nextCall = time.Now().Add(p.recover(err))
 	}
+}
+
+// confirmGone returns the error of a call that says that the shard is gone, or one
+// that says so no more where the stream still lists the same shard. To take a shard
+// for gone has it read anew beside what is under way.
+func (p *Poller) confirmGone(ctx context.Context, gone error) error {
+	listed, _, err := find(ctx, p.api, p.shard)
+	switch {
+	case err != nil && !errors.Is(err, ErrShardGone):
+		return err
+	case err == nil && p.shard.FirstSequence != "" && listed.FirstSequence == p.shard.FirstSequence:
+		return fmt.Errorf("reading shard %s: the stream lists it, while: %v", p.shard.ID, gone) //nolint:errorlint // it is not what it says
+	}
+	return gone
 }
 
 func (p *Poller) waitTurn(ctx context.Context) error {
@@ -219,8 +238,9 @@ func (p *Poller) pageOf(ctx context.Context, out *kinesis.GetRecordsOutput, byte
 }
 
 // endsNeeded is how many times in a row a shard must end without children for that
-// to be believed.
-const endsNeeded = 3
+// to be believed. The pauses between them are of a second and more, so that it takes
+// more than a bad moment of whatever stands between.
+const endsNeeded = 4
 
 // endOf finds out whether a page is the last one of its shard. A page from which
 // nothing leads on is so when it names the children of the shard. Those of a
@@ -242,6 +262,9 @@ func (p *Poller) endOf(ctx context.Context, out *kinesis.GetRecordsOutput, page 
 	case len(page.Records) > 0:
 		p.ends = 0
 		return nil // these are read, and the next iterator begins behind them
+	}
+	if behind := out.MillisBehindLatest; behind == nil || *behind > 0 {
+		return fmt.Errorf("reading shard %s: the service says that it has ended, and that there is more", p.shard.ID)
 	}
 	if p.ends++; p.ends < endsNeeded {
 		return errEndUnconfirmed
@@ -324,7 +347,7 @@ func (p *Poller) recover(err error) time.Duration {
 		}
 		return backoff(p.expired - 1)
 	case errors.Is(err, errEndUnconfirmed):
-		return backoff(p.ends)
+		return backoff(p.ends + 2)
 	}
 	p.failures++
 	if p.hooks.OnTrouble != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -18,6 +19,9 @@ import (
 
 // listPage is the number of shards asked for at once, the most there is.
 const listPage = 10_000
+
+// listTimeout bounds a list that several wait for.
+const listTimeout = 10 * time.Second
 
 // Lister is what listing shards takes of the Kinesis client.
 type Lister interface {
@@ -48,6 +52,72 @@ func ListShards(ctx context.Context, api Lister, stream string) (shards []lineag
 		// A next token goes alone.
 		in = &kinesis.ListShardsInput{NextToken: out.NextToken, MaxResults: in.MaxResults}
 	}
+}
+
+// Lists tells shards as their streams list them after they were asked for, and makes
+// one call for all who ask at about the same time. It is safe for concurrent use.
+type Lists struct {
+	api Lister
+
+	mu    sync.Mutex
+	turns map[string]chan struct{} // of a stream, cap 1: its calls are made one after the other
+	next  map[string]*list         // of a stream: the call that has yet to begin
+}
+
+type list struct {
+	done   chan struct{} // closed when the rest is there
+	shards []lineage.Shard
+	err    error
+}
+
+// NewLists returns a Lists that asks api.
+func NewLists(api Lister) *Lists {
+	return &Lists{api: api, turns: map[string]chan struct{}{}, next: map[string]*list{}}
+}
+
+// Find returns a shard of a stream; ok is false when the stream does not list it.
+func (l *Lists) Find(ctx context.Context, stream, id string) (shard lineage.Shard, ok bool, err error) {
+	l.mu.Lock()
+	call, joined := l.next[stream]
+	if !joined {
+		call = &list{done: make(chan struct{})}
+		l.next[stream] = call
+		if l.turns[stream] == nil {
+			l.turns[stream] = make(chan struct{}, 1)
+		}
+	}
+	turn := l.turns[stream]
+	l.mu.Unlock()
+	if !joined {
+		l.call(ctx, stream, call, turn)
+	}
+	select {
+	case <-call.done:
+	case <-ctx.Done():
+		return lineage.Shard{}, false, ctx.Err()
+	}
+	if call.err != nil {
+		return lineage.Shard{}, false, call.err
+	}
+	i := slices.IndexFunc(call.shards, func(s lineage.Shard) bool { return s.ID == id })
+	if i < 0 {
+		return lineage.Shard{}, false, nil
+	}
+	return call.shards[i], true, nil
+}
+
+// call makes the call for all who have joined before it begins. Those are not to
+// lose it to the end of the first one's context.
+func (l *Lists) call(ctx context.Context, stream string, call *list, turn chan struct{}) {
+	turn <- struct{}{} // the call under way ends within its time-out
+	defer func() { <-turn }()
+	l.mu.Lock()
+	delete(l.next, stream)
+	l.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), listTimeout)
+	defer cancel()
+	call.shards, _, call.err = ListShards(ctx, l.api, stream)
+	close(call.done)
 }
 
 func shardOf(s types.Shard) lineage.Shard {
