@@ -59,7 +59,7 @@ stress: ## Run the tests of PKG under the race detector COUNT times, each in ano
 
 .PHONY: soak
 soak: build ## Account for a million records through the distribution, stopped by SIGTERM and by SIGKILL (2 GB, minutes).
-	go build -trimpath -o bin/soak ./internal/demo/soak
+	go build -trimpath -o bin/soak ./internal/measure/soak
 	bin/soak -benthos bin/benthos-kinesis
 
 .PHONY: simulate
@@ -68,13 +68,13 @@ simulate: ## Simulate COUNT fleets with seeded faults, and one of 50 clients and
 
 .PHONY: fleet
 fleet: build ## Measure fleets of real processes: joining, dying, standing still, blocked, cut off, idle, resharded (11 minutes).
-	go build -trimpath -o bin/fleet ./internal/demo/fleet
+	go build -trimpath -o bin/fleet ./internal/measure/fleet
 	bin/fleet -benthos bin/benthos-kinesis
 
 .PHONY: fleet-mixed
 fleet-mixed: build ## The same with instances of Benthos' built-in input in the table (6 minutes, and 3 to build).
-	go build -trimpath -o bin/fleet ./internal/demo/fleet
-	go -C internal/bench build -trimpath -o ../../bin/builtin ./cmd/builtin
+	go build -trimpath -o bin/fleet ./internal/measure/fleet
+	go -C internal/baseline build -trimpath -o ../../bin/builtin ./cmd/builtin
 	bin/fleet -scenario mixed -benthos bin/benthos-kinesis -builtin bin/builtin
 
 .PHONY: fuzz
@@ -110,9 +110,9 @@ bench: $(TOOLS)/benchstat ## Run the benchmarks of PKG that BENCH names, COUNT t
 
 .PHONY: bench-e2e
 bench-e2e: build ## Compare this input with Benthos' built-in one and with the host alone, as processes (10 minutes).
-	go -C internal/bench build -trimpath -o ../../bin/builtin ./cmd/builtin
-	go -C internal/bench build -trimpath -o ../../bin/floor ./cmd/floor
-	go build -trimpath -o bin/e2e ./internal/demo/e2e
+	go -C internal/baseline build -trimpath -o ../../bin/builtin ./cmd/builtin
+	go -C internal/baseline build -trimpath -o ../../bin/floor ./cmd/floor
+	go build -trimpath -o bin/e2e ./internal/measure/e2e
 	bin/e2e -benthos bin/benthos-kinesis -plot bin/throughput.svg
 	for scenario in slow limit trickle; do bin/e2e -scenario $$scenario -benthos bin/benthos-kinesis -builtin '' || exit 1; done
 

@@ -2,14 +2,11 @@ package awskinesis
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/benthosdev/benthos/v4/public/service"
 	"github.com/stretchr/testify/require"
-	"pgregory.net/rapid"
 )
 
 const table = "dynamodb: { table: leases }\n"
@@ -389,56 +386,6 @@ func TestSoundConfigurationsPassBoth(t *testing.T) {
 	}
 }
 
-// TestRuleKnowsDurationsAsGoDoes compares the rule's arithmetic with
-// time.ParseDuration.
-func TestRuleKnowsDurationsAsGoDoes(t *testing.T) {
-	text := rapid.OneOf(
-		rapid.StringMatching(`[-+]?([0-9]{0,4}\.?[0-9]{0,3}(ns|us|µs|ms|s|m|h|d)?){1,3}`),
-		rapid.Custom(func(t *rapid.T) string { return time.Duration(rapid.Int64().Draw(t, "ns")).String() }),
-		rapid.Custom(func(t *rapid.T) string {
-			return time.Duration(rapid.Int64Range(0, int64(25*time.Hour)).Draw(t, "ns")).String()
-		}),
-	)
-	rapid.Check(t, func(t *rapid.T) {
-		s := text.Draw(t, "duration")
-		d, err := time.ParseDuration(s)
-		var want []error
-		switch {
-		case s == "":
-		case err != nil:
-			want = []error{errors.New(notADuration("rebalance_period", s, "30s"))}
-		case d <= 0 && !strings.ContainsAny(strings.TrimLeft(s, "+-"), "123456789"), d < 0:
-			want = []error{errors.New(notAboveZero("rebalance_period", s, "30s"))}
-		case d < time.Second: // also above zero by less than a nanosecond
-			want = []error{errors.New("field `rebalance_period`: " + s + " is too short, for the table is read so often: write `1s` or more, such as `30s`")}
-		case d > 24*time.Hour:
-			want = []error{errors.New(tooLong("rebalance_period", s, "30s"))}
-		}
-		require.Equal(t, want, runRule(t, "rebalance_period", s))
-	})
-}
-
-// TestRuleKnowsTheCalendarAsGoDoes compares the rule with time.Parse, which takes a
-// comma for a point too, and offsets of more hours than a day has.
-func TestRuleKnowsTheCalendarAsGoDoes(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		number := func(name string, digits, most int) string {
-			return fmt.Sprintf("%0*d", digits, rapid.IntRange(0, most).Draw(t, name))
-		}
-		year := rapid.SampledFrom([]string{"0000", "1900", "2000", "2023", "2024", "2100", "9999"}).Draw(t, "year")
-		at := year + "-" + number("month", 2, 14) + "-" + number("day", 2, 33) + "T" + number("hour", 2, 25) + ":" + number("minute", 2, 61) + ":" + number("second", 2, 61) +
-			rapid.SampledFrom([]string{"", ".5", ".123456789", "."}).Draw(t, "fraction") +
-			rapid.SampledFrom([]string{"Z", "+00:00", "-11:30", "+23:59", "+01:60", "+25:00", "", "z"}).Draw(t, "zone")
-		_, err := time.Parse(time.RFC3339Nano, at)
-		_, ruled := parseConfig(parsed(t, minimal+"start_from_timestamp: '"+at+"'\n"))
-		if err != nil || strings.Contains(at, "+01:60") {
-			require.EqualError(t, ruled, notATime(at))
-			return
-		}
-		require.NoError(t, ruled)
-	})
-}
-
 func TestSizesAreReadInTheirUnits(t *testing.T) {
 	for written, want := range map[string]int64{
 		"1": 1, "268435456": 256 << 20, "'268435456'": 256 << 20, "100B": 100, "1.5kB": 1500, "1K": 1000, "1KB": 1000, "2KiB": 2048,
@@ -450,19 +397,4 @@ func TestSizesAreReadInTheirUnits(t *testing.T) {
 		require.NoError(t, err, yaml)
 		require.Equal(t, want, c.maxBufferedBytes, yaml)
 	}
-}
-
-// runRule is what the first rule of a field says of a value.
-func runRule(t require.TestingT, field string, value any) []error {
-	c, err := compiledRules()
-	require.NoError(t, err)
-	for i, r := range rules {
-		if r.field == field {
-			found, err := c.rules[i].Query(value)
-			require.NoError(t, err)
-			return mistakes(found)
-		}
-	}
-	require.Fail(t, "no rule", field)
-	return nil
 }

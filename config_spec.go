@@ -5,17 +5,15 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
-	"maps"
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
-	"github.com/benthosdev/benthos/v4/public/bloblang"
 	"github.com/benthosdev/benthos/v4/public/service"
 
+	"github.com/benthos-plugins/aws-kinesis/internal/configlint"
 	"github.com/benthos-plugins/aws-kinesis/internal/session"
 )
 
@@ -23,114 +21,8 @@ import (
 // see whether they can be made.
 const closeTimeout = 5 * time.Second
 
-var (
-	//go:embed config_spec.md
-	description string
-
-	//go:embed config_lint.blobl
-	ruleMaps string
-)
-
-// stage is when a rule is run.
-type stage uint8
-
-const (
-	atLint    stage = 1 << iota // by Benthos, on the file as it is written
-	atBuild                     // by parseConfig, whose error keeps the component from being built
-	atConnect                   // by parseConfig too, whose error Connect returns
-)
-
-// rules are the rules of the configuration, each with the field it is for, "" for
-// the whole, and the expression that calls its map of config_lint.blobl. `this` is
-// the field's value.
-//
-// A variable of the environment that is not set leaves an empty text. That is no
-// mistake of the file, so lint lets it pass, and the component finds it at its
-// start. One that names no stream or no table can still be built, as Benthos'
-// own input can, by tools that only look whether it can be; it does not connect.
-//
-// No period but the least time between two reads may be longer than a day: that is
-// far more than anybody waits for a dead process, and several of them can be added
-// up without an overflow.
-var rules = []struct {
-	field, call string
-	when        stage
-}{
-	{"", `this.apply("config")`, atLint | atBuild},
-	{"", `this.apply("absent")`, atLint},
-	{"", `this.apply("unset")`, atBuild},
-	{"", `this.apply("unnamed")`, atConnect},
-	{"streams", `if this.type() == "array" { this.apply("streams") }`, atLint | atBuild}, // Benthos lints each element too
-	{"dynamodb", `this.apply("table")`, atLint | atBuild},
-	{"dynamodb.table", `this.apply("text").trim().apply("table_name")`, atLint | atBuild},
-	{"dynamodb.endpoint", `{"field": "dynamodb.endpoint", "value": this}.apply("endpoint")`, atLint | atBuild},
-	{"dynamodb.credentials", `{"field": "dynamodb.credentials", "value": this}.apply("credentials")`, atLint | atBuild},
-	{"checkpoint_limit", `this.apply("checkpoint_limit")`, atLint | atBuild},
-	{"max_buffered_bytes", `this.apply("max_buffered_bytes")`, atLint | atBuild},
-	// A shard's item takes 1,000 writes a second, and so do all items of a stream
-	// together where they share a partition: ten a second leave room for shards.
-	{"commit_period", `{"field": "commit_period", "value": this, "example": "5s", "least": "100ms", "why": "each shard's item is written so often", "most": "24h"}.apply("period")`, atLint | atBuild},
-	{"rebalance_period", `{"field": "rebalance_period", "value": this, "example": "30s", "least": "1s", "why": "the table is read so often", "most": "24h"}.apply("period")`, atLint | atBuild},
-	// An attempt to renew a lease may take a fifth of the period: 200 ms and more.
-	{"lease_period", `{"field": "lease_period", "value": this, "example": "30s", "least": "1s", "why": "a lease is renewed several times in it", "most": "24h"}.apply("period")`, atLint | atBuild},
-	{"steal_grace_period", `{"field": "steal_grace_period", "value": this, "example": "2s", "most": "24h"}.apply("period")`, atLint | atBuild},
-	{"endpoint", `{"field": "endpoint", "value": this}.apply("endpoint")`, atLint | atBuild},
-	{"credentials", `{"field": "credentials", "value": this}.apply("credentials")`, atLint | atBuild},
-	{"batching", `this.apply("batching")`, atLint | atBuild},
-}
-
-var (
-	ruleMap  = regexp.MustCompile(`(?ms)^map (\w+) \{\n.*?\n\}\n`)
-	ruleCall = regexp.MustCompile(`\.apply\("(\w+)"\)`)
-)
-
-// mapsByName are the maps of config_lint.blobl.
-var mapsByName = sync.OnceValue(func() map[string]string {
-	maps := map[string]string{}
-	for _, m := range ruleMap.FindAllStringSubmatch(ruleMaps, -1) {
-		maps[m[1]] = m[0]
-	}
-	return maps
-})
-
-// rule is the Bloblang mapping of calls: these and the maps that they need, but no
-// others, for Bloblang takes a millisecond to parse ten lines and every start of
-// the program parses every rule.
-func rule(calls ...string) string {
-	missing := maps.Clone(mapsByName())
-	var withMaps func(code string) string
-	withMaps = func(code string) string {
-		for _, call := range ruleCall.FindAllStringSubmatch(code, -1) {
-			if called, ok := missing[call[1]]; ok {
-				delete(missing, call[1])
-				code = withMaps(called) + code
-			}
-		}
-		return code
-	}
-	root := calls[0]
-	if len(calls) > 1 {
-		root = "[" + strings.Join(calls, ", ") + "]"
-	}
-	return withMaps("root = " + root + "\n")
-}
-
-// lintRule is the rule that Benthos' linter runs for a field.
-func lintRule(field string) string {
-	var calls []string
-	for _, r := range rules {
-		if r.field == field && r.when&atLint != 0 {
-			calls = append(calls, r.call)
-		}
-	}
-	return rule(calls...)
-}
-
-// unwritten is the type of the default of `dynamodb.table`. It is the empty text to
-// everybody but the rules: Benthos gives them the defaults of fields that are
-// absent, and they are to tell an absent table from one that a variable of the
-// environment left empty.
-type unwritten string
+//go:embed config_spec.md
+var description string
 
 func configSpec() *service.ConfigSpec {
 	return service.NewConfigSpec().
@@ -139,17 +31,17 @@ func configSpec() *service.ConfigSpec {
 		Categories("Services", "AWS").
 		Summary("Reads records from one or more Kinesis data streams, and shares their shards with other instances of this input.").
 		Description(description).
-		LintRule(lintRule("")).
+		LintRule(configlint.Rule("")).
 		Fields(
 			service.NewStringListField("streams").
 				Description("The streams to read: each a name or a full ARN in the `region` of this input, and optionally a shard after a colon, as a number or in full (`foo:0`, `foo:shardId-000000000000`). An element may hold several, separated by commas. Without shards, the shards of each stream are balanced over all instances with the same table; with shards, exactly those are read. An input has either kind of entries, not both.").
 				Examples([]any{"foo", "arn:aws:kinesis:us-east-1:111122223333:stream/my-stream"}).
-				LintRule(lintRule("streams")),
+				LintRule(configlint.Rule("streams")),
 			service.NewObjectField("dynamodb",
 				service.NewStringField("table").
 					Description("The table: its name or its full ARN.").
-					Default(unwritten("")).
-					LintRule(lintRule("dynamodb.table")),
+					Default(configlint.Unwritten("")).
+					LintRule(configlint.Rule("dynamodb.table")),
 				service.NewBoolField("create").
 					Description("Whether to create the table when it does not exist. Otherwise a missing table is an error.").
 					Default(false),
@@ -173,35 +65,35 @@ func configSpec() *service.ConfigSpec {
 				service.NewStringField("endpoint").
 					Description("The URL at which to reach DynamoDB, where it differs from that of Kinesis. Empty: the `endpoint` of this input.").
 					Default("").
-					LintRule(lintRule("dynamodb.endpoint")).
+					LintRule(configlint.Rule("dynamodb.endpoint")).
 					Advanced(),
 				credentialsField("Credentials for the table, where they differ from those for the streams. When none of these fields is set, the `credentials` of this input are used.").
-					LintRule(lintRule("dynamodb.credentials")),
+					LintRule(configlint.Rule("dynamodb.credentials")),
 			).
 				Description("The table that stores how far each shard has been read, and through which instances agree on who reads which shard.").
-				LintRule(lintRule("dynamodb")),
+				LintRule(configlint.Rule("dynamodb")),
 			service.NewIntField("checkpoint_limit").
 				Description("The number of messages of one shard that may be under way at once, read but not yet acknowledged; a whole number, 1 or more (of 1.5 Benthos takes the 1). A higher limit allows more parallel processing and batching at the output. 1 keeps strict order, see [Ordering](#ordering). A batch larger than the limit goes alone. Whatever the limit, a sequence number is stored only when all before it are acknowledged.").
 				Default(1024).
-				LintRule(lintRule("checkpoint_limit")),
+				LintRule(configlint.Rule("checkpoint_limit")),
 			service.NewDurationField("commit_period").
 				Description("How often the progress of a shard is stored in the table. Records acknowledged since then come again after a crash. It must be shorter than `lease_period`, and 100 ms or longer.").
 				Default("5s").
-				LintRule(lintRule("commit_period")),
+				LintRule(configlint.Rule("commit_period")),
 			service.NewDurationField("rebalance_period").
 				Description("How often, at least, an instance looks for shards to take over or to pass on: a second to a day.").
 				Default("30s").
-				LintRule(lintRule("rebalance_period")).
+				LintRule(configlint.Rule("rebalance_period")).
 				Advanced(),
 			service.NewDurationField("lease_period").
 				Description("How long an instance may go without renewing its lease on a shard before others count it as gone and take the shard over: a second to a day. It should be the same in all instances.").
 				Default("30s").
-				LintRule(lintRule("lease_period")).
+				LintRule(configlint.Rule("lease_period")).
 				Advanced(),
 			service.NewDurationField("steal_grace_period").
 				Description("How long past its next commit another instance is waited for whose shard is taken because it cannot be asked for it, as with Benthos' built-in input. What that instance has read and not stored by then comes again.").
 				Default("2s").
-				LintRule(lintRule("steal_grace_period")).
+				LintRule(configlint.Rule("steal_grace_period")).
 				Advanced(),
 			service.NewDurationField("poll_period").
 				Description("The least time between two reads of a shard, at most `lease_period`. With `0s` a shard is read five times a second while it has a backlog, four times a second while it has records now and then, and less and less when it has none, down to once in two seconds. A longer period costs fewer calls, and leaves more of them to other readers of the stream.").
@@ -210,7 +102,7 @@ func configSpec() *service.ConfigSpec {
 			service.NewStringField("max_buffered_bytes").
 				Description("The most of the heap that this input takes at once, over all shards, for records that are being read, wait for a batch to fill up, or are not acknowledged yet. Each byte of a record counts twice, for the heap gathers as much garbage as it holds before it is collected (`GOGC=100`), and each record has an allowance of 1 KiB. When it is used up, shards are read on as acknowledgements come, in turn. A page of records that is larger goes alone. A number of bytes, or one with `kB`, `MB`, `GB`, `KiB`, `MiB` or `GiB`.").
 				Default("256MiB").
-				LintRule(lintRule("max_buffered_bytes")).
+				LintRule(configlint.Rule("max_buffered_bytes")).
 				Advanced(),
 			service.NewBoolField("start_from_oldest").
 				Description("Where to start when the table knows nothing of a stream: at its oldest record, or (`false`) with records that arrive from now on. Once started, every record is read, those of shards that appear later too.").
@@ -225,7 +117,7 @@ func configSpec() *service.ConfigSpec {
 		Fields(
 			service.NewBatchPolicyField("batching").
 				Description("A [batching policy](/docs/configuration/batching), applied to each shard on its own. Unset, each record is a batch of one.").
-				LintRule(lintRule("batching")),
+				LintRule(configlint.Rule("batching")),
 			service.NewAutoRetryNacksToggleField().
 				Description("Whether batches that the output rejects are delivered again until they are accepted, which holds the shard back while they are not. With `false` they count as handled: logged, counted and not read again.").
 				Advanced(),
@@ -243,10 +135,10 @@ func sessionFields() []*service.ConfigField {
 		service.NewStringField("endpoint").
 			Description("The URL at which to reach AWS, such as that of a local emulator. It holds for Kinesis, for DynamoDB unless `dynamodb.endpoint` is set, and for STS when a role is assumed, unless the environment variable `AWS_ENDPOINT_URL_STS` is set.").
 			Default("").
-			LintRule(lintRule("endpoint")).
+			LintRule(configlint.Rule("endpoint")).
 			Advanced(),
 		credentialsField("The credentials to use. When none of these fields is set, they are found in the usual places: environment, shared configuration, web identity, container and instance.").
-			LintRule(lintRule("credentials")),
+			LintRule(configlint.Rule("credentials")),
 	}
 }
 
@@ -337,13 +229,13 @@ type tableConfig struct {
 // to AWS. Its error lists all mistakes, one a line, each with the field, what is
 // wrong and what to write instead.
 func parseConfig(conf *service.ParsedConfig) (config, error) {
-	if err := checkRules(conf, atBuild); err != nil {
+	if err := configlint.Check(conf); err != nil {
 		return config{}, err
 	}
 
 	r := &reader{conf: conf}
 	c := config{
-		unnamed: checkRules(conf, atConnect),
+		unnamed: configlint.Unnamed(conf),
 		streams: parseStreams(read(r, conf.FieldStringList, "streams")),
 		table: tableConfig{
 			name:          r.table(),
@@ -373,74 +265,6 @@ func parseConfig(conf *service.ParsedConfig) (config, error) {
 	return c, nil
 }
 
-// compiledRules are rules in their order, and the one that reads a size.
-var compiledRules = sync.OnceValues(func() (*compiled, error) {
-	env := bloblang.NewEnvironment().OnlyPure()
-	c := &compiled{rules: make([]*bloblang.Executor, len(rules))}
-	var err error
-	for i, r := range rules {
-		if c.rules[i], err = env.Parse(rule(r.call)); err != nil {
-			return nil, fmt.Errorf("parsing the rule of field `%s`: %w", r.field, err)
-		}
-	}
-	if c.size, err = env.Parse(rule(`this.apply("size").floor()`)); err != nil {
-		return nil, fmt.Errorf("parsing what reads a size: %w", err)
-	}
-	return c, nil
-})
-
-type compiled struct {
-	rules []*bloblang.Executor
-	size  *bloblang.Executor // from a text that is one to bytes
-}
-
-// checkRules runs the rules of a stage on the configuration as the component gets
-// it: interpolated, and with its defaults.
-func checkRules(conf *service.ParsedConfig, when stage) error {
-	c, err := compiledRules()
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for i, r := range rules {
-		if r.when&when == 0 {
-			continue
-		}
-		var path []string
-		if r.field != "" {
-			path = strings.Split(r.field, ".")
-		}
-		value, err := conf.FieldAny(path...)
-		if err != nil {
-			return err
-		}
-		found, err := c.rules[i].Query(value)
-		if err != nil {
-			return fmt.Errorf("checking field `%s`: %w", r.field, err)
-		}
-		errs = append(errs, mistakes(found)...)
-	}
-	return errors.Join(errs...)
-}
-
-// mistakes flattens the result of a lint rule: a message, "" for none, or a list
-// of results.
-func mistakes(found any) []error {
-	switch found := found.(type) {
-	case string:
-		if found != "" {
-			return []error{errors.New(found)}
-		}
-	case []any:
-		var errs []error
-		for _, f := range found {
-			errs = append(errs, mistakes(f)...)
-		}
-		return errs
-	}
-	return nil
-}
-
 // reader reads fields, and keeps the errors for parseConfig to return.
 type reader struct {
 	conf *service.ParsedConfig
@@ -465,32 +289,18 @@ func (r *reader) table() string {
 	switch written := read(r, r.conf.FieldAny, "dynamodb", "table").(type) {
 	case string:
 		return strings.TrimSpace(written)
-	default: // unwritten
+	default: // configlint.Unwritten
 		return ""
 	}
 }
 
 // size is a field that has passed its rule, in bytes.
 func (r *reader) size(field string) int64 {
-	rules, err := compiledRules()
-	if err != nil {
-		r.fail(err)
-		return 0
-	}
-	bytes, err := rules.size.Query(read(r, r.conf.FieldString, field))
+	bytes, err := configlint.Bytes(read(r, r.conf.FieldString, field))
 	if err != nil {
 		r.fail(fmt.Errorf("reading field `%s`: %w", field, err))
-		return 0
 	}
-	switch bytes := bytes.(type) {
-	case int64:
-		return bytes
-	case float64:
-		return int64(bytes)
-	default:
-		r.fail(fmt.Errorf("reading field `%s`: %v of type %T is no number", field, bytes, bytes))
-		return 0
-	}
+	return bytes
 }
 
 func (r *reader) startFrom() time.Time {

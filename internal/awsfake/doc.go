@@ -1,5 +1,5 @@
 // Package awsfake is a local AWS: Kinesis Data Streams and DynamoDB over their
-// real wire protocols, for tests, benchmarks and the demonstration. The SDK's
+// real wire protocols, for tests, measurements and the demonstration. The SDK's
 // own clients stand in front of it, either over a loopback port
 // ([Server.Listen], and [Server.ListenTLS] with HTTP/2) or in process
 // ([Server.HTTPClient]), where everything runs on the caller's goroutine so that

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	"github.com/benthos-plugins/aws-kinesis/internal/demo/child"
+	"github.com/benthos-plugins/aws-kinesis/internal/measure/child"
 )
 
 // The test binary is the program as well: AS says which one.

@@ -24,8 +24,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/benthos-plugins/aws-kinesis/internal/demo/trial"
-	"github.com/benthos-plugins/aws-kinesis/internal/demo/verify"
+	"github.com/benthos-plugins/aws-kinesis/internal/measure/trial"
+	"github.com/benthos-plugins/aws-kinesis/internal/measure/verify"
 )
 
 //go:embed soak.yaml

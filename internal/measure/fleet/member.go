@@ -8,7 +8,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/benthos-plugins/aws-kinesis/internal/demo/child"
+	"github.com/benthos-plugins/aws-kinesis/internal/measure/child"
 )
 
 // member is one process of a fleet. fleet.join makes it; it is over when ended

@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"github.com/benthos-plugins/aws-kinesis/internal/awsfake"
-	"github.com/benthos-plugins/aws-kinesis/internal/demo/child"
+	"github.com/benthos-plugins/aws-kinesis/internal/measure/child"
 )
 
 // candidate is a program that is measured.

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/benthos-plugins/aws-kinesis/internal/awsfake"
-	"github.com/benthos-plugins/aws-kinesis/internal/demo/verify"
+	"github.com/benthos-plugins/aws-kinesis/internal/measure/verify"
 )
 
 const (

@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/benthos-plugins/aws-kinesis/internal/demo/verify"
+	"github.com/benthos-plugins/aws-kinesis/internal/measure/verify"
 	"github.com/benthos-plugins/aws-kinesis/internal/session"
 )
 

@@ -1,6 +1,6 @@
 // What the measurements compare this input with, apart from the library's own
 // go.mod so that users of the library never see it.
-module github.com/benthos-plugins/aws-kinesis/internal/bench
+module github.com/benthos-plugins/aws-kinesis/internal/baseline
 
 go 1.26
 

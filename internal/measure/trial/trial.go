@@ -17,13 +17,13 @@ import (
 	"time"
 
 	"github.com/benthos-plugins/aws-kinesis/internal/awsfake"
-	"github.com/benthos-plugins/aws-kinesis/internal/demo/child"
-	"github.com/benthos-plugins/aws-kinesis/internal/demo/verify"
+	"github.com/benthos-plugins/aws-kinesis/internal/measure/child"
+	"github.com/benthos-plugins/aws-kinesis/internal/measure/verify"
 )
 
 const (
-	stream = "demo"
-	table  = "demo-checkpoints"
+	stream = "trial"
+	table  = "trial-checkpoints"
 	region = "us-east-1"
 
 	// lastMessages is how many messages on the output are kept.

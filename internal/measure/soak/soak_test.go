@@ -6,8 +6,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/benthos-plugins/aws-kinesis/internal/demo/trial"
-	"github.com/benthos-plugins/aws-kinesis/internal/demo/verify"
+	"github.com/benthos-plugins/aws-kinesis/internal/measure/trial"
+	"github.com/benthos-plugins/aws-kinesis/internal/measure/verify"
 )
 
 func TestOptionsThatCannotWorkAreRefused(t *testing.T) {

@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	"github.com/benthos-plugins/aws-kinesis/internal/demo/trial"
-	"github.com/benthos-plugins/aws-kinesis/internal/demo/verify"
+	"github.com/benthos-plugins/aws-kinesis/internal/measure/trial"
+	"github.com/benthos-plugins/aws-kinesis/internal/measure/verify"
 )
 
 // The test binary is the program under trial as well.

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/benthos-plugins/aws-kinesis/internal/awsfake"
-	"github.com/benthos-plugins/aws-kinesis/internal/demo/verify"
+	"github.com/benthos-plugins/aws-kinesis/internal/measure/verify"
 )
 
 // journal follows the table write by write, and the reads of each shard. The

@@ -17,9 +17,9 @@ import (
 
 	"github.com/benthos-plugins/aws-kinesis/internal/awsfake"
 	"github.com/benthos-plugins/aws-kinesis/internal/awsfake/relay"
-	"github.com/benthos-plugins/aws-kinesis/internal/demo/child"
-	"github.com/benthos-plugins/aws-kinesis/internal/demo/trial"
-	"github.com/benthos-plugins/aws-kinesis/internal/demo/verify"
+	"github.com/benthos-plugins/aws-kinesis/internal/measure/child"
+	"github.com/benthos-plugins/aws-kinesis/internal/measure/trial"
+	"github.com/benthos-plugins/aws-kinesis/internal/measure/verify"
 )
 
 //go:embed fleet.yaml
