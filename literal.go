@@ -94,7 +94,7 @@ func (b *balancer) identify(ctx context.Context, o offer) (lineage.Shard, error)
 	case err != nil && o.failures < patientFailures:
 		return lineage.Shard{}, err
 	case err != nil || !ok: // it may be that we are not allowed to list, or that the list lags
-		return o.shard, nil
+		return o.shard, nil //nolint:nilerr // it was waited for long enough
 	}
 	return shard, nil
 }
