@@ -14,211 +14,48 @@ import (
 
 	"github.com/benthos-plugins/aws-kinesis/internal/awsfake"
 	"github.com/benthos-plugins/aws-kinesis/internal/lease"
+	"github.com/benthos-plugins/aws-kinesis/internal/lease/leasetest"
 )
 
-// memoryTable is the table of a simulation: the checkpointer with its conditions,
-// without the expressions, the SDK and the service. It is for clients of this
-// package alone, so that no attribute is ever stale.
+// memoryTable is the table of a simulation: that of the leases in memory, and who has
+// announced itself.
 type memoryTable struct {
+	*leasetest.Table
 	mu      sync.Mutex
-	items   map[lease.Key]lease.Item
 	clients map[string]presence
-	// wrote is told of each change of an item, under the lock.
-	wrote func(before, after lease.Item)
 }
 
 var _ leaseTable = (*memoryTable)(nil)
 
 func newMemoryTable() *memoryTable {
-	return &memoryTable{
-		items: map[lease.Key]lease.Item{}, clients: map[string]presence{},
-		wrote: func(lease.Item, lease.Item) {},
+	return &memoryTable{Table: leasetest.New(), clients: map[string]presence{}}
+}
+
+// snapshot returns all items.
+func (m *memoryTable) snapshot() map[lease.Key]lease.Item {
+	items := map[lease.Key]lease.Item{}
+	for _, item := range m.All() {
+		items[item.Key] = item
 	}
-}
-
-// change makes one conditional write.
-func (m *memoryTable) change(key lease.Key, allowed func(now lease.Item) bool, write func(*lease.Item)) (lease.Item, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	now, exists := m.items[key]
-	if !exists {
-		now.Key = key
-	}
-	if !allowed(now) {
-		return lease.Item{}, lease.ErrConflict
-	}
-	next := now
-	next.Exists = true
-	write(&next)
-	m.items[key] = next
-	m.wrote(now, next)
-	return next, nil
-}
-
-func (m *memoryTable) Get(_ context.Context, key lease.Key) (lease.Item, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if item, exists := m.items[key]; exists {
-		return item, nil
-	}
-	return lease.Item{Key: key}, nil
-}
-
-// asSeen is the condition of that name of the checkpointer.
-func asSeenInMemory(seen lease.Item) func(now lease.Item) bool {
-	return func(now lease.Item) bool {
-		switch {
-		case !seen.Exists:
-			return !now.Exists
-		case seen.Owner == "":
-			return now.Exists && now.Owner == "" && now.Sequence == seen.Sequence && now.Finished == seen.Finished
-		}
-		return now.Owner == seen.Owner && now.Token == seen.Token
-	}
-}
-
-func (m *memoryTable) Claim(_ context.Context, seen lease.Item, grant lease.Grant) (lease.Item, error) {
-	allowed := func(now lease.Item) bool {
-		return asSeenInMemory(seen)(now) && (!grant.Anew || seen.Sequence == "" || now.Sequence == seen.Sequence)
-	}
-	return m.change(seen.Key, allowed, func(next *lease.Item) {
-		if grant.Anew {
-			next.Sequence = ""
-		}
-		next.Owner, next.Term, next.Token = grant.Owner, grant.Term, grant.Token
-		next.Period = grant.Period.Truncate(time.Millisecond)
-		next.Wanted, next.Finished = "", false
-		next.Pinned, next.ShardStart = grant.Pinned, ""
-		if (grant.Anew || seen.Sequence == "") && next.Sequence == "" {
-			next.ShardStart = grant.ShardStart
-		}
-		if next.StartAt.IsZero() && !grant.StartAt.IsZero() {
-			next.StartAt = grant.StartAt.UTC().Round(0)
-		}
-	})
-}
-
-// moved makes an item what it is after a write of a sequence: what tells the shard
-// of an item without one is of use no more.
-func moved(next *lease.Item, sequence lease.Move) {
-	if sequence.From != sequence.To {
-		next.ShardStart = ""
-	}
-	next.Sequence = sequence.To
-}
-
-// ours reports whether an item has an owner of this package, with a term or yet to
-// begin one.
-func ours(item lease.Item) bool { return item.Owner != "" && (item.Term != "" || item.Period != 0) }
-
-// at is the condition that an item is at a link, which that of another owner has not.
-func at(link lease.Link) func(lease.Item) bool {
-	return func(now lease.Item) bool { return ours(now) && now.Link() == link }
-}
-
-// atWith is at for a write that moves the sequence.
-func atWith(link lease.Link, sequence lease.Move) func(lease.Item) bool {
-	return func(now lease.Item) bool { return at(link)(now) && now.Sequence == sequence.From }
-}
-
-func (m *memoryTable) Renew(_ context.Context, key lease.Key, link lease.Link, token string, sequence lease.Move) (lease.Item, error) {
-	if sequence.From == sequence.To {
-		return m.change(key, at(link), func(next *lease.Item) { next.Token = token })
-	}
-	return m.change(key, atWith(link, sequence), func(next *lease.Item) {
-		next.Token = token
-		moved(next, sequence)
-	})
-}
-
-// freed is what is left of an item when its owner has let go of it.
-func freedItem(now lease.Item) lease.Item {
-	now.Owner, now.Term, now.Token, now.Period, now.Wanted = "", "", "", 0, ""
-	return now
-}
-
-func (m *memoryTable) Release(_ context.Context, key lease.Key, link lease.Link, sequence lease.Move) error {
-	_, err := m.change(key, atWith(link, sequence), func(next *lease.Item) {
-		moved(next, sequence)
-		*next = freedItem(*next)
-	})
-	return err
-}
-
-func (m *memoryTable) Finish(_ context.Context, key lease.Key, link lease.Link, sequence lease.Move) error {
-	_, err := m.change(key, atWith(link, sequence), func(next *lease.Item) {
-		moved(next, sequence)
-		*next = freedItem(*next)
-		next.Finished = true
-	})
-	return err
-}
-
-func (m *memoryTable) HandOver(_ context.Context, key lease.Key, link lease.Link, sequence lease.Move, to lease.Link) error {
-	_, err := m.change(key, atWith(link, sequence), func(next *lease.Item) {
-		moved(next, sequence)
-		next.Owner, next.Term, next.Token, next.Wanted = to.Owner, "", to.Token, ""
-		next.Pinned = false
-	})
-	return err
-}
-
-func (m *memoryTable) Ask(_ context.Context, seen lease.Item, client string) error {
-	_, err := m.change(seen.Key, wantedAsSeen(seen), func(next *lease.Item) { next.Wanted = client })
-	return err
-}
-
-func (m *memoryTable) Decline(_ context.Context, seen lease.Item) error {
-	_, err := m.change(seen.Key, wantedAsSeen(seen), func(next *lease.Item) { next.Wanted = "" })
-	return err
-}
-
-func wantedAsSeen(seen lease.Item) func(lease.Item) bool {
-	return func(now lease.Item) bool {
-		return ours(now) && now.Owner == seen.Owner && now.Term == seen.Term && now.Wanted == seen.Wanted
-	}
-}
-
-func (m *memoryTable) Leave(_ context.Context, taken lease.Item, sequence string) error {
-	notMoved := func(now lease.Item) bool {
-		return now.Owner != "" && now.Owner == taken.Owner && now.Token == taken.Token && now.Sequence == taken.Sequence
-	}
-	_, err := m.change(taken.Key, notMoved, func(next *lease.Item) { next.Sequence, next.ShardStart = sequence, "" })
-	return err
+	return items
 }
 
 func (*memoryTable) ensureTable(context.Context) error { return nil }
 
 func (m *memoryTable) list(_ context.Context, stream string) ([]lease.Item, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	items := make([]lease.Item, 0, len(m.items))
-	for key, item := range m.items {
-		if key.Stream == stream {
-			items = append(items, item)
-		}
-	}
-	return items, nil
+	return slices.DeleteFunc(m.All(), func(item lease.Item) bool { return item.Stream != stream }), nil
 }
 
-func (m *memoryTable) remove(_ context.Context, seen lease.Item) (removed bool, err error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	now := m.items[seen.Key]
-	if !seen.Exists || !asSeenInMemory(seen)(now) {
-		return false, nil
-	}
-	delete(m.items, seen.Key)
-	m.wrote(now, lease.Item{Key: seen.Key})
-	return true, nil
+func (m *memoryTable) remove(ctx context.Context, seen lease.Item) (removed bool, err error) {
+	return m.Remove(ctx, seen)
 }
 
-func (m *memoryTable) vacate(_ context.Context, literal lease.Item) (lease.Item, error) {
-	return m.change(literal.Key, asSeenInMemory(literal), func(next *lease.Item) { *next = freedItem(*next) })
+func (m *memoryTable) vacate(ctx context.Context, literal lease.Item) (lease.Item, error) {
+	return m.Update(ctx, literal, leasetest.Free)
 }
 
-func (m *memoryTable) mirror(_ context.Context, literal lease.Item, sequence string) (lease.Item, error) {
-	return m.change(literal.Key, asSeenInMemory(literal), func(next *lease.Item) {
+func (m *memoryTable) mirror(ctx context.Context, literal lease.Item, sequence string) (lease.Item, error) {
+	return m.Update(ctx, literal, func(next *lease.Item) {
 		next.Sequence, next.ShardStart, next.Finished = sequence, "", false
 	})
 }

@@ -86,7 +86,7 @@ func newSimulation(t *testing.T, seed uint64) *simulation {
 		streams: map[string]*simulatedStream{}, clients: map[string]*simulatedClient{},
 		dice: rand.New(rand.NewPCG(seed, 0)),
 	}
-	s.table.wrote = s.wrote
+	s.table.Wrote = s.wrote
 	s.autoReplay = s.dice.IntN(4) > 0
 	s.conf = simulatedConfig()
 	s.conf.autoReplayNacks = s.autoReplay

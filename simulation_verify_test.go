@@ -114,7 +114,7 @@ func (s *simulation) checkOwner(sh *simulatedShard, before, after lease.Item) {
 		sh.owner = after.Owner
 	}
 	if s.still {
-		s.broken(sh, "the shard changed hands in a balanced fleet of %v", s.shares())
+		s.broken(sh, "the shard went from %q to %q in a balanced fleet", before.Owner, after.Owner)
 	}
 }
 
@@ -277,15 +277,15 @@ func (s *simulation) settled(c *simulatedClient, d delivery, handled bool) {
 }
 
 // shares counts the shards of each client that is there, and of all that own any.
-// The table is locked.
-func (s *simulation) shares() map[string]int {
+// The simulation is locked.
+func (s *simulation) shares(items map[lease.Key]lease.Item) map[string]int {
 	shares := map[string]int{}
 	for name, c := range s.clients {
 		if c.reading() {
 			shares[name] = 0
 		}
 	}
-	for _, item := range s.table.items {
+	for _, item := range items {
 		if item.Owner != "" {
 			shares[item.Owner]++
 		}
@@ -296,14 +296,13 @@ func (s *simulation) shares() map[string]int {
 // unsettled says what is missing for all to be read, stored and shared equally;
 // empty when nothing is.
 func (s *simulation) unsettled() string {
-	s.table.mu.Lock()
-	defer s.table.mu.Unlock()
+	items := s.table.snapshot() // before the lock, which a write of the table takes within its own
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	shares := s.shares()
+	shares := s.shares(items)
 	for _, name := range s.names {
 		for _, sh := range s.streams[name].shards {
-			item := s.table.items[sh.key]
+			item := items[sh.key]
 			switch {
 			case sh.acked < len(sh.records):
 				return fmt.Sprintf("shard %s: %d of %d records are acknowledged; %s", sh.key, sh.acked, len(sh.records), stored(item))
@@ -322,7 +321,7 @@ func (s *simulation) unsettled() string {
 			}
 		}
 	}
-	least, most := len(s.table.items), 0
+	least, most := len(items), 0
 	for _, n := range shares {
 		least, most = min(least, n), max(most, n)
 	}
@@ -334,13 +333,13 @@ func (s *simulation) unsettled() string {
 
 // leftover says what clients that all have left should have taken back.
 func (s *simulation) leftover() string {
-	s.table.mu.Lock()
-	defer s.table.mu.Unlock()
-	for _, item := range s.table.items {
+	for _, item := range s.table.All() {
 		if item.Owner != "" {
 			return fmt.Sprintf("shard %s: %s", item.Key, stored(item))
 		}
 	}
+	s.table.mu.Lock()
+	defer s.table.mu.Unlock()
 	for name := range s.table.clients {
 		return "client " + name + " is still announced"
 	}

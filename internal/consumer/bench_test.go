@@ -46,7 +46,7 @@ func BenchmarkConsumer(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			batcher, err := newBatcher()
 			require.NoError(b, err)
-			l, _, err := lease.Take(b.Context(), b.Context(), new(table), lease.Item{Key: key}, lease.Origin{},
+			l, _, err := lease.Take(b.Context(), b.Context(), newTable(), lease.Item{Key: key}, lease.Origin{},
 				lease.Options{Client: "me", Period: leasePeriod, CommitPeriod: commitPeriod})
 			require.NoError(b, err)
 			metrics := service.MockResources().Metrics()

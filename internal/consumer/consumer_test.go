@@ -345,7 +345,7 @@ func TestLostLeaseEndsTheConsumerAndWritesNothing(t *testing.T) {
 		d, _ := r.next()
 		pass(time.Second)
 		theirs := lease.Item{Key: key, Exists: true, Owner: "other", Token: "t", Sequence: sequence(50)}
-		r.table.change(func(s *table) { s.item = theirs })
+		r.table.put(theirs)
 		d.Ack(1, nil)
 		pass(commitPeriod)
 		result := r.result()
@@ -361,7 +361,7 @@ func TestLostLeaseEndsTheConsumerAndWritesNothing(t *testing.T) {
 func TestLeaseThatProvesLostAtTheLastWriteIsLost(t *testing.T) {
 	bubble(t, nil, func(r *rig) {
 		theirs := lease.Item{Key: key, Exists: true, Owner: "other", Token: "t", Sequence: sequence(50)}
-		r.table.change(func(s *table) { s.item = theirs })
+		r.table.put(theirs)
 		r.put(lastPage(0, 0))
 		result := r.result()
 		require.Equal(r, Lost, result.Outcome)
@@ -373,7 +373,7 @@ func TestLeaseThatProvesLostAtTheLastWriteIsLost(t *testing.T) {
 
 func TestTableThatDoesNotAnswerDelaysTheEndByFiveSeconds(t *testing.T) {
 	bubble(t, nil, func(r *rig) {
-		r.table.change(func(s *table) { s.silent = true })
+		r.table.answer(false)
 		r.stop()
 		pass(endTimeout - 1)
 		r.running()

@@ -28,7 +28,7 @@ func TestDeliveryWaitsWhileNobodyCanTellWhoseTheShardIs(t *testing.T) {
 		d, _ := r.next()
 		require.NoError(r, d.Await(r.Context()))
 
-		r.table.change(func(s *table) { s.silent = true })
+		r.table.answer(false)
 		pass(leasePeriod)
 		ctx, cancel := context.WithCancel(r.Context())
 		waited := make(chan error, 2)
@@ -41,7 +41,7 @@ func TestDeliveryWaitsWhileNobodyCanTellWhoseTheShardIs(t *testing.T) {
 		go func() { waited <- d.Await(r.Context()) }()
 		synctest.Wait()
 		require.Empty(r, waited)
-		r.table.change(func(s *table) { s.silent = false })
+		r.table.answer(true)
 		require.NoError(r, <-waited)
 	})
 }
@@ -54,13 +54,13 @@ func TestBatchIsOfferedOnlyWhileTheLeaseCanBeProved(t *testing.T) {
 					r.put(page(0, 2))
 				}
 				pass(leasePeriod)
-				r.table.change(func(s *table) { s.silent = true })
+				r.table.answer(false)
 				pass(leasePeriod)
 				if !early {
 					r.put(page(0, 2))
 				}
 				r.nothing()
-				r.table.change(func(s *table) { s.silent = false })
+				r.table.answer(true)
 				pass(10 * time.Second)
 				for i := range 2 {
 					_, contents := r.next()
@@ -74,9 +74,9 @@ func TestBatchIsOfferedOnlyWhileTheLeaseCanBeProved(t *testing.T) {
 func TestOfferEndsWithAStopWhileTheLeaseCannotBeProved(t *testing.T) {
 	bubble(t, nil, func(r *rig) {
 		r.put(page(0, 1))
-		r.table.change(func(s *table) { s.silent = true })
+		r.table.answer(false)
 		pass(leasePeriod)
-		r.table.change(func(s *table) { s.silent = false })
+		r.table.answer(true)
 		r.stop()
 		require.Equal(r, Released, r.result().Outcome)
 		require.Equal(r, free(""), r.table.now())
@@ -138,13 +138,13 @@ func TestSuspendedShardTakesNoRoomAndIsReadOnWhenItsLeaseIsProved(t *testing.T) 
 		first, contents := r.next()
 		require.Equal(r, []string{"0", "1"}, contents)
 		require.Positive(r, budget.Held())
-		r.table.change(func(s *table) { s.silent = true })
+		r.table.answer(false)
 		pass(leasePeriod)
 		r.nothing()
 		// What is at the output, and what the source had not handed out by then.
 		require.Equal(r, first.cost.Load()+costly(10, 5).Cost, budget.Held())
 		pass(time.Hour)
-		r.table.change(func(s *table) { s.silent = false })
+		r.table.answer(true)
 		pass(10 * time.Second)
 		for i := 2; i < 14; i += 2 {
 			d, contents := r.next()
@@ -160,12 +160,12 @@ func TestSuspendedShardTakesNoRoomAndIsReadOnWhenItsLeaseIsProved(t *testing.T) 
 func TestShardThatIsAskedForWhileSuspendedIsHandedOverAfterwards(t *testing.T) {
 	bubble(t, nil, func(r *rig) {
 		r.put(page(0, 2))
-		r.table.change(func(s *table) { s.silent = true })
+		r.table.answer(false)
 		pass(leasePeriod)
 		r.give <- "other"
 		pass(time.Minute)
 		r.running()
-		r.table.change(func(s *table) { s.silent = false })
+		r.table.answer(true)
 		pass(10 * time.Second)
 		require.Equal(r, HandedOver, r.result().Outcome)
 		require.Equal(r, "other", r.table.now().Owner)

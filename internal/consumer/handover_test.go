@@ -115,7 +115,7 @@ func TestShardThatIsLostWhileItIsHandedOverIsLost(t *testing.T) {
 		r.next()
 		r.handOver()
 		theirs := lease.Item{Key: key, Exists: true, Owner: "third", Token: "t", Sequence: sequence(50)}
-		r.table.change(func(s *table) { s.item = theirs })
+		r.table.put(theirs)
 		pass(drainTimeout)
 		require.Equal(r, Lost, r.result().Outcome)
 		require.Equal(r, theirs, r.table.now())

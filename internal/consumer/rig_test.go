@@ -19,6 +19,7 @@ import (
 	_ "github.com/benthosdev/benthos/v4/public/components/pure"
 
 	"github.com/benthos-plugins/aws-kinesis/internal/lease"
+	"github.com/benthos-plugins/aws-kinesis/internal/lease/leasetest"
 	"github.com/benthos-plugins/aws-kinesis/internal/retrieval"
 )
 
@@ -38,16 +39,22 @@ func pass(d time.Duration) {
 	synctest.Wait()
 }
 
-// table is a lease store of one item.
+// table is the table of leases with the one item of the shard.
 type table struct {
+	*leasetest.Table
 	mu     sync.Mutex
-	item   lease.Item
 	asked  int         // writes that were asked for, the refused ones too
 	writes []time.Time // of the owner
 	silent bool        // no request is answered, nor takes effect
 }
 
-func (s *table) do(ctx context.Context, write func() error) error {
+func newTable() *table {
+	s := &table{Table: leasetest.New()}
+	s.Network = s.carry
+	return s
+}
+
+func (s *table) carry(ctx context.Context, method string, serve func() error) error {
 	s.mu.Lock()
 	silent := s.silent
 	s.mu.Unlock()
@@ -55,113 +62,29 @@ func (s *table) do(ctx context.Context, write func() error) error {
 		<-ctx.Done()
 		return ctx.Err()
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return write()
-}
-
-// held makes the item what write returns, if it is at the given link and sequence.
-func (s *table) held(ctx context.Context, at lease.Link, sequence lease.Move, write func(now lease.Item) lease.Item) error {
-	return s.do(ctx, func() error {
+	err := serve()
+	if method == "Renew" || method == "Release" || method == "Finish" || method == "HandOver" {
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		s.asked++
-		if s.item.Link() != at || s.item.Sequence != sequence.From {
-			return lease.ErrConflict
+		if err == nil {
+			s.writes = append(s.writes, time.Now())
 		}
-		s.item = write(s.item)
-		s.writes = append(s.writes, time.Now())
-		return nil
-	})
+	}
+	return err
 }
 
-func (s *table) Get(ctx context.Context, _ lease.Key) (item lease.Item, err error) {
-	err = s.do(ctx, func() error { item = s.item; return nil })
-	return item, err
-}
+func (s *table) now() lease.Item { return s.Now(key) }
 
-func (s *table) Claim(ctx context.Context, seen lease.Item, grant lease.Grant) (item lease.Item, err error) {
-	err = s.do(ctx, func() error {
-		if s.item.Link() != seen.Link() {
-			return lease.ErrConflict
-		}
-		s.item = lease.Item{
-			Key: key, Exists: true, Sequence: s.item.Sequence,
-			Owner: grant.Owner, Term: grant.Term, Token: grant.Token, Period: grant.Period,
-		}
-		item = s.item
-		return nil
-	})
-	return item, err
-}
-
-func (s *table) Renew(ctx context.Context, _ lease.Key, at lease.Link, token string, sequence lease.Move) (item lease.Item, err error) {
-	err = s.held(ctx, at, sequence, func(now lease.Item) lease.Item {
-		now.Token, now.Sequence = token, sequence.To
-		item = now
-		return now
-	})
-	return item, err
-}
-
-func (s *table) Release(ctx context.Context, _ lease.Key, at lease.Link, sequence lease.Move) error {
-	return s.held(ctx, at, sequence, func(lease.Item) lease.Item {
-		return lease.Item{Key: key, Exists: true, Sequence: sequence.To}
-	})
-}
-
-func (s *table) Finish(ctx context.Context, _ lease.Key, at lease.Link, sequence lease.Move) error {
-	return s.held(ctx, at, sequence, func(lease.Item) lease.Item {
-		return lease.Item{Key: key, Exists: true, Sequence: sequence.To, Finished: true}
-	})
-}
-
-func (s *table) HandOver(ctx context.Context, _ lease.Key, at lease.Link, sequence lease.Move, to lease.Link) error {
-	return s.held(ctx, at, sequence, func(lease.Item) lease.Item {
-		return lease.Item{Key: key, Exists: true, Sequence: sequence.To, Owner: to.Owner, Token: to.Token, Period: leasePeriod}
-	})
-}
-
-func (s *table) Ask(ctx context.Context, seen lease.Item, client string) error {
-	return s.do(ctx, func() error {
-		if s.item.Owner != seen.Owner || s.item.Term != seen.Term || s.item.Wanted != seen.Wanted {
-			return lease.ErrConflict
-		}
-		s.item.Wanted = client
-		return nil
-	})
-}
-
-func (s *table) Decline(ctx context.Context, seen lease.Item) error {
-	return s.do(ctx, func() error {
-		if s.item.Owner != seen.Owner || s.item.Term != seen.Term || s.item.Wanted != seen.Wanted {
-			return lease.ErrConflict
-		}
-		s.item.Wanted = ""
-		return nil
-	})
-}
-
-func (s *table) Leave(ctx context.Context, taken lease.Item, sequence string) error {
-	return s.do(ctx, func() error {
-		if s.item.Owner != taken.Owner || s.item.Sequence != taken.Sequence {
-			return lease.ErrConflict
-		}
-		s.item.Sequence = sequence
-		return nil
-	})
-}
-
-func (s *table) now() lease.Item {
+// answer has requests answered, or not.
+func (s *table) answer(answered bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.item
+	s.silent = !answered
 }
 
-// change does to the item what another client or a fault may do.
-func (s *table) change(do func(s *table)) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	do(s)
-}
+// put stores what another client or an operator may.
+func (s *table) put(item lease.Item) { s.Change(key, func(now *lease.Item) { *now = item }) }
 
 // source hands out what the test has put into it, and counts what was taken. What
 // was taken it hands out again to a reader that begins before it.
@@ -235,7 +158,7 @@ func bubble(t *testing.T, configure func(*Config), test func(r *rig)) {
 	synctest.Test(t, func(t *testing.T) {
 		holder, stop := context.WithCancel(t.Context())
 		r := &rig{
-			T: t, table: &table{}, stop: stop,
+			T: t, table: newTable(), stop: stop,
 			source: &source{next: make(chan fetched, 1000)},
 			give:   make(chan string, 1),
 			out:    make(chan *Delivery),

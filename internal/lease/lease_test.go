@@ -1,4 +1,4 @@
-package lease
+package lease_test
 
 import (
 	"context"
@@ -7,25 +7,28 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-	"unsafe"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/lease"
+	"github.com/benthos-plugins/aws-kinesis/internal/lease/leasetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-var key = Key{Stream: "orders", Shard: "shardId-000000000000"}
+var key = lease.Key{Stream: "orders", Shard: "shardId-000000000000"}
 
-// errLost is an answer that did not arrive.
+// errNoAnswer is an answer that did not arrive.
 var errNoAnswer = errors.New("connection reset")
 
-// table is the naive store: one item, each method as its contract says.
+// table is the table of leases with one item, behind a network with faults.
 type table struct {
-	mu     sync.Mutex
-	item   Item
-	writes int
-	// history has the sequences in the order in which they were stored.
+	*leasetest.Table
+	mu sync.Mutex
+	// writes is how many renewals and last writes took effect, and history has the
+	// sequences in the order in which they stored them.
+	writes  int
 	history []string
 	// fault decides what becomes of each request; nil for none.
 	fault func(method string) fault
@@ -40,7 +43,13 @@ const (
 	unending       // neither takes effect nor answers
 )
 
-func (s *table) do(ctx context.Context, method string, write func() error) error {
+func newTable() *table {
+	s := &table{Table: leasetest.New()}
+	s.Network = s.carry
+	return s
+}
+
+func (s *table) carry(ctx context.Context, method string, serve func() error) error {
 	what := none
 	s.mu.Lock()
 	if s.fault != nil {
@@ -54,9 +63,13 @@ func (s *table) do(ctx context.Context, method string, write func() error) error
 		<-ctx.Done()
 		return ctx.Err()
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	err := write()
+	err := serve()
+	if err == nil && method != "Get" && method != "Claim" && method != "Leave" {
+		s.mu.Lock()
+		s.writes++
+		s.history = append(s.history, s.now().Sequence)
+		s.mu.Unlock()
+	}
 	if what == unheard {
 		return errNoAnswer
 	}
@@ -71,125 +84,33 @@ func (s *table) written() int {
 }
 
 // now returns the item as it is.
-func (s *table) now() Item {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.item
-}
+func (s *table) now() lease.Item { return s.Now(key) }
 
 // pass lets time pass in a bubble of synctest, where it costs none.
 func pass(d time.Duration) { time.Sleep(d) } //nolint:forbidigo // virtual time
 
-func (s *table) Get(ctx context.Context, _ Key) (item Item, err error) {
-	err = s.do(ctx, "Get", func() error { item = s.item; return nil })
-	return item, err
-}
-
-func (s *table) Claim(ctx context.Context, seen Item, grant Grant) (item Item, err error) {
-	err = s.do(ctx, "Claim", func() error {
-		if s.item.Exists != seen.Exists || s.item.Owner != seen.Owner || s.item.Token != seen.Token {
-			return ErrConflict
-		}
-		s.item = Item{
-			Key: seen.Key, Exists: true, Sequence: s.item.Sequence,
-			Owner: grant.Owner, Term: grant.Term, Token: grant.Token, Period: grant.Period, StartAt: grant.StartAt,
-		}
-		item = s.item
-		return nil
-	})
-	return item, err
-}
-
-// moved writes if the item is at the link and, if the sequence moves, at its start.
-func (s *table) moved(ctx context.Context, method string, at Link, sequence Move, write func()) error {
-	return s.do(ctx, method, func() error {
-		stays := method == "Renew" && sequence.From == sequence.To
-		if s.item.Link() != at || !stays && s.item.Sequence != sequence.From {
-			return ErrConflict
-		}
-		write()
-		s.writes++
-		s.history = append(s.history, s.item.Sequence)
-		return nil
-	})
-}
-
-func (s *table) Renew(ctx context.Context, _ Key, at Link, token string, sequence Move) (item Item, err error) {
-	err = s.moved(ctx, "Renew", at, sequence, func() {
-		s.item.Token = token
-		if sequence.From != sequence.To {
-			s.item.Sequence = sequence.To
-		}
-		item = s.item
-	})
-	return item, err
-}
-
-func (s *table) Release(ctx context.Context, _ Key, at Link, sequence Move) error {
-	return s.moved(ctx, "Release", at, sequence, func() {
-		s.item = Item{Key: s.item.Key, Exists: true, Sequence: sequence.To}
-	})
-}
-
-func (s *table) Finish(ctx context.Context, _ Key, at Link, sequence Move) error {
-	return s.moved(ctx, "Finish", at, sequence, func() {
-		s.item = Item{Key: s.item.Key, Exists: true, Sequence: sequence.To, Finished: true}
-	})
-}
-
-func (s *table) HandOver(ctx context.Context, _ Key, at Link, sequence Move, to Link) error {
-	return s.moved(ctx, "HandOver", at, sequence, func() {
-		s.item = Item{Key: s.item.Key, Exists: true, Sequence: sequence.To, Owner: to.Owner, Token: to.Token, Period: s.item.Period}
-	})
-}
-
-func (s *table) Ask(ctx context.Context, seen Item, client string) error {
-	return s.do(ctx, "Ask", func() error {
-		if s.item.Owner != seen.Owner || s.item.Term != seen.Term || s.item.Wanted != seen.Wanted {
-			return ErrConflict
-		}
-		s.item.Wanted = client
-		return nil
-	})
-}
-
-func (s *table) Decline(ctx context.Context, seen Item) error {
-	return s.do(ctx, "Decline", func() error {
-		if s.item.Owner != seen.Owner || s.item.Term != seen.Term || s.item.Wanted != seen.Wanted {
-			return ErrConflict
-		}
-		s.item.Wanted = ""
-		return nil
-	})
-}
-
-func (s *table) Leave(ctx context.Context, taken Item, sequence string) error {
-	return s.do(ctx, "Leave", func() error {
-		if s.item.Link() != taken.Link() || s.item.Sequence != taken.Sequence {
-			return ErrConflict
-		}
-		s.item.Sequence = sequence
-		return nil
-	})
-}
-
-func options() Options {
-	return Options{
+func options() lease.Options {
+	return lease.Options{
 		Client: "me", Period: 30 * time.Second, CommitPeriod: 5 * time.Second,
 		Rand: func() float64 { return 0 },
 	}
 }
 
-func take(t *testing.T, s *table) *Lease {
+func take(t *testing.T, s *table) *lease.Lease {
 	t.Helper()
-	l, item, err := Take(t.Context(), t.Context(), s, Item{Key: key}, Origin{}, options())
+	return takeWith(t, s, options())
+}
+
+func takeWith(t *testing.T, s *table, opts lease.Options) *lease.Lease {
+	t.Helper()
+	l, item, err := lease.Take(t.Context(), t.Context(), s, lease.Item{Key: key}, lease.Origin{}, opts)
 	require.NoError(t, err)
 	require.Equal(t, "me", item.Owner)
 	return l
 }
 
 // keep runs Keep until the returned function ends it and returns its error.
-func keep(t *testing.T, l *Lease, acked func() string) (end func() error) {
+func keep(t *testing.T, l *lease.Lease, acked func() string) (end func() error) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- l.Keep(ctx, acked) }()
@@ -203,7 +124,7 @@ func nothing() string { return "" }
 
 func TestIdleLeaseIsRenewedEveryThirdOfItsPeriod(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &table{}
+		s := newTable()
 		end := keep(t, take(t, s), nothing)
 		pass(time.Minute + time.Second)
 		require.NoError(t, end())
@@ -213,7 +134,7 @@ func TestIdleLeaseIsRenewedEveryThirdOfItsPeriod(t *testing.T) {
 
 func TestAcknowledgedSequenceIsCommittedWithinTheCommitPeriod(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &table{}
+		s := newTable()
 		start := time.Now()
 		acked := func() string {
 			if time.Since(start) >= 7*time.Second {
@@ -232,7 +153,7 @@ func TestAcknowledgedSequenceIsCommittedWithinTheCommitPeriod(t *testing.T) {
 
 func TestLostAnswerDoesNotLoseTheLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &table{}
+		s := newTable()
 		l := take(t, s)
 		heard := false // guarded by s.mu, under which faults are decided
 		s.fault = func(method string) fault {
@@ -251,26 +172,27 @@ func TestLostAnswerDoesNotLoseTheLease(t *testing.T) {
 
 func TestLostAnswerToAClaimIsResolvedByReading(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &table{fault: func(method string) fault {
+		s := newTable()
+		s.fault = func(method string) fault {
 			if method == "Claim" {
 				return unheard
 			}
 			return none
-		}}
+		}
 		require.True(t, take(t, s).Trusted())
 	})
 }
 
 func TestTrustEndsBeforeAWatcherMayClaim(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &table{}
+		s := newTable()
 		l := take(t, s)
 		s.fault = func(string) fault { return unending }
 		end := keep(t, l, nothing)
 
-		w := NewWatcher(options().Period)
+		w := lease.NewWatcher(options().Period)
 		now := time.Now()
-		w.Observe(key.Stream, []Item{s.now()}, now, now) // at best as early as the claim itself
+		w.Observe(key.Stream, []lease.Item{s.now()}, now, now) // at best as early as the claim itself
 		for !w.Dead(s.now()) {
 			if !l.Trusted() {
 				require.NoError(t, end())
@@ -278,7 +200,7 @@ func TestTrustEndsBeforeAWatcherMayClaim(t *testing.T) {
 				return
 			}
 			pass(100 * time.Millisecond)
-			w.Observe(key.Stream, []Item{s.now()}, time.Now(), time.Now())
+			w.Observe(key.Stream, []lease.Item{s.now()}, time.Now(), time.Now())
 		}
 		t.Fatal("the lease was trusted when another client could claim it")
 	})
@@ -286,7 +208,7 @@ func TestTrustEndsBeforeAWatcherMayClaim(t *testing.T) {
 
 func TestDeliveryWaitsForTrustAndGoesOnWhenNobodyTookTheShard(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &table{}
+		s := newTable()
 		l := take(t, s)
 		away := true // guarded by s.mu
 		s.fault = func(string) fault {
@@ -314,19 +236,17 @@ func TestDeliveryWaitsForTrustAndGoesOnWhenNobodyTookTheShard(t *testing.T) {
 
 func TestLeaseTakenByAnotherIsLostAndWritesNothingMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &table{}
+		s := newTable()
 		l := take(t, s)
 		end := keep(t, l, func() string { return "500" })
 		pass(time.Second)
-		s.mu.Lock()
-		s.item.Owner, s.item.Term, s.item.Period, s.item.Sequence = "other", "", 0, "600"
-		s.mu.Unlock()
+		s.Change(key, func(item *lease.Item) { item.Owner, item.Term, item.Period, item.Sequence = "other", "", 0, "600" })
 
 		<-l.Context().Done()
-		require.ErrorIs(t, context.Cause(l.Context()), ErrLost)
-		require.ErrorIs(t, end(), ErrLost)
+		require.ErrorIs(t, context.Cause(l.Context()), lease.ErrLost)
+		require.ErrorIs(t, end(), lease.ErrLost)
 		require.False(t, l.Trusted())
-		require.ErrorIs(t, l.Release(t.Context(), "500"), ErrLost)
+		require.ErrorIs(t, l.Release(t.Context(), "500"), lease.ErrLost)
 		require.Equal(t, "600", s.now().Sequence, "the new owner has moved")
 		require.Equal(t, "other", s.now().Owner)
 	})
@@ -334,14 +254,12 @@ func TestLeaseTakenByAnotherIsLostAndWritesNothingMore(t *testing.T) {
 
 func TestOwnerThatHasNotMovedGetsTheLastWord(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &table{}
+		s := newTable()
 		end := keep(t, take(t, s), func() string { return "500" })
 		pass(time.Second)
-		s.mu.Lock()
-		s.item.Owner, s.item.Term, s.item.Period = "other", "", 0 // as the built-in input takes a shard
-		s.mu.Unlock()
+		s.Change(key, func(item *lease.Item) { item.Owner, item.Term, item.Period = "other", "", 0 }) // as the built-in input takes a shard
 		pass(5 * time.Second)
-		require.ErrorIs(t, end(), ErrLost)
+		require.ErrorIs(t, end(), lease.ErrLost)
 		require.Equal(t, "500", s.now().Sequence)
 		require.Equal(t, "other", s.now().Owner)
 	})
@@ -349,10 +267,11 @@ func TestOwnerThatHasNotMovedGetsTheLastWord(t *testing.T) {
 
 func TestRequestReachesTheOwnerWithItsNextRenewalAndIsGranted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &table{}
-		l := take(t, s)
+		s := newTable()
 		news := make(chan struct{}, 10)
-		l.opts.OnWanted = func() { news <- struct{}{} }
+		opts := options()
+		opts.OnWanted = func() { news <- struct{}{} }
+		l := takeWith(t, s, opts)
 		require.NoError(t, s.Ask(t.Context(), s.now(), "other"))
 		end := keep(t, l, nothing)
 		<-news
@@ -361,13 +280,13 @@ func TestRequestReachesTheOwnerWithItsNextRenewalAndIsGranted(t *testing.T) {
 		require.NoError(t, end())
 		require.NoError(t, l.HandOver(t.Context(), "100", "other"))
 		require.False(t, l.Trusted())
-		require.Equal(t, Item{Exists: true, Key: key, Sequence: "100", Owner: "other", Token: s.now().Token, Period: options().Period}, s.now())
+		require.Equal(t, lease.Item{Exists: true, Key: key, Sequence: "100", Owner: "other", Token: s.now().Token, Period: options().Period}, s.now())
 	})
 }
 
 func TestLeaseIsNotTrustedWhileItsLastWriteHasNoAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &table{}
+		s := newTable()
 		l := take(t, s)
 		s.fault = func(method string) fault {
 			if method == "Get" {
@@ -388,14 +307,12 @@ func TestLeaseIsNotTrustedWhileItsLastWriteHasNoAnswer(t *testing.T) {
 
 func TestLastWordOfTheFormerOwnerIsWaitedForButNotForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &table{}
+		s := newTable()
 		l := take(t, s)
 		begin := time.Now()
 		go func() {
 			pass(3 * time.Second)
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			s.item.Sequence = "100"
+			s.Change(key, func(item *lease.Item) { item.Sequence = "100" })
 		}()
 		after, err := l.LastWord(t.Context(), 7*time.Second)
 		require.NoError(t, err)
@@ -413,16 +330,16 @@ func TestLastWordOfTheFormerOwnerIsWaitedForButNotForEver(t *testing.T) {
 
 func TestAttemptThatArrivesLateDoesNotMoveTheCheckpointBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &table{}
+		s := newTable()
 		l := take(t, s)
-		late := l.link // what an attempt that hangs in the network carries
+		late := l.Link() // what an attempt that hangs in the network carries
 		acked := "100"
 		end := keep(t, l, func() string { return acked })
 		pass(6 * time.Second)
 		require.Equal(t, "100", s.now().Sequence)
 
-		_, err := s.Renew(t.Context(), key, late, "late", Move{"", "50"})
-		require.ErrorIs(t, err, ErrConflict)
+		_, err := s.Renew(t.Context(), key, late, "late", lease.Move{"", "50"})
+		require.ErrorIs(t, err, lease.ErrConflict)
 		require.Equal(t, "100", s.now().Sequence)
 		require.NoError(t, end())
 	})
@@ -430,10 +347,10 @@ func TestAttemptThatArrivesLateDoesNotMoveTheCheckpointBack(t *testing.T) {
 
 func TestEarlierAttemptThatTookEffectIsBuiltUpon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &table{}
+		s := newTable()
 		l := take(t, s)
 		// The first attempt is given up, its reading too, and then arrives.
-		hung, link := 0, l.link
+		hung, link := 0, l.Link()
 		s.fault = func(string) fault {
 			if hung++; hung <= 2 {
 				return unending
@@ -442,7 +359,7 @@ func TestEarlierAttemptThatTookEffectIsBuiltUpon(t *testing.T) {
 		}
 		end := keep(t, l, func() string { return "100" })
 		pass(5*time.Second + 12*time.Second + 100*time.Millisecond)
-		_, err := s.Renew(t.Context(), key, link, "arrived late", Move{"", "90"})
+		_, err := s.Renew(t.Context(), key, link, "arrived late", lease.Move{"", "90"})
 		require.NoError(t, err)
 
 		pass(10 * time.Second)
@@ -456,7 +373,7 @@ func TestReleaseAndFinishSurviveALostAnswer(t *testing.T) {
 	for _, method := range []string{"Release", "Finish"} {
 		t.Run(method, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := &table{}
+				s := newTable()
 				l := take(t, s)
 				s.fault = func(m string) fault {
 					if m == method {
@@ -480,7 +397,7 @@ func TestReleaseAndFinishSurviveALostAnswer(t *testing.T) {
 
 func TestReleaseEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &table{}
+		s := newTable()
 		l := take(t, s)
 		s.fault = func(string) fault { return unending }
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
@@ -493,14 +410,12 @@ func TestReleaseEndsWithItsContext(t *testing.T) {
 
 func TestRenewalLeavesALastWordOfTheFormerOwnerAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &table{}
+		s := newTable()
 		l := take(t, s)
 		end := keep(t, l, func() string { return "50" })
 		pass(6 * time.Second)
 		require.Equal(t, "50", s.now().Sequence)
-		s.mu.Lock()
-		s.item.Sequence = "77" // unconditionally, as the built-in input yields
-		s.mu.Unlock()
+		s.Change(key, func(item *lease.Item) { item.Sequence = "77" }) // unconditionally, as the built-in input yields
 		pass(15 * time.Second)
 		require.Equal(t, 2, s.written())
 		require.Equal(t, "77", s.now().Sequence)
@@ -510,90 +425,78 @@ func TestRenewalLeavesALastWordOfTheFormerOwnerAlone(t *testing.T) {
 	})
 }
 
-func TestElapsedTimeIsTheLargerOfTheTwoClocks(t *testing.T) {
-	const wallSecond = 1 << 30 // of the first word of a time.Time with a monotonic reading
-	from := time.Now()
-	suspended := from // the wall clock went on, the monotonic one stood still
-	*(*uint64)(unsafe.Pointer(&suspended)) += 3600 * wallSecond
-	require.Equal(t, time.Hour, elapsed(from, suspended))
-
-	setBack := from.Add(time.Minute)
-	*(*uint64)(unsafe.Pointer(&setBack)) -= 3600 * wallSecond
-	require.Equal(t, time.Minute, elapsed(from, setBack))
-}
-
 func TestOlderLookDoesNotCountTowardsDeath(t *testing.T) {
 	start := time.Now()
 	at := func(s float64) time.Time { return start.Add(time.Duration(s * float64(time.Second))) }
-	w := NewWatcher(10 * time.Second)
-	item := Item{Key: key, Exists: true, Owner: "other", Term: "1", Token: "a"}
+	w := lease.NewWatcher(10 * time.Second)
+	item := lease.Item{Key: key, Exists: true, Owner: "other", Term: "1", Token: "a"}
 
-	w.Observe(key.Stream, []Item{item}, at(0), at(2))
-	w.Observe(key.Stream, []Item{item}, at(11), at(20))
+	w.Observe(key.Stream, []lease.Item{item}, at(0), at(2))
+	w.Observe(key.Stream, []lease.Item{item}, at(11), at(20))
 	require.False(t, w.Dead(item), "eleven seconds from the start of one look to the start of the other, nine that are certain")
 	due, ok := w.NextDue(at(11), "me")
 	require.True(t, ok)
 	require.Equal(t, at(12), due)
-	w.Observe(key.Stream, []Item{item}, at(12), at(12))
+	w.Observe(key.Stream, []lease.Item{item}, at(12), at(12))
 	require.True(t, w.Dead(item))
 }
 
 func TestOneRenewalDefeatsDeath(t *testing.T) {
 	start := time.Now()
-	w := NewWatcher(10 * time.Second)
-	item := Item{Key: key, Exists: true, Owner: "other", Term: "1", Token: "a"}
-	w.Observe(key.Stream, []Item{item}, start, start)
+	w := lease.NewWatcher(10 * time.Second)
+	item := lease.Item{Key: key, Exists: true, Owner: "other", Term: "1", Token: "a"}
+	w.Observe(key.Stream, []lease.Item{item}, start, start)
 	item.Token = "b"
-	w.Observe(key.Stream, []Item{item}, start.Add(9*time.Second), start.Add(9*time.Second))
-	w.Observe(key.Stream, []Item{item}, start.Add(11*time.Second), start.Add(11*time.Second))
+	w.Observe(key.Stream, []lease.Item{item}, start.Add(9*time.Second), start.Add(9*time.Second))
+	w.Observe(key.Stream, []lease.Item{item}, start.Add(11*time.Second), start.Add(11*time.Second))
 	require.False(t, w.Dead(item))
 }
 
 func TestOwnerIsAliveOnceItWasSeenToRenew(t *testing.T) {
 	start := time.Now()
 	at := func(s int) time.Time { return start.Add(time.Duration(s) * time.Second) }
-	w := NewWatcher(10 * time.Second)
-	item := Item{Key: key, Exists: true, Owner: "other", Term: "1", Token: "a"}
-	w.Observe(key.Stream, []Item{item}, at(0), at(0))
+	w := lease.NewWatcher(10 * time.Second)
+	item := lease.Item{Key: key, Exists: true, Owner: "other", Term: "1", Token: "a"}
+	w.Observe(key.Stream, []lease.Item{item}, at(0), at(0))
 	require.False(t, w.Alive(item), "it may have died long ago")
 	item.Token = "b"
-	w.Observe(key.Stream, []Item{item}, at(5), at(5))
+	w.Observe(key.Stream, []lease.Item{item}, at(5), at(5))
 	require.True(t, w.Alive(item))
-	w.Observe(key.Stream, []Item{item}, at(15), at(15))
+	w.Observe(key.Stream, []lease.Item{item}, at(15), at(15))
 	require.False(t, w.Alive(item))
 	item.Owner, item.Token = "third", "c"
-	w.Observe(key.Stream, []Item{item}, at(16), at(16))
+	w.Observe(key.Stream, []lease.Item{item}, at(16), at(16))
 	require.False(t, w.Alive(item), "a new owner has yet to renew")
 }
 
 func TestLongerPeriodOfTheOwnerCounts(t *testing.T) {
 	start := time.Now()
-	w := NewWatcher(10 * time.Second)
-	item := Item{Key: key, Exists: true, Owner: "other", Token: "a", Period: time.Minute}
-	w.Observe(key.Stream, []Item{item}, start, start)
-	w.Observe(key.Stream, []Item{item}, start.Add(59*time.Second), start.Add(59*time.Second))
+	w := lease.NewWatcher(10 * time.Second)
+	item := lease.Item{Key: key, Exists: true, Owner: "other", Token: "a", Period: time.Minute}
+	w.Observe(key.Stream, []lease.Item{item}, start, start)
+	w.Observe(key.Stream, []lease.Item{item}, start.Add(59*time.Second), start.Add(59*time.Second))
 	require.False(t, w.Dead(item))
-	w.Observe(key.Stream, []Item{item}, start.Add(time.Minute), start.Add(time.Minute))
+	w.Observe(key.Stream, []lease.Item{item}, start.Add(time.Minute), start.Add(time.Minute))
 	require.True(t, w.Dead(item))
 }
 
 func TestOwnerWithoutATermIsGivenThreePeriods(t *testing.T) {
 	start := time.Now()
-	w := NewWatcher(10 * time.Second)
-	item := Item{Key: key, Exists: true, Owner: "built-in", Token: "a"}
-	w.Observe(key.Stream, []Item{item}, start, start)
-	w.Observe(key.Stream, []Item{item}, start.Add(29*time.Second), start.Add(29*time.Second))
+	w := lease.NewWatcher(10 * time.Second)
+	item := lease.Item{Key: key, Exists: true, Owner: "built-in", Token: "a"}
+	w.Observe(key.Stream, []lease.Item{item}, start, start)
+	w.Observe(key.Stream, []lease.Item{item}, start.Add(29*time.Second), start.Add(29*time.Second))
 	require.False(t, w.Dead(item))
-	w.Observe(key.Stream, []Item{item}, start.Add(30*time.Second), start.Add(30*time.Second))
+	w.Observe(key.Stream, []lease.Item{item}, start.Add(30*time.Second), start.Add(30*time.Second))
 	require.True(t, w.Dead(item))
 }
 
 func TestWatcherKeepsStreamsApart(t *testing.T) {
 	start := time.Now()
-	w := NewWatcher(time.Second)
-	item := Item{Key: key, Exists: true, Owner: "other", Term: "1", Token: "a"}
-	w.Observe(key.Stream, []Item{item}, start, start)
+	w := lease.NewWatcher(time.Second)
+	item := lease.Item{Key: key, Exists: true, Owner: "other", Term: "1", Token: "a"}
+	w.Observe(key.Stream, []lease.Item{item}, start, start)
 	w.Observe("another stream", nil, start.Add(time.Second), start.Add(time.Second))
-	w.Observe(key.Stream, []Item{item}, start.Add(time.Second), start.Add(time.Second))
+	w.Observe(key.Stream, []lease.Item{item}, start.Add(time.Second), start.Add(time.Second))
 	require.True(t, w.Dead(item))
 }
