@@ -108,7 +108,7 @@ type input struct {
 	log     logger
 	metrics *inputMetrics
 	client  string
-	replays *replays
+	outbox  *consumer.Outbox
 
 	mu      sync.Mutex
 	running *balancing // nil until connected
@@ -116,16 +116,12 @@ type input struct {
 	// reading is the context of the ReadBatch that is under way; nil between two.
 	reading context.Context //nolint:containedctx // whether it has ended tells whether the host stops
 	givenUp []givenUp       // oldest first
-	// aside has the batches that wait for a lease to be proved, oldest first. Each of
-	// these leases has a goroutine that waits for it.
-	aside map[*lease.Lease][]*outgoing
 }
 
 // balancing is a balancer with its life.
 type balancing struct {
 	ctx      context.Context //nolint:containedctx // the life
 	cancel   context.CancelFunc
-	proving  *sync.WaitGroup // of the goroutines that wait for a lease to be proved
 	out      <-chan *consumer.Delivery
 	finished <-chan struct{}
 	done     <-chan struct{} // closed when all has been released
@@ -138,8 +134,7 @@ func newInput(conf *service.ParsedConfig, res *service.Resources) (*input, error
 		return nil, err
 	}
 	return &input{
-		replays: newReplays(),
-		aside:   map[*lease.Lease][]*outgoing{},
+		outbox:  consumer.NewOutbox(),
 		conf:    parsed,
 		res:     res,
 		log:     res.Logger(),
@@ -338,15 +333,14 @@ func (in *input) start(c clients, store leaseTable, views []*streamView, checkFo
 		failing:   map[lease.Key]failing{},
 		deleted:   map[lease.Key]string{},
 	}
-	proving := new(sync.WaitGroup)
 	go func() {
 		defer close(done)
 		b.run(ctx)
-		proving.Wait() // none is added once the input is closed, which ends run
+		in.outbox.Wait() // none is added once the input is closed, which ends run
 		in.metrics.end(in.conf.streams)
 		c.closeIdle()
 	}()
-	in.running = &balancing{ctx: ctx, cancel: cancel, proving: proving, out: out, finished: b.finished, done: done, budget: b.budget}
+	in.running = &balancing{ctx: ctx, cancel: cancel, out: out, finished: b.finished, done: done, budget: b.budget}
 	return nil
 }
 
@@ -403,63 +397,22 @@ func (in *input) ReadBatch(ctx context.Context) (service.MessageBatch, service.A
 		if err != nil {
 			return nil, nil, err
 		}
-		if !in.setAside(running, o) {
+		if !in.outbox.SetAside(running.ctx, o) {
 			batch, ack := in.hand(o)
 			return batch, ack, nil
 		}
 	}
 }
 
-// setAside keeps a batch whose lease cannot be proved from holding up those of
-// others, and reports whether it has. Batches of one lease keep their order: while
-// some of them are aside, so are those that come after them. They come back as
-// those to be replayed when the lease is proved.
-func (in *input) setAside(running *balancing, o *outgoing) bool {
-	held := o.delivery.Lease()
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	waiting := in.aside[held]
-	switch {
-	case len(waiting) == 0 && held.Trusted():
-		return false
-	case in.closed:
-		o.delivery.Drop()
-		return true
-	}
-	in.aside[held] = append(waiting, o)
-	if len(waiting) == 0 {
-		running.proving.Go(func() { in.prove(running.ctx, held) })
-	}
-	return true
-}
-
-// prove waits until a lease is proved, and has its batches handed out. Those of a
-// lease that is lost are dropped: the shard's next reader has their messages, and an
-// acknowledgement would commit them, if this input is being closed and still has it.
-func (in *input) prove(ctx context.Context, held *lease.Lease) {
-	err := held.Await(ctx)
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	waiting := in.aside[held]
-	delete(in.aside, held)
-	if err == nil {
-		in.replays.push(waiting...)
-		return
-	}
-	for _, o := range waiting {
-		o.delivery.Drop()
-	}
-}
-
-func (in *input) next(ctx context.Context, running *balancing) (*outgoing, error) {
+func (in *input) next(ctx context.Context, running *balancing) (*consumer.Outgoing, error) {
 	for {
-		if o := in.replays.take(); o != nil {
+		if o := in.outbox.Take(); o != nil {
 			return o, nil
 		}
 		select {
 		case d := <-running.out:
-			return newOutgoing(d), nil
-		case <-in.replays.ready:
+			return consumer.NewOutgoing(d), nil
+		case <-in.outbox.Ready():
 		case <-running.finished:
 			return nil, service.ErrEndOfInput
 		case <-running.done:
@@ -471,25 +424,25 @@ func (in *input) next(ctx context.Context, running *balancing) (*outgoing, error
 }
 
 // hand returns a batch as the host gets it: as it is, if it goes but once.
-func (in *input) hand(o *outgoing) (service.MessageBatch, service.AckFunc) {
-	if !in.conf.autoReplayNacks {
-		messages, batch := len(o.batch), o.batch
-		o.batch = nil
-		return batch, func(_ context.Context, err error) error {
-			if errors.Is(err, context.Canceled) || errors.Is(err, service.ErrEndOfInput) {
-				in.giveUp(givenUp{delivery: o.delivery, messages: messages, err: err, at: time.Now()})
+func (in *input) hand(o *consumer.Outgoing) (service.MessageBatch, service.AckFunc) {
+	if in.conf.autoReplayNacks {
+		return o.Batch(), func(_ context.Context, err error) error {
+			if err != nil && !o.Delivered(err) {
+				in.outbox.Reject(o)
 				return nil
 			}
-			o.delivery.Ack(messages, err)
+			o.Ack()
 			return nil
 		}
 	}
-	return o.batch.Copy(), func(_ context.Context, err error) error {
-		if err != nil && !o.delivered(err) {
-			in.replays.reject(o)
+	batch := o.Single()
+	delivery, messages := o.Delivery(), len(batch)
+	return batch, func(_ context.Context, err error) error {
+		if errors.Is(err, context.Canceled) || errors.Is(err, service.ErrEndOfInput) {
+			in.giveUp(givenUp{delivery: delivery, messages: messages, err: err, at: time.Now()})
 			return nil
 		}
-		o.delivery.Ack(len(o.batch), nil)
+		delivery.Ack(messages, err)
 		return nil
 	}
 }
@@ -544,6 +497,7 @@ func (in *input) Close(ctx context.Context) error {
 	unhandled := in.givenUp
 	in.givenUp = nil
 	in.mu.Unlock()
+	in.outbox.Close()
 	for _, g := range unhandled {
 		g.delivery.Drop()
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/benthosdev/benthos/v4/public/service"
 	"github.com/stretchr/testify/require"
 
+	"github.com/benthos-plugins/aws-kinesis/internal/consumer"
 	"github.com/benthos-plugins/aws-kinesis/internal/lease"
 	"github.com/benthos-plugins/aws-kinesis/internal/retrieval"
 )
@@ -134,7 +135,7 @@ func (s *simulation) join(t *testing.T) *simulatedClient {
 	c.ack, c.die = context.WithCancel(t.Context())
 
 	res := service.MockResources()
-	in := &input{conf: s.conf, res: res, log: res.Logger(), metrics: newMetrics(res.Metrics()), client: c.name, replays: newReplays(), aside: map[*lease.Lease][]*outgoing{}}
+	in := &input{conf: s.conf, res: res, log: res.Logger(), metrics: newMetrics(res.Metrics()), client: c.name, outbox: consumer.NewOutbox()}
 	in.conf.checkpointLimit = c.limit
 	c.input = in
 

@@ -160,13 +160,11 @@ type Consumer struct {
 	stream, shard any // metadata values, boxed once
 
 	// Owned by the pump.
-	unflushed int    // messages in the batcher
-	last      string // sequence of the newest of them
-	arrivedAt time.Time
-	arrived   any    // metadata value of arrivedAt
-	cost      int64  // of these messages
-	unfed     int64  // cost of what the page at hand has beyond them
+	filling   filling
+	unfed     int64  // cost of what the page at hand has beyond it
 	sent      string // sequence of the newest message that is done with or under way
+	arrivedAt time.Time
+	arrived   any // metadata value of arrivedAt
 
 	mu       sync.Mutex
 	window   *inflight.Window[string]
@@ -180,6 +178,7 @@ func New(conf Config) *Consumer {
 		conf:     conf,
 		stream:   key.Stream,
 		shard:    cmp.Or(conf.Shard, key.Shard),
+		filling:  filling{batcher: conf.Batcher},
 		window:   inflight.New[string](conf.Limit),
 		ackMoved: make(chan struct{}, 1),
 	}
@@ -275,11 +274,12 @@ func (c *Consumer) guard(reading context.Context, interrupt context.CancelCauseF
 // suspend drops what has not been sent, and waits until the lease is proved. A
 // shard that is to be handed over meanwhile is so as soon as it is read again.
 func (c *Consumer) suspend(ctx context.Context) error {
-	if _, err := c.conf.Batcher.Flush(ctx); err != nil && ctx.Err() == nil {
-		return fmt.Errorf("emptying the batch of shard %s: %w", c.conf.Lease.Key(), err)
+	cost, err := c.filling.discard(ctx)
+	if err != nil {
+		return cmp.Or(context.Cause(ctx), fmt.Errorf("emptying the batch of shard %s: %w", c.conf.Lease.Key(), err))
 	}
-	c.conf.Budget.Release(c.cost + c.unfed)
-	c.unflushed, c.cost, c.unfed = 0, 0, 0
+	c.conf.Budget.Release(cost + c.unfed)
+	c.unfed = 0
 	if err := c.conf.Lease.Await(ctx); err != nil {
 		return cmp.Or(context.Cause(ctx), err)
 	}
@@ -312,7 +312,7 @@ func (c *Consumer) pump(ctx context.Context, pages <-chan fetched) ([]retrieval.
 	defer timer.Stop()
 	for {
 		var due <-chan time.Time
-		if wait, timed := c.conf.Batcher.UntilNext(); timed && c.unflushed > 0 {
+		if wait, timed := c.filling.batcher.UntilNext(); timed && c.filling.messages > 0 {
 			timer.Reset(wait)
 			due = timer.C
 		}
@@ -346,11 +346,9 @@ func (c *Consumer) feed(ctx context.Context, page retrieval.Page) error {
 	c.unfed = page.Cost
 	for i := range page.Records {
 		record := &page.Records[i]
-		flush := c.conf.Batcher.Add(c.message(record))
-		c.unflushed++
-		c.last = record.SequenceNumber
-		c.cost += record.Cost()
-		c.unfed -= record.Cost()
+		cost := record.Cost()
+		flush := c.filling.add(c.message(record), record.SequenceNumber, cost)
+		c.unfed -= cost
 		page.Records[i] = retrieval.Record{} // the message has what it needs
 		if flush {
 			if err := c.flush(ctx); err != nil {
@@ -381,40 +379,43 @@ func (c *Consumer) message(r *retrieval.Record) *service.Message {
 
 // flush sends what is in the batcher, once the window has room for it.
 func (c *Consumer) flush(ctx context.Context) error {
-	if c.unflushed == 0 {
+	if c.filling.messages == 0 {
 		return nil
 	}
-	messages, last := c.unflushed, c.last
-	c.unflushed = 0
-	batch, err := c.conf.Batcher.Flush(ctx)
+	batch, flushed, err := c.filling.flush(ctx)
 	if err != nil {
 		return cmp.Or(context.Cause(ctx), fmt.Errorf("flushing a batch of shard %s: %w", c.conf.Lease.Key(), err))
 	}
-	if batch, err = c.process(ctx, batch); err != nil {
+	if err := c.dispatch(ctx, batch, flushed); err != nil {
+		c.conf.Budget.Release(flushed.cost) // its records are read again
 		return err
 	}
+	c.sent = flushed.last
+	return nil
+}
 
-	id, err := c.enter(ctx, messages, last)
+// dispatch has a batch processed, enters it in the window and sends it.
+func (c *Consumer) dispatch(ctx context.Context, batch service.MessageBatch, flushed entry) error {
+	batch, err := c.process(ctx, batch)
 	if err != nil {
 		return err
 	}
-	cost := c.cost
-	c.cost = 0
+	id, err := c.enter(ctx, flushed.messages, flushed.last)
+	if err != nil {
+		return err
+	}
 	if len(batch) == 0 { // everything was filtered, which is a success
 		c.ack(id)
-		c.conf.Budget.Release(cost)
-		c.sent = last
+		c.conf.Budget.Release(flushed.cost)
 		return nil
 	}
 	select {
-	case c.conf.Out <- newDelivery(c, id, batch, cost):
-		c.sent = last
+	case c.conf.Out <- newDelivery(c, id, batch, flushed.cost):
 		return nil
 	case <-ctx.Done():
 		c.mu.Lock()
 		c.window.Withdraw(id)
 		c.mu.Unlock()
-		c.cost = cost
 		return context.Cause(ctx)
 	}
 }
@@ -566,7 +567,7 @@ func (c *Consumer) close() {
 	if err != nil {
 		c.conf.Log.Warnf("Closing the batching policy of shard %s: %v", c.conf.Lease.Key(), err)
 	}
-	c.conf.Budget.Release(c.cost + c.unfed)
+	c.conf.Budget.Release(c.filling.cost + c.unfed)
 	c.gauge(c.conf.Metrics.InFlight, 0)
 	c.gauge(c.conf.Metrics.Behind, 0)
 }

@@ -1,13 +1,10 @@
 package consumer
 
 import (
-	"context"
 	"errors"
 	"sync/atomic"
 
 	"github.com/benthosdev/benthos/v4/public/service"
-
-	"github.com/benthos-plugins/aws-kinesis/internal/lease"
 )
 
 // Delivery is a batch on its way to the output.
@@ -31,19 +28,6 @@ func (d *Delivery) Take() service.MessageBatch {
 	d.batch = nil
 	return batch
 }
-
-// Await returns nil when the batch may be handed to the output: at this moment
-// nobody else may hold the shard. It waits while that cannot be proved, and
-// fails when the shard was lost or ctx has ended.
-func (d *Delivery) Await(ctx context.Context) error {
-	return d.consumer.conf.Lease.Await(ctx)
-}
-
-// Lease returns the lease under which the batch was read.
-func (d *Delivery) Lease() *lease.Lease { return d.consumer.conf.Lease }
-
-// Trusted reports whether Await would return nil at once.
-func (d *Delivery) Trusted() bool { return d.consumer.conf.Lease.Trusted() }
 
 // Drop ends a delivery that does not reach the output. It moves no checkpoint, so
 // that whoever has the shard next reads the records again.

@@ -1,10 +1,8 @@
 package consumer
 
 import (
-	"context"
 	"fmt"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/benthosdev/benthos/v4/public/service"
@@ -19,30 +17,6 @@ func TestDeliveryLetsGoOfItsBatch(t *testing.T) {
 		d, got := r.next()
 		require.Len(r, got, 1)
 		require.Nil(r, d.Take())
-	})
-}
-
-func TestDeliveryWaitsWhileNobodyCanTellWhoseTheShardIs(t *testing.T) {
-	bubble(t, nil, func(r *rig) {
-		r.put(page(0, 1))
-		d, _ := r.next()
-		require.NoError(r, d.Await(r.Context()))
-
-		r.table.answer(false)
-		pass(leasePeriod)
-		ctx, cancel := context.WithCancel(r.Context())
-		waited := make(chan error, 2)
-		go func() { waited <- d.Await(ctx) }()
-		synctest.Wait()
-		require.Empty(r, waited)
-		cancel()
-		require.ErrorIs(r, <-waited, context.Canceled)
-
-		go func() { waited <- d.Await(r.Context()) }()
-		synctest.Wait()
-		require.Empty(r, waited)
-		r.table.answer(true)
-		require.NoError(r, <-waited)
 	})
 }
 
