@@ -163,6 +163,9 @@ func (c *checkpointer) awaitTable(ctx context.Context) error {
 // checkKeys finds a table that was made for something else before the first
 // query fails with a message about key conditions.
 func checkKeys(table *types.TableDescription) error {
+	if table == nil {
+		return errors.New("the answer describes no table")
+	}
 	keys := map[string]types.KeyType{}
 	for _, key := range table.KeySchema {
 		keys[aws.ToString(key.AttributeName)] = key.KeyType
@@ -223,13 +226,16 @@ func (c *checkpointer) announced(ctx context.Context, client string) (bool, erro
 
 // announce stores that a client is there, or still is.
 func (c *checkpointer) announce(ctx context.Context, p presence) error {
-	_, err := c.update(ctx, p.Key,
-		"SET "+attrToken+" = :token, "+attrPeriod+" = :period, "+attrStreams+" = :streams",
-		"attribute_not_exists("+attrOwner+")",
-		values{
-			":token": text(p.Token), ":period": number(p.Period.Milliseconds()),
-			":streams": &types.AttributeValueMemberSS{Value: p.streams},
-		})
+	expression, v := "SET "+attrToken+" = :token, "+attrPeriod+" = :period", values{
+		":token": text(p.Token), ":period": number(p.Period.Milliseconds()),
+	}
+	if len(p.streams) > 0 {
+		expression += ", " + attrStreams + " = :streams"
+		v[":streams"] = &types.AttributeValueMemberSS{Value: p.streams}
+	} else { // a set cannot be empty
+		expression += " REMOVE " + attrStreams
+	}
+	_, err := c.update(ctx, p.Key, expression, "attribute_not_exists("+attrOwner+")", v)
 	if err != nil {
 		return fmt.Errorf("announcing this client: %w", err)
 	}

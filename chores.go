@@ -134,7 +134,7 @@ func (b *balancer) absorbChores(c chored) {
 	}
 	b.choreFailures++
 	b.choresAt = time.Now().Add(b.lookEvery() << min(b.choreFailures-1, 5))
-	if said := c.err.Error(); said != b.untidy && !errors.Is(c.err, context.Canceled) {
+	if said := faultText(c.err); said != b.untidy && !errors.Is(c.err, context.Canceled) {
 		b.log.Warnf("The table could not be tidied, which is tried again and harms nothing until then: %v", c.err)
 		b.untidy = said
 	}

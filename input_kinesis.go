@@ -282,6 +282,10 @@ func (in *input) checkForm(ctx context.Context, lister shardLister, store *check
 			in.log.Debugf("Whether stream %s has checkpoints under its ARN is not known: %v", stream, err)
 			return nil
 		}
+		if out.StreamDescriptionSummary == nil {
+			in.log.Debugf("Whether stream %s has checkpoints under its ARN is not known: the answer describes nothing", stream)
+			return nil
+		}
 		other = aws.ToString(out.StreamDescriptionSummary.StreamARN)
 	}
 	if items, err = store.list(ctx, other); err != nil || len(items) == 0 {
@@ -317,7 +321,7 @@ func (in *input) start(c clients, store leaseTable, views []*streamView, checkFo
 	out := make(chan *consumer.Delivery)
 	done := make(chan struct{})
 	b := &balancer{
-		client: in.client, streams: views, began: beganAt(views), checkForm: checkForm, store: store, lister: c.lister, lists: retrieval.NewLists(c.lister), reader: c.reader, conf: &in.conf,
+		client: in.client, streams: views, began: beganAt(views), checkForm: checkForm, store: store, lister: c.lister, lists: retrieval.NewLists(ctx, c.lister), reader: c.reader, conf: &in.conf,
 		newBatch: in.newBatch, out: out, budget: retrieval.NewBudget(in.conf.maxBufferedBytes), metrics: in.metrics, log: in.log,
 		finished:  make(chan struct{}),
 		calls:     make(chan struct{}, callsAtOnce),
@@ -336,6 +340,7 @@ func (in *input) start(c clients, store leaseTable, views []*streamView, checkFo
 	go func() {
 		defer close(done)
 		b.run(ctx)
+		b.lists.Wait()
 		in.outbox.Wait() // none is added once the input is closed, which ends run
 		in.metrics.end(in.conf.streams)
 		c.closeIdle()
@@ -411,7 +416,9 @@ func (in *input) next(ctx context.Context, running *balancing) (*consumer.Outgoi
 		}
 		select {
 		case d := <-running.out:
-			return consumer.NewOutgoing(d), nil
+			if o := consumer.NewOutgoing(d); !in.outbox.Queue(o) {
+				return o, nil
+			}
 		case <-in.outbox.Ready():
 		case <-running.finished:
 			return nil, service.ErrEndOfInput

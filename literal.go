@@ -99,20 +99,6 @@ func (b *balancer) identify(ctx context.Context, o offer) (lineage.Shard, error)
 	return shard, nil
 }
 
-// verify makes sure that a shard without a position is the one that is meant, by a
-// list that is younger than its claim: one of the same id would be read before its
-// parents, if the stream was deleted and made anew.
-func (b *balancer) verify(ctx context.Context, o offer) error {
-	shard, err := b.identify(ctx, o)
-	if err == nil && shard.FirstSequence != o.shard.FirstSequence {
-		err = fmt.Errorf("shard %s is of a stream that was made anew: %w", o.key, errRemade)
-	}
-	return err
-}
-
-// errRemade asks for a new list of the shards.
-var errRemade = errors.New("its shards are listed again")
-
 // patientFailures is after how many failures a shard is read though its stream cannot
 // be listed.
 const patientFailures = 3

@@ -399,3 +399,178 @@ func TestBuiltInInputThatClaimsALiteralItemIsNoticedWithACommit(t *testing.T) {
 		})
 	}
 }
+
+func TestPickedOutShardLeavesNothingUnreadBeforeIt(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.table()
+		r.stream("orders", 1)
+		r.putTo("orders", 0, 0, 10)
+		r.split(shardName(0))
+		r.putTo("orders", 2, 10, 10)
+		r.split(shardName(2))
+		r.putTo("orders", 4, 20, 10)
+		r.split(shardName(4))
+		pinned := r.open(`streams: [ "orders:4" ]`)
+		pinned.read(10)
+		pass(10 * time.Second)
+		pinned.close()
+		require.ElementsMatch(r, numbers(0, 20), r.open(`streams: [ orders ]`).readAll(time.Minute))
+	})
+}
+
+func TestMarkOfAnEarlierStreamTellsThatNobodyFinishedTheShardOfThisOne(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.table()
+		r.stream("orders", 1)
+		r.putTo("orders", 0, 100, 10)
+		in := r.open(`streams: [ orders ]`)
+		in.read(10)
+		r.split(shardName(0))
+		pass(time.Minute)
+		in.close()
+		r.remake(0)
+		renew := func() { // a built-in input that has begun a child out of turn
+			require.NoError(r, r.aws.PutItem(tableName, awsfake.Item{
+				attrStream: awsfake.String("orders"), attrShard: awsfake.String(shardName(1)), attrOwner: awsfake.String("built-in"),
+				attrToken: awsfake.String(time.Now().Add(30 * time.Second).Format(time.RFC3339Nano)), attrSequence: awsfake.String(""),
+			}))
+		}
+		renew()
+		in = r.open(`streams: [ orders ]`)
+		var got []string
+		for range 24 {
+			got = append(got, in.readAll(5*time.Second)...)
+			renew()
+		}
+		require.ElementsMatch(r, numbers(0, 10), got)
+	})
+}
+
+func TestIdleShardIsNotReadOnInAStreamMadeAnew(t *testing.T) {
+	for name, fault := range map[string]awsfake.Fault{
+		"reads fail":        {Operation: "GetRecords", Refuse: awsfake.NewError(awsfake.CodeInternalFailure, "sorry")},
+		"the table is down": {Service: "dynamodb", Refuse: awsfake.NewError(awsfake.CodeInternalServerError, "down")},
+		"lists fail":        {Operation: "ListShards", Refuse: awsfake.NewError(awsfake.CodeLimitExceeded, "slow down")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(r *rig) {
+				r.table()
+				r.stream("orders", 1)
+				r.putTo("orders", 0, 1000, 1)
+				in := r.open(`streams: [ orders ]`)
+				in.read(1)
+				r.split(shardName(0))
+				pass(time.Minute)
+				remove := r.aws.Inject(fault)
+				pass(time.Minute)
+				r.remake(0)
+				r.putTo("orders", 1, 10, 5)
+				r.putTo("orders", 2, 15, 5)
+				pass(10 * time.Second)
+				remove()
+				got := in.readAll(2 * time.Minute)
+				require.ElementsMatch(r, numbers(0, 20), got)
+				require.ElementsMatch(r, numbers(0, 10), got[:10], "the parent comes first")
+			})
+		})
+	}
+}
+
+func TestAnswerWithoutADescriptionIsAnError(t *testing.T) {
+	for _, operation := range []string{"DescribeTable", "DescribeStreamSummary"} {
+		t.Run(operation, func(t *testing.T) {
+			bubble(t, func(r *rig) {
+				r.table()
+				r.stream("orders", 1)
+				r.putTo("orders", 0, 0, 1)
+				r.aws.Inject(awsfake.Fault{Operation: operation, Times: 1, Answer: []byte(`{}`)})
+				in := r.input(`streams: [ orders ]`)
+				for in.connect(r.Context(), r.clientsOver(in.line)) != nil {
+					pass(time.Second)
+				}
+				in.read(1)
+			})
+		})
+	}
+}
+
+func TestDeletedItemOfALongerLeaseIsLeftAsLong(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.table()
+		r.stream("orders", 2)
+		r.put("orders", 0, 10)
+		one := r.open(`{ streams: [ orders ], lease_period: 10m, rebalance_period: 1m }`)
+		two := r.open(`{ streams: [ orders ] }`)
+		got := append(one.readAll(20*time.Second), two.readAll(20*time.Second)...)
+		pass(5 * time.Minute)
+		require.ElementsMatch(r, numbers(0, 10), got)
+		for i := range 2 {
+			require.NoError(r, r.aws.DeleteItem(tableName, awsfake.Item{attrStream: awsfake.String("orders"), attrShard: awsfake.String(shardName(i))}))
+		}
+		for range 20 {
+			one.nothing(15 * time.Second)
+			two.nothing(15 * time.Second)
+		}
+	})
+}
+
+func TestExplicitShardThatIsYetToComeDoesNotEndTheInput(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.table()
+		r.stream("orders", 2)
+		in := r.open(`streams: [ "orders:1" ]`)
+		pass(time.Minute)
+		require.NoError(r, r.aws.DeleteStream("orders"))
+		r.stream("orders", 1)
+		in.nothing(2 * time.Minute)
+		r.split(shardName(0))
+		r.putTo("orders", 1, 0, 3)
+		require.Equal(r, numbers(0, 3), together(in.read(3)))
+	})
+}
+
+func TestInputIsClosedInTimeWhileListsHang(t *testing.T) {
+	for _, after := range []time.Duration{time.Second, 5 * time.Second, 12 * time.Second} {
+		t.Run(after.String(), func(t *testing.T) {
+			bubble(t, func(r *rig) {
+				r.table()
+				r.stream("orders", 4)
+				in := r.open(`streams: [ orders ]`)
+				r.aws.Inject(awsfake.Fault{Operation: "ListShards", Delay: time.Hour})
+				pass(after)
+				begin := time.Now()
+				in.close()
+				require.Less(r, time.Since(begin), 6*time.Second)
+			})
+		})
+	}
+}
+
+func TestStreamThatIsNotFoundOnceIsReadOn(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.table()
+		r.stream("orders", 1)
+		in := r.open(`{ streams: [ orders ], lease_period: 10m, rebalance_period: 10m }`)
+		pass(time.Minute)
+		r.aws.Inject(awsfake.Fault{Operation: "ListShards", Times: 2, Refuse: awsfake.NewError(awsfake.CodeResourceNotFound, "a bad day")})
+		r.split(shardName(0))
+		r.putTo("orders", 1, 0, 1)
+		begin := time.Now()
+		in.read(1)
+		require.Less(r, time.Since(begin), 10*time.Second)
+	})
+}
+
+func TestFaultThatGoesOnIsSaidOnce(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.table()
+		r.stream("orders", 1)
+		r.open(`streams: [ orders ]`)
+		pass(time.Minute)
+		r.aws.Inject(awsfake.Fault{Operation: "Query", Refuse: awsfake.NewError("AccessDeniedException", "not allowed")})
+		require.Less(r, r.calls(time.Hour), 5)
+		require.NoError(r, r.aws.DeleteStream("orders"))
+		pass(10 * time.Minute)
+		require.Empty(r, r.journal.logged("may not be empty"))
+	})
+}

@@ -27,6 +27,8 @@ const (
 	// shards: what is asked for while many come would be asked for again by those
 	// that come later.
 	calmFor = time.Second
+	// mostFailingPause bounds the pause before a shard that failed is tried again.
+	mostFailingPause = 30 * time.Second
 	// callsAtOnce bounds the claims and requests under way, so that a process
 	// that starts on a thousand shards does not open a thousand connections.
 	callsAtOnce = 64
@@ -614,8 +616,8 @@ func (b *balancer) start(ctx context.Context, o offer, taken bool) {
 		b.lookWithin(time.Until(f.until))
 		return
 	}
-	if since, vanished := o.view.vanished[o.key]; vanished && time.Since(since) < b.conf.leasePeriod {
-		b.lookWithin(b.conf.leasePeriod - time.Since(since))
+	if until, vanished := o.view.vanished[o.key]; vanished && time.Now().Before(until) {
+		b.lookWithin(time.Until(until))
 		return
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -660,9 +662,6 @@ func (b *balancer) consume(ctx context.Context, o offer, give <-chan string, sta
 		}
 	}
 	after, err := b.position(ctx, o, item, literals)
-	if err == nil && after == "" {
-		err = b.verify(ctx, o)
-	}
 	if err != nil {
 		return consumer.Result{}, errors.Join(err, b.giveUp(ctx, held, item.Sequence))
 	}
@@ -702,7 +701,7 @@ func (b *balancer) open(o offer, sent, after string, startAt time.Time, starving
 	if position.After == "" {
 		position.At = startAt
 	}
-	return retrieval.NewPoller(b.reader, retrieval.Shard{Stream: o.key.Stream, ID: o.key.Shard, FirstSequence: o.shard.FirstSequence}, position, b.budget, b.conf.pollPeriod, retrieval.Hooks{
+	return retrieval.NewPoller(b.reader, b.lists, retrieval.Shard{Stream: o.key.Stream, ID: o.key.Shard, FirstSequence: o.shard.FirstSequence}, position, b.budget, b.conf.pollPeriod, retrieval.Hooks{
 		OnThrottle: func() { b.metrics.throttled.Incr(1, o.key.Stream, o.key.Shard) },
 		OnTrouble:  func(err error) { b.log.Warnf("Stream %s: going on after: %v", o.key.Stream, err) },
 		OnStarving: func() {
@@ -793,9 +792,6 @@ func (b *balancer) bury(e ended) {
 	case errors.Is(e.err, context.Canceled):
 	case e.err != nil:
 		b.failed(e.key)
-		if errors.Is(e.err, errRemade) {
-			s.listed = time.Time{}
-		}
 		b.log.Warnf("Trying again: %v", e.err)
 	default:
 		delete(b.deleted, e.key)
@@ -810,7 +806,7 @@ func (b *balancer) bury(e ended) {
 // then twice as long each time, up to the time between two looks.
 func (b *balancer) failed(key lease.Key) {
 	f := b.failing[key]
-	f.until = time.Now().Add(min(lookSoon<<min(f.times, 10), max(lookSoon, b.lookEvery())))
+	f.until = time.Now().Add(min(lookSoon<<min(f.times, 10), max(lookSoon, b.lookEvery()), mostFailingPause))
 	f.times++
 	b.failing[key] = f
 	b.lookWithin(time.Until(f.until))

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"regexp"
 	"slices"
 	"sync"
 	"time"
@@ -29,9 +30,10 @@ const (
 	// listed anew without a reason. Reasons are a finished shard, a shard that is
 	// gone, an item of a shard that is not in the list, and a list that cannot be true.
 	relistAfter = 10
-	// mostMissingDoublings bounds the pauses before a stream that is missing is
-	// looked for again: eight times the time between two looks.
-	mostMissingDoublings = 3
+	// enoughNotFound is how often in a row a stream must not be found to be missing,
+	// and mostMissingPause the longest pause before it is looked for again.
+	enoughNotFound   = 3
+	mostMissingPause = 80 * time.Second
 	// settle is the time between a client's announcement and its first look:
 	// clients that start together see one another before they claim.
 	settle = 250 * time.Millisecond
@@ -49,7 +51,8 @@ type streamView struct {
 	// missing streams have not been listed yet, or do not exist any more. They are
 	// tried again, more and more rarely, and nobody reads them until then.
 	missing  bool
-	attempts int // at that
+	notFound int // answers in a row that say so of one that was there
+	attempts int // to find one that is missing
 	retryAt  time.Time
 
 	shards []lineage.Shard
@@ -66,8 +69,8 @@ type streamView struct {
 	said map[lease.Key]string
 	// waiting has who reads a shard that is to be read here, once it was said.
 	waiting map[lease.Key]string
-	// vanished is since when the item of a shard is not there that had an owner, who
-	// alone knows how far it has been read.
+	// vanished is until when a shard is left alone whose item was deleted under its
+	// owner, who alone knows how far it has been read.
 	vanished map[lease.Key]time.Time
 	// unseen is since when a shard with unread records has not been in the list.
 	unseen map[lease.Key]time.Time
@@ -343,12 +346,18 @@ func (b *balancer) absorb(l look) {
 			v.listed = time.Time{} // it is taken in
 		}
 		if _, deleted := errors.AsType[*types.ResourceNotFoundException](v.listErr); deleted {
+			s.listed = time.Time{}
+			if s.notFound++; s.notFound < enoughNotFound {
+				b.lookWithin(lookSoon)
+				continue
+			}
 			// There is nothing to read until there is a stream of this name again.
 			b.log.Warnf("Stream %s does not exist any more: it is looked for again in a while", s.id)
 			s.missing, s.attempts = true, 0
 			b.postpone(s)
 			continue
 		}
+		s.notFound = 0
 		if v.err != nil {
 			continue
 		}
@@ -374,7 +383,7 @@ func (b *balancer) absorb(l look) {
 
 // postpone has a stream that is missing looked for later, and later each time.
 func (b *balancer) postpone(s *streamView) {
-	s.retryAt = time.Now().Add(b.lookEvery() << min(s.attempts, mostMissingDoublings))
+	s.retryAt = time.Now().Add(min(b.lookEvery()<<min(s.attempts, 10), mostMissingPause))
 	s.attempts++
 }
 
@@ -416,14 +425,22 @@ func (b *balancer) absorbPresence(l look) {
 
 // report logs what went wrong in a look once, however often it is repeated.
 func (b *balancer) report(last *string, err error) {
-	said := ""
-	if err != nil {
-		said = err.Error()
-	}
+	said := faultText(err)
 	if said != "" && said != *last && !errors.Is(err, context.Canceled) {
 		b.log.Errorf("Balancing goes on with what is known: %v", err)
 	}
 	*last = said
+}
+
+var requestID = regexp.MustCompile(`RequestID: [^,]*, `)
+
+// faultText is the text of an error without what is of one request, empty for none: a
+// fault that goes on is said once.
+func faultText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return requestID.ReplaceAllString(err.Error(), "")
 }
 
 func (b *balancer) absorbItems(s *streamView, v streamLook, changes int) {
@@ -461,6 +478,9 @@ func (b *balancer) absorbItems(s *streamView, v streamLook, changes int) {
 	if id := s.unlisted(); id > s.strange {
 		s.strange, s.listed = id, time.Time{}
 	}
+	if slices.ContainsFunc(s.stream.shards, func(written string) bool { return s.shardID(written) > s.newest }) {
+		s.listed = time.Time{} // a shard that is to be read has yet to come
+	}
 	for key, number := range s.ended {
 		if number > changes {
 			delete(s.items, key)
@@ -485,14 +505,14 @@ func (b *balancer) noteVanished(s *streamView, items []lease.Item) {
 		there[item.Key] = true
 	}
 	vanished := map[lease.Key]time.Time{}
-	for key, since := range s.vanished {
+	for key, until := range s.vanished {
 		if !there[key] {
-			vanished[key] = since
+			vanished[key] = until
 		}
 	}
 	for key, item := range s.items {
 		if owner := b.owner(item); !there[key] && owner != "" && owner != b.client {
-			vanished[key] = time.Now()
+			vanished[key] = time.Now().Add(b.watcher.Patience(item))
 		}
 	}
 	s.vanished = vanished
@@ -735,7 +755,8 @@ func (b *balancer) progress(s *streamView, item lease.Item) lineage.Progress {
 	case owned:
 		p.State = lineage.Reading
 	case of == ofEarlierStream, s.reborn[item.Key]:
-		p.State = lineage.Unknown
+		// Whoever had finished the shard of this stream would have written over it.
+		p.State = lineage.Begun
 	case item.Finished && (of == ofThisStream || !rangeKnown):
 		p.State = lineage.Finished
 	default:
@@ -782,5 +803,8 @@ func (b *balancer) streamFinished(s *streamView) bool {
 		return false
 	}
 	graph := b.graph(s)
-	return !slices.ContainsFunc(s.candidates(), func(c candidate) bool { return !graph.Finished(c.key.Shard) })
+	return !slices.ContainsFunc(s.candidates(), func(c candidate) bool {
+		// Ids are given out in ascending order: one above all is of a shard to come.
+		return c.key.Shard > s.newest || !graph.Finished(c.key.Shard)
+	})
 }

@@ -3,6 +3,7 @@ package consumer
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -181,6 +182,19 @@ func (b *Outbox) Reject(o *Outgoing) {
 		return
 	}
 	b.push(o)
+}
+
+// Queue puts a batch that is new behind those of its lease that are due, and reports
+// whether there are any: they were read before it.
+func (b *Outbox) Queue(o *Outgoing) bool {
+	held := o.delivery.consumer.conf.Lease
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !slices.ContainsFunc(b.due, func(due *Outgoing) bool { return due.delivery.consumer.conf.Lease == held }) {
+		return false
+	}
+	b.due = append(b.due, o)
+	return true
 }
 
 // SetAside keeps a batch whose lease cannot be proved from holding up those of

@@ -45,7 +45,7 @@ func (w *Watcher) Observe(stream string, items []Item, start, end time.Time) {
 		s, known := before[item.Key]
 		if !known || s.link != item.Link() {
 			s = sighting{
-				link: item.Link(), due: end.Add(w.patience(item)),
+				link: item.Link(), due: end.Add(w.Patience(item)),
 				moved: known && s.link.Owner == item.Owner && s.link.Token != item.Token,
 			}
 		}
@@ -59,8 +59,8 @@ func (w *Watcher) Observe(stream string, items []Item, start, end time.Time) {
 // shard, and itself counts a lease as dead after three.
 const foreignPatience = 3
 
-// patience is how long an item must stand still for its owner to be dead.
-func (w *Watcher) patience(item Item) time.Duration {
+// Patience is how long an item must stand still for its owner to be dead.
+func (w *Watcher) Patience(item Item) time.Duration {
 	if item.foreign() {
 		return foreignPatience * w.period
 	}

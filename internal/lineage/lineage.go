@@ -235,9 +235,11 @@ func (g *Graph) descent(id string) descent {
 		case p.Undecided:
 			most = max(most, undecidedDescent)
 		case p.State != Unknown:
+			// Its own descendants follow from it, and tell no more of this shard.
 			most = max(most, unprovenDescent)
+		default:
+			most = max(most, g.descent(child))
 		}
-		most = max(most, g.descent(child))
 	}
 	g.descended[id] = most
 	return most

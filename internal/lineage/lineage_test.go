@@ -85,6 +85,15 @@ func TestReaderOfTheChildAloneDoesNotFinishItsParent(t *testing.T) {
 	}
 }
 
+func TestDescendantsOfAShardThatWasPickedOutDoNotFinishItsAncestors(t *testing.T) {
+	g := NewGraph([]Shard{
+		{ID: "a", Closed: true},
+		{ID: "b", Closed: true, Parents: []string{"a"}},
+		{ID: "c", Parents: []string{"b"}},
+	}, map[string]Progress{"b": {State: Finished}, "c": {State: Begun, Balanced: true}})
+	require.Equal(t, []string{"a", "c"}, ready(g, "a", "b", "c"))
+}
+
 func TestNothingBeginsWhileItIsNotKnownWhetherAParentWasFinished(t *testing.T) {
 	shards := []Shard{{ID: "old", Closed: true}, {ID: "left", Parents: []string{"old"}}, {ID: "right", Parents: []string{"old"}}}
 	g := NewGraph(shards, map[string]Progress{"left": {State: Reading, Undecided: true}})

@@ -60,6 +60,7 @@ type Hooks struct {
 // goroutine; there is nothing to end.
 type Poller struct {
 	api   API
+	lists *Lists
 	shard Shard
 	hooks Hooks
 	// budget is reserved for each page before it is read.
@@ -79,6 +80,7 @@ type Poller struct {
 	nextCall time.Time
 	failures int   // calls in a row
 	expired  int   // iterators in a row
+	refused  int   // lists in a row
 	limit    int32 // records of the next page
 	expected int64 // bytes of memory that such a page takes, by those of the last one
 }
@@ -99,12 +101,12 @@ func limitAfter(records, bytes int) int32 {
 	return int32(min(max(pageBytes*records/max(bytes, 1), 1), maxLimit))
 }
 
-// NewPoller returns a poller that begins at from, holds its pages within a budget
+// NewPoller returns a poller that begins at from, looks shards up in lists, holds its pages within a budget
 // that it may share, and leaves at least the given time between two reads; zero
 // leaves that to the shard's limits and its records.
-func NewPoller(api API, shard Shard, from Position, budget *Budget, least time.Duration, hooks Hooks) *Poller {
+func NewPoller(api API, lists *Lists, shard Shard, from Position, budget *Budget, least time.Duration, hooks Hooks) *Poller {
 	return &Poller{
-		api: api, shard: shard, hooks: hooks, budget: budget, behind: true,
+		api: api, lists: lists, shard: shard, hooks: hooks, budget: budget, behind: true,
 		position: from, limit: firstLimit, expected: firstPage, pace: pacer{least: least},
 	}
 }
@@ -281,8 +283,15 @@ func (p *Poller) endOf(ctx context.Context, out *kinesis.GetRecordsOutput, page 
 	return nil
 }
 
-// seek makes an iterator at the position.
+// seek makes an iterator at the position. A sequence number tells the shard. Without
+// one the shard of the same id in a stream that was made anew would be read, before
+// its parents perhaps: so the stream has to list the shard that is meant.
 func (p *Poller) seek(ctx context.Context) error {
+	if p.position.After == "" {
+		if err := p.identify(ctx); err != nil {
+			return err
+		}
+	}
 	in := &kinesis.GetShardIteratorInput{ShardId: &p.shard.ID}
 	in.StreamName, in.StreamARN = StreamParameters(p.shard.Stream)
 	switch {
@@ -306,6 +315,28 @@ func (p *Poller) seek(ctx context.Context) error {
 	}
 	if p.iterator = aws.ToString(out.ShardIterator); p.iterator == "" {
 		return fmt.Errorf("making an iterator of shard %s: the answer has none", p.shard.ID)
+	}
+	return nil
+}
+
+// enoughRefusals is after how many refusals of its list a shard is read all the same,
+// for those who may not list shards.
+const enoughRefusals = 3
+
+func (p *Poller) identify(ctx context.Context) error {
+	listed, ok, err := p.lists.Find(ctx, p.shard.Stream, p.shard.ID)
+	if err != nil {
+		api, answered := errors.AsType[smithy.APIError](err)
+		if answered && strings.HasPrefix(api.ErrorCode(), "AccessDenied") {
+			if p.refused++; p.refused > enoughRefusals {
+				return nil
+			}
+		}
+		return classify(err)
+	}
+	p.refused = 0
+	if ok && p.shard.FirstSequence != "" && listed.FirstSequence != p.shard.FirstSequence {
+		return fmt.Errorf("%w any more: its stream was made anew", ErrShardGone)
 	}
 	return nil
 }

@@ -74,8 +74,13 @@ func records(from, n int) []string {
 	return all
 }
 
+// lists asks the fake for as long as its calls take.
+func lists(s *awsfake.Server) *retrieval.Lists {
+	return retrieval.NewLists(context.Background(), client(s))
+}
+
 func newPoller(s *awsfake.Server, from retrieval.Position, hooks retrieval.Hooks) *retrieval.Poller {
-	return retrieval.NewPoller(client(s), retrieval.Shard{Stream: stream, ID: shard}, from, retrieval.NewBudget(1<<30), 0, hooks)
+	return retrieval.NewPoller(client(s), lists(s), retrieval.Shard{Stream: stream, ID: shard}, from, retrieval.NewBudget(1<<30), 0, hooks)
 }
 
 func TestRecordCarriesWhatTheServiceSent(t *testing.T) {
@@ -133,7 +138,7 @@ func TestStreamIsReadByItsARN(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := start(t, awsfake.Options{})
 		put(t, s, 0, 2)
-		p := retrieval.NewPoller(client(s), retrieval.Shard{Stream: s.StreamARN(stream), ID: shard}, retrieval.Position{}, retrieval.NewBudget(1<<30), 0, retrieval.Hooks{})
+		p := retrieval.NewPoller(client(s), lists(s), retrieval.Shard{Stream: s.StreamARN(stream), ID: shard}, retrieval.Position{}, retrieval.NewBudget(1<<30), 0, retrieval.Hooks{})
 		require.Equal(t, records(0, 2), read(t, p, 2))
 	})
 }
@@ -281,7 +286,7 @@ func TestShardThatIsSaidToBeGoneIsReadOnWhileTheStreamListsIt(t *testing.T) {
 			shards, err := s.Shards(stream)
 			require.NoError(t, err)
 			s.Inject(awsfake.Fault{Operation: operation, Times: 3, Refuse: awsfake.NewError(awsfake.CodeResourceNotFound, "a bad day")})
-			p := retrieval.NewPoller(client(s), retrieval.Shard{Stream: stream, ID: shard, FirstSequence: shards[0].StartSequence}, retrieval.Position{},
+			p := retrieval.NewPoller(client(s), lists(s), retrieval.Shard{Stream: stream, ID: shard, FirstSequence: shards[0].StartSequence}, retrieval.Position{},
 				retrieval.NewBudget(1<<30), 0, retrieval.Hooks{})
 			require.Equal(t, records(0, 10), read(t, p, 10))
 		})
@@ -452,7 +457,7 @@ func TestRecordsThatWereReadBeforeAreDropped(t *testing.T) {
 		require.NoError(t, err)
 		// A service that takes "after" for "at", or for something earlier.
 		inclusive := &inclusiveAPI{API: client(s), from: all[1].SequenceNumber}
-		p := retrieval.NewPoller(inclusive, retrieval.Shard{Stream: stream, ID: shard}, retrieval.Position{After: all[2].SequenceNumber},
+		p := retrieval.NewPoller(inclusive, lists(s), retrieval.Shard{Stream: stream, ID: shard}, retrieval.Position{After: all[2].SequenceNumber},
 			retrieval.NewBudget(1<<30), 0, retrieval.Hooks{})
 		require.Equal(t, records(3, 2), read(t, p, 2))
 	})
@@ -497,7 +502,7 @@ func TestThoseWhoAskTogetherGetOneListThatIsYounger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := start(t, awsfake.Options{})
 		lister := &countingLister{Lister: client(s)}
-		lists := retrieval.NewLists(lister)
+		lists := retrieval.NewLists(t.Context(), lister)
 		var asking sync.WaitGroup
 		for range 50 {
 			asking.Go(func() {
@@ -522,5 +527,72 @@ func TestThoseWhoAskTogetherGetOneListThatIsYounger(t *testing.T) {
 		_, ok, err = lists.Find(t.Context(), stream, "shardId-000000000099")
 		require.NoError(t, err)
 		require.False(t, ok)
+		lists.Wait()
 	})
+}
+
+func TestWhoeverGivesUpOnAListDoesNotTakeItFromOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t, awsfake.Options{})
+		life, end := context.WithCancel(t.Context())
+		lists := retrieval.NewLists(life, &countingLister{Lister: client(s)})
+		impatient, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		defer cancel()
+		var asking sync.WaitGroup
+		asking.Go(func() {
+			_, _, err := lists.Find(impatient, stream, shard)
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+		})
+		_, ok, err := lists.Find(t.Context(), stream, shard)
+		require.NoError(t, err)
+		require.True(t, ok)
+		asking.Wait()
+
+		// The end of life ends all calls.
+		s.Inject(awsfake.Fault{Operation: "ListShards", Delay: time.Hour})
+		begin := time.Now()
+		asking.Go(func() {
+			_, _, err := lists.Find(t.Context(), stream, shard)
+			require.Error(t, err)
+		})
+		pass(time.Second)
+		end()
+		asking.Wait()
+		lists.Wait()
+		require.Less(t, time.Since(begin), 2*time.Second)
+	})
+}
+
+func TestShardOfAStreamMadeAnewIsNotReadInPlaceOfOneWithoutAPosition(t *testing.T) {
+	for name, outage := range map[string]string{"reads fail": "GetRecords", "lists fail": "ListShards"} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := start(t, awsfake.Options{})
+				shards, err := s.Shards(stream)
+				require.NoError(t, err)
+				p := retrieval.NewPoller(client(s), lists(s), retrieval.Shard{Stream: stream, ID: shard, FirstSequence: shards[0].StartSequence},
+					retrieval.Position{}, retrieval.NewBudget(1<<30), 0, retrieval.Hooks{})
+				page, err := p.Next(t.Context())
+				require.NoError(t, err)
+				require.Empty(t, page.Records)
+				remove := s.Inject(awsfake.Fault{Operation: outage, Refuse: awsfake.NewError(awsfake.CodeInternalFailure, "sorry")})
+				require.NoError(t, s.DeleteStream(stream))
+				require.NoError(t, s.CreateStream(stream, 1))
+				put(t, s, 0, 5)
+				ended := make(chan error, 1)
+				go func() {
+					for {
+						page, err := p.Next(t.Context())
+						if err != nil || len(page.Records) > 0 {
+							ended <- err
+							return
+						}
+					}
+				}()
+				pass(time.Minute)
+				remove()
+				require.ErrorIs(t, <-ended, retrieval.ErrShardGone)
+			})
+		})
+	}
 }

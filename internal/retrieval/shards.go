@@ -36,8 +36,8 @@ func ListShards(ctx context.Context, api Lister, stream string) (shards []lineag
 	in.StreamName, in.StreamARN = StreamParameters(stream)
 	for {
 		out, err := api.ListShards(ctx, in)
-		if err == nil && len(shards)+len(out.Shards) == 0 && out.NextToken == nil {
-			err = errors.New("the answer has none")
+		if err == nil && len(out.Shards) == 0 && out.NextToken == nil {
+			err = errors.New("the answer has none") // not even the last page is empty
 		}
 		if err != nil {
 			return nil, time.Time{}, fmt.Errorf("listing the shards of stream %s: %w", stream, err)
@@ -57,7 +57,9 @@ func ListShards(ctx context.Context, api Lister, stream string) (shards []lineag
 // Lists tells shards as their streams list them after they were asked for, and makes
 // one call for all who ask at about the same time. It is safe for concurrent use.
 type Lists struct {
-	api Lister
+	api   Lister
+	life  context.Context //nolint:containedctx // of the calls, which are nobody's own
+	calls sync.WaitGroup
 
 	mu    sync.Mutex
 	turns map[string]chan struct{} // of a stream, cap 1: its calls are made one after the other
@@ -70,27 +72,17 @@ type list struct {
 	err    error
 }
 
-// NewLists returns a Lists that asks api.
-func NewLists(api Lister) *Lists {
-	return &Lists{api: api, turns: map[string]chan struct{}{}, next: map[string]*list{}}
+// NewLists returns a Lists that asks api for as long as life lasts.
+func NewLists(life context.Context, api Lister) *Lists {
+	return &Lists{api: api, life: life, turns: map[string]chan struct{}{}, next: map[string]*list{}}
 }
+
+// Wait returns when no call is under way, after the end of life and of all who ask.
+func (l *Lists) Wait() { l.calls.Wait() }
 
 // Find returns a shard of a stream; ok is false when the stream does not list it.
 func (l *Lists) Find(ctx context.Context, stream, id string) (shard lineage.Shard, ok bool, err error) {
-	l.mu.Lock()
-	call, joined := l.next[stream]
-	if !joined {
-		call = &list{done: make(chan struct{})}
-		l.next[stream] = call
-		if l.turns[stream] == nil {
-			l.turns[stream] = make(chan struct{}, 1)
-		}
-	}
-	turn := l.turns[stream]
-	l.mu.Unlock()
-	if !joined {
-		l.call(ctx, stream, call, turn)
-	}
+	call := l.join(stream)
 	select {
 	case <-call.done:
 	case <-ctx.Done():
@@ -106,18 +98,36 @@ func (l *Lists) Find(ctx context.Context, stream, id string) (shard lineage.Shar
 	return call.shards[i], true, nil
 }
 
-// call makes the call for all who have joined before it begins. Those are not to
-// lose it to the end of the first one's context.
-func (l *Lists) call(ctx context.Context, stream string, call *list, turn chan struct{}) {
-	turn <- struct{}{} // the call under way ends within its time-out
-	defer func() { <-turn }()
+// join returns the next call to begin.
+func (l *Lists) join(stream string) *list {
 	l.mu.Lock()
-	delete(l.next, stream)
-	l.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), listTimeout)
-	defer cancel()
-	call.shards, _, call.err = ListShards(ctx, l.api, stream)
-	close(call.done)
+	defer l.mu.Unlock()
+	if call, ok := l.next[stream]; ok {
+		return call
+	}
+	call := &list{done: make(chan struct{})}
+	l.next[stream] = call
+	if l.turns[stream] == nil {
+		l.turns[stream] = make(chan struct{}, 1)
+	}
+	turn := l.turns[stream]
+	l.calls.Go(func() {
+		defer close(call.done)
+		select {
+		case turn <- struct{}{}:
+			defer func() { <-turn }()
+		case <-l.life.Done():
+			call.err = l.life.Err()
+			return
+		}
+		l.mu.Lock()
+		delete(l.next, stream) // who comes from now on wants a younger one
+		l.mu.Unlock()
+		ctx, cancel := context.WithTimeout(l.life, listTimeout)
+		defer cancel()
+		call.shards, _, call.err = ListShards(ctx, l.api, stream)
+	})
+	return call
 }
 
 func shardOf(s types.Shard) lineage.Shard {
