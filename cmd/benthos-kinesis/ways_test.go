@@ -106,10 +106,16 @@ func TestEveryWayThatBenthosRunsAnInput(t *testing.T) {
 			func(p *process) {
 				p.wait()
 				require.ElementsMatch(p, orders, p.written("out"))
-				// The pipeline has ended in order: the next one has nothing to repeat.
+				// Benthos ends its input without waiting for acknowledgements that are on
+				// their way: the next one may repeat those, and misses none.
 				again := p.start("-c", p.write("again.yaml", quiet+"input: { "+input("orders")+" }\n"+into("again")))
 				more := p.put("orders", 100, 10)
-				p.awaitLines("again", more)
+				p.await("the records that came later", func() bool {
+					written := p.written("again")
+					return !slices.ContainsFunc(more, func(record string) bool { return !slices.Contains(written, record) })
+				})
+				require.Subset(p, slices.Concat(orders, more), p.written("again"))
+				require.Less(p, len(p.written("again")), len(orders), "what was acknowledged does not come again")
 				again.stop()
 			},
 		},
