@@ -385,7 +385,7 @@ func (in *input) newBatch(ctx context.Context) (consumer.Batcher, []*service.Own
 // shard, and none of a shard that another process may have.
 func (in *input) ReadBatch(ctx context.Context) (service.MessageBatch, service.AckFunc, error) {
 	in.mu.Lock()
-	running := in.running
+	running, givenUp := in.running, len(in.givenUp) > 0
 	in.reading = ctx
 	in.mu.Unlock()
 	defer func() {
@@ -396,36 +396,38 @@ func (in *input) ReadBatch(ctx context.Context) (service.MessageBatch, service.A
 	if running == nil {
 		return nil, nil, service.ErrNotConnected
 	}
-	in.judge()
+	if givenUp {
+		in.judge()
+	}
 	for {
-		o, err := in.next(ctx, running)
+		o, fresh, err := in.next(ctx, running)
 		if err != nil {
 			return nil, nil, err
 		}
-		if !in.outbox.SetAside(running.ctx, o) {
+		if !in.outbox.SetAside(running.ctx, o, fresh) {
 			batch, ack := in.hand(o)
 			return batch, ack, nil
 		}
 	}
 }
 
-func (in *input) next(ctx context.Context, running *balancing) (*consumer.Outgoing, error) {
+// next returns the next batch: one that is due again, or one that is fresh from its
+// consumer.
+func (in *input) next(ctx context.Context, running *balancing) (o *consumer.Outgoing, fresh bool, err error) {
 	for {
 		if o := in.outbox.Take(); o != nil {
-			return o, nil
+			return o, false, nil
 		}
 		select {
 		case d := <-running.out:
-			if o := consumer.NewOutgoing(d); !in.outbox.Queue(o) {
-				return o, nil
-			}
+			return consumer.NewOutgoing(d), true, nil
 		case <-in.outbox.Ready():
 		case <-running.finished:
-			return nil, service.ErrEndOfInput
+			return nil, false, service.ErrEndOfInput
 		case <-running.done:
-			return nil, service.ErrEndOfInput
+			return nil, false, service.ErrEndOfInput
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, false, ctx.Err()
 		}
 	}
 }

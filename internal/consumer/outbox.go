@@ -184,32 +184,24 @@ func (b *Outbox) Reject(o *Outgoing) {
 	b.push(o)
 }
 
-// Queue puts a batch that is new behind those of its lease that are due, and reports
-// whether there are any: they were read before it.
-func (b *Outbox) Queue(o *Outgoing) bool {
-	held := o.delivery.consumer.conf.Lease
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if !slices.ContainsFunc(b.due, func(due *Outgoing) bool { return due.delivery.consumer.conf.Lease == held }) {
-		return false
-	}
-	b.due = append(b.due, o)
-	return true
-}
-
 // SetAside keeps a batch whose lease cannot be proved from holding up those of
 // others, and reports whether it has. Batches of one lease keep their order: while
-// some of them are aside, so are those that come after them. They are due when the
+// some of them are aside, so are those that come after them, and one that is fresh
+// from its consumer goes behind those of its lease that are due. They are due when the
 // lease is proved, and dropped when it is lost or life ends.
-func (b *Outbox) SetAside(life context.Context, o *Outgoing) bool {
+func (b *Outbox) SetAside(life context.Context, o *Outgoing, fresh bool) bool {
 	held := o.delivery.consumer.conf.Lease
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	waiting := b.aside[held]
-	switch {
-	case len(waiting) == 0 && held.Trusted():
-		return false
-	case b.closed:
+	if len(waiting) == 0 && held.Trusted() {
+		if !fresh || !slices.ContainsFunc(b.due, func(due *Outgoing) bool { return due.delivery.consumer.conf.Lease == held }) {
+			return false
+		}
+		b.due = append(b.due, o)
+		return true
+	}
+	if b.closed {
 		o.delivery.Drop()
 		return true
 	}

@@ -16,7 +16,8 @@ func (r *rig) received(b *Outbox, life context.Context) *Outgoing { //nolint:rev
 	r.Helper()
 	synctest.Wait()
 	o := b.Take()
-	if o == nil {
+	fresh := o == nil
+	if fresh {
 		select {
 		case d := <-r.out:
 			o = NewOutgoing(d)
@@ -24,7 +25,7 @@ func (r *rig) received(b *Outbox, life context.Context) *Outgoing { //nolint:rev
 			return nil
 		}
 	}
-	if b.SetAside(life, o) {
+	if b.SetAside(life, o, fresh) {
 		return nil
 	}
 	return o
@@ -63,6 +64,20 @@ func TestBatchesWithoutProofStepAsideAndComeBackInOrder(t *testing.T) {
 	})
 }
 
+func TestFreshBatchGoesBehindThoseOfItsLeaseThatAreDue(t *testing.T) {
+	bubble(t, nil, func(r *rig) {
+		b, life := NewOutbox(), r.Context()
+		r.put(page(0, 2))
+		first := r.received(b, life)
+		synctest.Wait()
+		fresh := NewOutgoing(<-r.out) // taken when nothing was due
+		b.Reject(first)
+		require.True(r, b.SetAside(life, fresh, true))
+		require.Equal(r, "0", contents(r, r.received(b, life)))
+		require.Equal(r, "1", contents(r, r.received(b, life)))
+	})
+}
+
 func TestBatchesThatAreAsideAreDroppedAtTheEnd(t *testing.T) {
 	bubble(t, nil, func(r *rig) {
 		b := NewOutbox()
@@ -71,10 +86,10 @@ func TestBatchesThatAreAsideAreDroppedAtTheEnd(t *testing.T) {
 		first, second, third := r.received(b, life), r.received(b, life), r.received(b, life)
 		r.table.answer(false)
 		pass(leasePeriod)
-		require.True(r, b.SetAside(life, first))
-		require.True(r, b.SetAside(life, second))
+		require.True(r, b.SetAside(life, first, false))
+		require.True(r, b.SetAside(life, second, false))
 		b.Close()
-		require.True(r, b.SetAside(life, third))
+		require.True(r, b.SetAside(life, third, false))
 		end()
 		b.Wait()
 		require.Nil(r, b.Take())
