@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"strings"
 	"testing"
 	"time"
 
@@ -308,36 +307,6 @@ func TestStartThatALiteralItemTellsIsKept(t *testing.T) {
 		r.putTo("orders", 0, 10, 10)
 		in := r.open(`{ streams: [ "orders:0" ], start_from_oldest: false }`)
 		require.Equal(r, numbers(10, 10), in.readAll(time.Minute))
-	})
-}
-
-func TestChildrenWaitForWhatIsUnderWayOfAShardThatIsGone(t *testing.T) {
-	bubble(t, func(r *rig) {
-		r.table()
-		r.stream("orders", 1)
-		for i := range 5 {
-			_, err := r.aws.PutTo("orders", shardName(0), "key", []byte(fmt.Sprint(i)+strings.Repeat("x", 600_000)))
-			require.NoError(r, err)
-		}
-		in := r.open(`{ streams: [ orders ], checkpoint_limit: 1, rebalance_period: 1s }`)
-		b := in.next()
-		for i, child := range r.split(shardName(0)) {
-			_, err := r.aws.PutTo("orders", child, "key", fmt.Append(nil, 100+i))
-			require.NoError(r, err)
-		}
-		pass(10 * time.Second)
-		require.NoError(r, r.aws.TrimShard("orders", shardName(0), time.Now()))
-		in.ack(b)
-		for range 2 {
-			in.ack(in.next())
-		}
-		if b, ok := in.batch(time.Minute); ok && b.meta("kinesis_shard") == shardName(0) {
-			in.nothing(2 * time.Minute)
-			in.ack(b)
-		} else if ok {
-			in.ack(b)
-		}
-		require.NotEmpty(r, in.readAll(time.Minute))
 	})
 }
 

@@ -145,3 +145,17 @@ func TestShardThatIsAskedForWhileSuspendedIsHandedOverAfterwards(t *testing.T) {
 		require.Equal(r, "other", r.table.now().Owner)
 	})
 }
+
+func TestShardThatIsGoneIsKeptUntilWhatIsUnderWayIsAcknowledged(t *testing.T) {
+	bubble(t, nil, func(r *rig) {
+		r.put(page(0, 1))
+		d, _ := r.next()
+		r.source.next <- fetched{err: retrieval.ErrShardGone}
+		pass(10 * leasePeriod)
+		r.running()
+		require.Equal(r, "me", r.table.now().Owner, "its children are to wait")
+		d.Ack(1, nil)
+		require.Equal(r, Gone, r.result().Outcome)
+		require.Equal(r, free(sequence(0)), r.table.now())
+	})
+}
