@@ -256,6 +256,41 @@ func TestAFailedConditionChangesNothingAndShowsTheItem(t *testing.T) {
 	})
 }
 
+func TestACounterStartsWithItsItem(t *testing.T) {
+	onEachTransport(t, Options{}, func(t *testing.T, s *Server, cfg aws.Config) {
+		leaseTable(t, s)
+		d := dynamodb.NewFromConfig(cfg)
+		update := func(shard, expression string, values Item) (map[string]types.AttributeValue, error) {
+			out, err := d.UpdateItem(t.Context(), &dynamodb.UpdateItemInput{
+				TableName: leases, Key: leaseKey(shard), ReturnValues: types.ReturnValueUpdatedNew,
+				UpdateExpression: &expression, ExpressionAttributeValues: sdkItem(values),
+			})
+			if err != nil {
+				return nil, err
+			}
+			return out.Attributes, nil
+		}
+		for want := range int64(3) {
+			got, err := update("0", "SET TermNumber = if_not_exists(TermNumber, :zero) + :one", Item{":zero": Number(0), ":one": Number(1)})
+			require.NoError(t, err)
+			require.Equal(t, sdkItem(Item{"TermNumber": Number(want + 1)}), got)
+		}
+
+		require.NoError(t, s.PutItem("leases", Item{"StreamID": String("stream"), "ShardID": String("1"), "TermNumber": String("1")}))
+		_, err := update("1", "SET TermNumber = if_not_exists(TermNumber, :zero) + :one", Item{":zero": Number(0), ":one": Number(1)})
+		requireCode(t, CodeValidation, err)
+		require.ErrorContains(t, err, "An operand in the update expression has an incorrect data type")
+		for _, shard := range []string{"1", "2"} {
+			_, err = update(shard, "SET N = N - :one", Item{":one": Number(1)})
+			requireCode(t, CodeValidation, err)
+			require.ErrorContains(t, err, "The provided expression refers to an attribute that does not exist in the item")
+		}
+		item, err := s.Item("leases", "stream", "2")
+		require.NoError(t, err)
+		require.Nil(t, item, "an update that is refused makes no item")
+	})
+}
+
 func TestReturnValuesAreWhatWasAskedFor(t *testing.T) {
 	before := Item{"StreamID": String("stream"), "ShardID": String("0"), "A": Number(1), "B": Number(2)}
 	after := Item{"StreamID": String("stream"), "ShardID": String("0"), "A": Number(9), "B": Number(2)}

@@ -1,6 +1,7 @@
 package awsfake
 
 import (
+	"errors"
 	"maps"
 	"math/big"
 	"slices"
@@ -156,13 +157,20 @@ func (t term) eval(item Item) (Value, error) {
 	if a.Type != typeNumber || b.Type != typeNumber {
 		return a, errOperandType
 	}
-	sum := new(big.Rat)
-	if t.op == "+" {
-		sum.Add(a.rat(), b.rat())
-	} else {
-		sum.Sub(a.rat(), b.rat())
+	if t.op == "-" {
+		return calculated(new(big.Rat).Sub(a.rat(), b.rat()))
 	}
-	text, err := formatNumber(sum)
+	return calculated(new(big.Rat).Add(a.rat(), b.rat()))
+}
+
+// calculated is a sum or a difference as an attribute. One that needs more than
+// 38 digits is never rounded: the service refuses it, with the message for a
+// magnitude that is too large.
+func calculated(r *big.Rat) (Value, error) {
+	text, err := formatNumber(r)
+	if errors.Is(err, errTooManyDigits) {
+		err = errOverflow
+	}
 	return Value{Type: typeNumber, Text: text}, err
 }
 
@@ -179,8 +187,8 @@ func (a action) combine(item Item) error {
 	case old.Type != v.Type:
 		return errOperandType
 	case v.Type == typeNumber:
-		text, err := formatNumber(new(big.Rat).Add(old.rat(), v.rat()))
-		item[a.path] = Value{Type: typeNumber, Text: text}
+		sum, err := calculated(new(big.Rat).Add(old.rat(), v.rat()))
+		item[a.path] = sum
 		return err
 	}
 	members := slices.DeleteFunc(slices.Clone(old.List), v.has)

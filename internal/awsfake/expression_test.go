@@ -178,6 +178,11 @@ func TestUpdatesApplyAsDocumented(t *testing.T) {
 		{"SET C = if_not_exists(C, :n)", Item{"C": Number(5)}},
 		{"SET A = if_not_exists(A, :m)", Item{}},
 		{"SET C = if_not_exists(C, :n) + :m", Item{"C": Number(11)}},
+		{"SET A = if_not_exists(A, :m) + :m", Item{"A": Number(11)}},
+		{"SET C = :m - if_not_exists(C, A)", Item{"C": Number(1)}},
+		{"SET C = if_not_exists(C, :n) - if_not_exists(#odd, :m)", Item{"C": Number(-1)}},
+		{"SET C = if_not_exists(C, if_not_exists(#odd, :n)) + #a", Item{"C": Number(10)}},
+		{"SET A=A+:n", Item{"A": Number(10)}},
 		{"SET Ls = list_append(Ls, :l)", Item{"Ls": {Type: typeList, List: []Value{Number(1), String("x"), Number(9)}}}},
 		{"SET C = list_append(if_not_exists(C, :l), :l)", Item{"C": {Type: typeList, List: []Value{Number(9), Number(9)}}}},
 		{"REMOVE A, Absent", Item{"A": {}}},
@@ -217,7 +222,13 @@ func TestUpdatesThatTheServiceRefuses(t *testing.T) {
 		"SET A = :n, A = :m":           "overlap",
 		"SET A = :n REMOVE #a":         "overlap",
 		"SET Status = :n":              "reserved keyword",
-		"SET A = :s + :n":              "Incorrect operand type",
+		"SET A = :s + :n":              "Incorrect operand type for operator or function; operator or function: +, operand type: S",
+		"SET A = A - :t":               "Incorrect operand type for operator or function; operator or function: -, operand type: BOOL",
+		"SET A = A + :n + :m":          "Syntax error",
+		"SET A = A +":                  "Syntax error",
+		"SET A = + :n":                 "Syntax error",
+		"SET A = A * :n":               "Syntax error",
+		"SET A = size(B) + :n":         "Invalid function name",
 		"SET A = size2(B)":             "Invalid function name",
 		"SET A = if_not_exists(:n,:n)": "requires a document path",
 		"SET A = if_not_exists(A)":     "Syntax error",
@@ -231,19 +242,89 @@ func TestUpdatesThatTheServiceRefuses(t *testing.T) {
 		require.ErrorContains(t, err, message, expression)
 	}
 	for expression, want := range map[string]error{
-		"SET C = Absent":                 errNoAttribute,
-		"SET C = Absent + :n":            errNoAttribute,
-		"SET C = B + :n":                 errOperandType,
-		"SET C = list_append(B, :l)":     errOperandType,
-		"ADD B :n":                       errOperandType,
-		"DELETE NS :p":                   errOperandType,
-		"SET C = list_append(Absent,:l)": errNoAttribute,
+		"SET C = Absent":                      errNoAttribute,
+		"SET C = Absent + :n":                 errNoAttribute,
+		"SET C = :n - Absent":                 errNoAttribute,
+		"SET C = if_not_exists(C, #odd) + :n": errNoAttribute,
+		"SET C = B + :n":                      errOperandType,
+		"SET C = :n - Z":                      errOperandType,
+		"SET C = Ls + :n":                     errOperandType,
+		"SET C = NS - :n":                     errOperandType,
+		"SET C = if_not_exists(B, :n) + :m":   errOperandType,
+		"SET C = if_not_exists(C, :s) + :m":   errOperandType,
+		"SET C = list_append(B, :l)":          errOperandType,
+		"ADD B :n":                            errOperandType,
+		"DELETE NS :p":                        errOperandType,
+		"SET C = list_append(Absent,:l)":      errNoAttribute,
 	} {
 		actions, err := parseUpdate(expression, exampleScope())
 		require.NoError(t, err, expression)
 		_, err = apply(actions, exampleItem)
 		require.ErrorIs(t, err, want, expression)
 	}
+}
+
+func TestSumsKeepAllTheirDigits(t *testing.T) {
+	zeros := func(n int) string { return strings.Repeat("0", n) }
+	for _, test := range []struct{ a, op, b, want string }{
+		{"0.1", "+", "0.2", "0.3"},
+		{"1", "-", "1.0", "0"},
+		{"-2.5", "-", "-0.25", "-2.25"},
+		{"9007199254740993", "+", "1", "9007199254740994"}, // beyond a float's integers
+		{"1e22", "+", "1", "10000000000000000000001"},
+		{"1e22", "-", "1", "9999999999999999999999"},
+		{"12345678901234567890123456789012345678", "+", "1", "12345678901234567890123456789012345679"},
+		{"99999999999999999999999999999999999999", "+", "1", "1" + zeros(38)},
+		{"-1234567890123456789.0123456789012345678", "+", "0.0000000000000000002", "-1234567890123456789.0123456789012345676"},
+		{"1E-130", "+", "1E-130", "0." + zeros(129) + "2"},
+		{"8E125", "+", "1E125", "9" + zeros(125)},
+	} {
+		got, err := calculate(t, test.a, test.op, test.b)
+		require.NoError(t, err, test)
+		require.Equal(t, Value{Type: typeNumber, Text: test.want}, got, test)
+	}
+	for _, test := range []struct{ a, op, b, message string }{
+		{"9E125", "+", "1E125", "Number overflow"},
+		{"-9E125", "-", "1E125", "Number overflow"},
+		{"1.5E-130", "-", "1E-130", "Number underflow"},
+		// The service says of digits that do not fit what it says of magnitudes.
+		{"1E50", "+", "1", "Number overflow"},
+		{"1E50", "-", "1", "Number overflow"},
+		{"99999999999999999999999999999999999999", "+", "0.1", "Number overflow"},
+	} {
+		_, err := calculate(t, test.a, test.op, test.b)
+		require.ErrorContains(t, err, test.message, test)
+		require.Equal(t, CodeValidation, asError(err).Code)
+	}
+}
+
+// calculate evaluates an operator on two numbers, which stand in any form.
+func calculate(t *testing.T, a, op, b string) (Value, error) {
+	t.Helper()
+	values := Item{}
+	for name, text := range map[string]string{":a": a, ":b": b} {
+		normal, err := normalNumber(text)
+		require.NoError(t, err)
+		values[name] = Value{Type: typeNumber, Text: normal}
+	}
+	actions, err := parseUpdate("SET A = :a "+op+" :b", &scope{values: values, used: map[string]bool{}})
+	require.NoError(t, err)
+	item, err := apply(actions, Item{})
+	return item["A"], err
+}
+
+func TestSumsAndDifferencesUndoEachOther(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		number := rapid.StringMatching(`-?[0-9]{1,18}(\.[0-9]{1,18})?`)
+		a, b := number.Draw(rt, "a"), number.Draw(rt, "b")
+		sum, err := calculate(t, a, "+", b)
+		require.NoError(rt, err)
+		back, err := calculate(t, sum.Text, "-", b)
+		require.NoError(rt, err)
+		want, err := normalNumber(a)
+		require.NoError(rt, err)
+		require.Equal(rt, want, back.Text)
+	})
 }
 
 func TestPlaceholdersMustBeDefinedAndUsed(t *testing.T) {

@@ -229,16 +229,20 @@ func formatNumber(r *big.Rat) (string, error) {
 	whole, _, _ := strings.Cut(strings.TrimPrefix(text, "-"), ".")
 	switch {
 	case len(whole) > 126:
-		return "", invalid("Number overflow. Attempting to store a number with magnitude larger than supported range")
+		return "", errOverflow
 	case digits == "" || new(big.Rat).Abs(r).Cmp(smallest) < 0:
 		return "", invalid("Number underflow. Attempting to store a number with magnitude smaller than supported range")
 	case len(digits) > 38:
-		return "", invalid("Attempting to store more than 38 significant digits in a Number")
+		return "", errTooManyDigits
 	}
 	return text, nil
 }
 
-var smallest, _ = new(big.Rat).SetString("1E-130")
+var (
+	smallest, _      = new(big.Rat).SetString("1E-130")
+	errOverflow      = invalid("Number overflow. Attempting to store a number with magnitude larger than supported range")
+	errTooManyDigits = invalid("Attempting to store more than 38 significant digits in a Number")
+)
 
 // size is what an attribute counts towards the service's limits, in bytes and
 // nearly: numbers are packed there.
