@@ -131,6 +131,10 @@ type putItemInput struct {
 }
 
 func (d *dynamoService) putItem(in *putItemInput) (*writeOutput, error) {
+	return d.put(in, d.opts.EnforceLimits)
+}
+
+func (d *dynamoService) put(in *putItemInput, limited bool) (*writeOutput, error) {
 	t, err := d.table(in.TableName)
 	if err != nil {
 		return nil, err
@@ -140,7 +144,7 @@ func (d *dynamoService) putItem(in *putItemInput) (*writeOutput, error) {
 		return nil, err
 	}
 	w := Write{Operation: "PutItem", Key: t.keyOf(in.Item)}
-	old, _, err := t.change(w, cond, d.now(), d.opts.EnforceLimits, func(Item) (Item, error) { return in.Item, nil })
+	old, _, err := t.change(w, cond, d.now(), limited, func(Item) (Item, error) { return in.Item, nil })
 	if err != nil {
 		return nil, in.failed(err, old)
 	}
@@ -154,6 +158,10 @@ type deleteItemInput struct {
 }
 
 func (d *dynamoService) deleteItem(in *deleteItemInput) (*writeOutput, error) {
+	return d.remove(in, d.opts.EnforceLimits)
+}
+
+func (d *dynamoService) remove(in *deleteItemInput, limited bool) (*writeOutput, error) {
 	t, err := d.table(in.TableName)
 	if err != nil {
 		return nil, err
@@ -166,7 +174,7 @@ func (d *dynamoService) deleteItem(in *deleteItemInput) (*writeOutput, error) {
 		return nil, err
 	}
 	w := Write{Operation: "DeleteItem", Key: in.Key}
-	old, _, err := t.change(w, cond, d.now(), d.opts.EnforceLimits, func(Item) (Item, error) { return nil, nil })
+	old, _, err := t.change(w, cond, d.now(), limited, func(Item) (Item, error) { return nil, nil })
 	if err != nil {
 		return nil, in.failed(err, old)
 	}

@@ -617,6 +617,19 @@ func TestAPartitionTakesWritesWithinItsQuota(t *testing.T) {
 	})
 }
 
+func TestSetupSpendsNoQuota(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer(t, Options{EnforceLimits: true})
+		leaseTable(t, s)
+		for range partitionWritesSeconds + 1 {
+			require.NoError(t, s.PutItem("leases", stored))
+			require.NoError(t, s.DeleteItem("leases", Item{"StreamID": String("stream"), "ShardID": String("0")}))
+		}
+		_, err := dynamodb.NewFromConfig(once(s.AWSConfig())).PutItem(t.Context(), &dynamodb.PutItemInput{TableName: leases, Item: leaseKey("0")})
+		require.NoError(t, err)
+	})
+}
+
 func TestTablesAreListedInPages(t *testing.T) {
 	s := newServer(t, Options{})
 	want := []string{"aaa", "bbb", "ccc"}

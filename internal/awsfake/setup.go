@@ -202,15 +202,16 @@ func (s *Server) CreateTable(name, hashKey, rangeKey string) error {
 	return err
 }
 
-// PutItem stores an item, without any condition.
+// PutItem stores an item, without any condition. Quotas do not apply.
 func (s *Server) PutItem(table string, item Item) error {
-	_, err := s.dynamodb.putItem(&putItemInput{TableName: table, Item: item})
+	_, err := s.dynamodb.put(&putItemInput{TableName: table, Item: item}, false)
 	return err
 }
 
-// DeleteItem removes an item by its key, without any condition.
+// DeleteItem removes an item by its key, without any condition. Quotas do not
+// apply.
 func (s *Server) DeleteItem(table string, key Item) error {
-	_, err := s.dynamodb.deleteItem(&deleteItemInput{TableName: table, Key: key})
+	_, err := s.dynamodb.remove(&deleteItemInput{TableName: table, Key: key}, false)
 	return err
 }
 
