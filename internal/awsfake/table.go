@@ -215,7 +215,7 @@ func (t *table) spend(hash string, old Item, now time.Time) error {
 	if b.refill(now, rate) < 1 {
 		return refuse(code, "Throughput exceeds the current capacity for one or more partitions of table %s.", t.name)
 	}
-	b.take(1 + old.size()>>10)
+	b.take(writeUnits(old))
 	return nil
 }
 

@@ -244,16 +244,35 @@ var (
 	errTooManyDigits = invalid("Attempting to store more than 38 significant digits in a Number")
 )
 
-// size is what an attribute counts towards the service's limits, in bytes and
-// nearly: numbers are packed there.
+// size is what a value counts towards limits and capacity units, in bytes, from
+// "DynamoDB item sizes and formats" of the developer guide. That of numbers is
+// the approximation given there.
 func (v Value) size() int {
-	n := len(v.Text) + 1
+	switch v.Type {
+	case typeString, typeBinary:
+		return len(v.Text)
+	case typeNumber:
+		return (significantDigits(v.Text)+1)/2 + 1
+	case typeBool, typeNull:
+		return 1
+	}
+	n := v.Map.size()
 	for _, e := range v.List {
 		n += e.size()
 	}
-	return n + v.Map.size()
+	if v.isSet() {
+		return n
+	}
+	return n + 3 + len(v.List) + len(v.Map)
 }
 
+// significantDigits of a number in its shortest form.
+func significantDigits(number string) int {
+	digits := strings.Replace(strings.TrimPrefix(number, "-"), ".", "", 1)
+	return len(strings.Trim(digits, "0"))
+}
+
+// size is that of the names and values of all attributes.
 func (i Item) size() int {
 	n := 0
 	for name, v := range i {
