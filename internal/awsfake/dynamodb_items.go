@@ -29,6 +29,10 @@ type getItemOutput struct {
 }
 
 func (d *dynamoService) getItem(in *getItemInput) (*getItemOutput, error) {
+	return d.get(in, d.payer("GetItem"))
+}
+
+func (d *dynamoService) get(in *getItemInput, by payer) (*getItemOutput, error) {
 	if err := in.unsupported.check(); err != nil {
 		return nil, err
 	}
@@ -46,7 +50,9 @@ func (d *dynamoService) getItem(in *getItemInput) (*getItemOutput, error) {
 	}
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return &getItemOutput{project(t.get(k, d.asOf(in.ConsistentRead)), paths)}, nil
+	item := t.get(k, d.asOf(in.ConsistentRead))
+	t.meter.read(by, item.size(), in.ConsistentRead)
+	return &getItemOutput{project(item, paths)}, nil
 }
 
 // projection parses the only expression of a request.
@@ -131,10 +137,10 @@ type putItemInput struct {
 }
 
 func (d *dynamoService) putItem(in *putItemInput) (*writeOutput, error) {
-	return d.put(in, d.opts.EnforceLimits)
+	return d.put(in, d.payer("PutItem"))
 }
 
-func (d *dynamoService) put(in *putItemInput, limited bool) (*writeOutput, error) {
+func (d *dynamoService) put(in *putItemInput, by payer) (*writeOutput, error) {
 	t, err := d.table(in.TableName)
 	if err != nil {
 		return nil, err
@@ -144,7 +150,7 @@ func (d *dynamoService) put(in *putItemInput, limited bool) (*writeOutput, error
 		return nil, err
 	}
 	w := Write{Operation: "PutItem", Key: t.keyOf(in.Item)}
-	old, _, err := t.change(w, cond, d.now(), limited, func(Item) (Item, error) { return in.Item, nil })
+	old, _, err := t.change(w, cond, d.now(), by, func(Item) (Item, error) { return in.Item, nil })
 	if err != nil {
 		return nil, in.failed(err, old)
 	}
@@ -158,10 +164,10 @@ type deleteItemInput struct {
 }
 
 func (d *dynamoService) deleteItem(in *deleteItemInput) (*writeOutput, error) {
-	return d.remove(in, d.opts.EnforceLimits)
+	return d.remove(in, d.payer("DeleteItem"))
 }
 
-func (d *dynamoService) remove(in *deleteItemInput, limited bool) (*writeOutput, error) {
+func (d *dynamoService) remove(in *deleteItemInput, by payer) (*writeOutput, error) {
 	t, err := d.table(in.TableName)
 	if err != nil {
 		return nil, err
@@ -174,7 +180,7 @@ func (d *dynamoService) remove(in *deleteItemInput, limited bool) (*writeOutput,
 		return nil, err
 	}
 	w := Write{Operation: "DeleteItem", Key: in.Key}
-	old, _, err := t.change(w, cond, d.now(), limited, func(Item) (Item, error) { return nil, nil })
+	old, _, err := t.change(w, cond, d.now(), by, func(Item) (Item, error) { return nil, nil })
 	if err != nil {
 		return nil, in.failed(err, old)
 	}
@@ -209,7 +215,7 @@ func (d *dynamoService) updateItem(in *updateItemInput) (*writeOutput, error) {
 		paths = append(paths, a.path)
 	}
 	w := Write{Operation: "UpdateItem", Key: in.Key}
-	old, stored, err := t.change(w, cond, d.now(), d.opts.EnforceLimits, func(old Item) (Item, error) {
+	old, stored, err := t.change(w, cond, d.now(), d.payer("UpdateItem"), func(old Item) (Item, error) {
 		if old == nil {
 			old = t.keyItem(k)
 		}
@@ -294,7 +300,7 @@ func (in *selection) parse(t *table, keyCondition string) (*plan, error) {
 }
 
 // page evaluates rows in order until one of its limits; needs t.mu.
-func (d *dynamoService) page(t *table, in *selection, p *plan, rows []*row) *pageOutput {
+func (d *dynamoService) page(t *table, in *selection, p *plan, rows []*row, by payer) *pageOutput {
 	limit := d.opts.ItemsPerPage
 	if in.Limit != nil && (limit <= 0 || *in.Limit < limit) {
 		limit = *in.Limit
@@ -325,6 +331,7 @@ func (d *dynamoService) page(t *table, in *selection, p *plan, rows []*row) *pag
 			break
 		}
 	}
+	t.meter.read(by, size, in.ConsistentRead)
 	return out
 }
 
@@ -345,7 +352,7 @@ func (d *dynamoService) scan(in *scanInput) (*pageOutput, error) {
 	if p.start != nil {
 		rows = slices.DeleteFunc(rows, func(r *row) bool { return !r.behind(*p.start) })
 	}
-	return d.page(t, &in.selection, p, rows), nil
+	return d.page(t, &in.selection, p, rows, d.payer("Scan")), nil
 }
 
 type queryInput struct {
@@ -387,7 +394,7 @@ func (d *dynamoService) query(in *queryInput) (*pageOutput, error) {
 	if backward {
 		slices.Reverse(rows)
 	}
-	return d.page(t, &in.selection, p, rows), nil
+	return d.page(t, &in.selection, p, rows, d.payer("Query")), nil
 }
 
 // queried checks the form of a key condition, one value for the hash key and
@@ -478,7 +485,7 @@ func (d *dynamoService) getAll(name string, r keysAndAttributes) ([]Item, error)
 		if slices.ContainsFunc(r.Keys[:i], key.equal) {
 			return nil, invalid("Provided list of item keys contains duplicates")
 		}
-		got, err := d.getItem(&getItemInput{r.unsupported, r.expressions, name, key, r.ConsistentRead, r.ProjectionExpression})
+		got, err := d.get(&getItemInput{r.unsupported, r.expressions, name, key, r.ConsistentRead, r.ProjectionExpression}, d.payer("BatchGetItem"))
 		if err != nil {
 			return nil, err
 		}
@@ -514,9 +521,9 @@ func (d *dynamoService) batchWriteItem(in *batchWriteItemInput) (*batchWriteItem
 	for name, requests := range in.RequestItems {
 		for _, r := range requests {
 			if r.PutRequest != nil {
-				_, err = d.putItem(&putItemInput{TableName: name, Item: r.PutRequest.Item})
+				_, err = d.put(&putItemInput{TableName: name, Item: r.PutRequest.Item}, d.payer("BatchWriteItem"))
 			} else {
-				_, err = d.deleteItem(&deleteItemInput{TableName: name, Key: r.DeleteRequest.Key})
+				_, err = d.remove(&deleteItemInput{TableName: name, Key: r.DeleteRequest.Key}, d.payer("BatchWriteItem"))
 			}
 			if err == nil {
 				continue

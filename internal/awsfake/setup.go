@@ -202,16 +202,17 @@ func (s *Server) CreateTable(name, hashKey, rangeKey string) error {
 	return err
 }
 
-// PutItem stores an item, without any condition. Quotas do not apply.
+// PutItem stores an item, without any condition. Quotas do not apply, and
+// no capacity is consumed.
 func (s *Server) PutItem(table string, item Item) error {
-	_, err := s.dynamodb.put(&putItemInput{TableName: table, Item: item}, false)
+	_, err := s.dynamodb.put(&putItemInput{TableName: table, Item: item}, payer{})
 	return err
 }
 
 // DeleteItem removes an item by its key, without any condition. Quotas do not
-// apply.
+// apply, and no capacity is consumed.
 func (s *Server) DeleteItem(table string, key Item) error {
-	_, err := s.dynamodb.remove(&deleteItemInput{TableName: table, Key: key}, false)
+	_, err := s.dynamodb.remove(&deleteItemInput{TableName: table, Key: key}, payer{})
 	return err
 }
 

@@ -18,9 +18,10 @@ const (
 	maxBatchWrites         = 25
 )
 
-// table is made by CreateTable. Its key is fixed; mu guards the rest.
+// table is made by CreateTable. Its key is fixed; mu guards the rest, but for
+// the meter, which has its own lock.
 //
-// Lock order: table.mu, dynamoService.mu.
+// Lock order: table.mu, dynamoService.mu; table.mu, meter.mu.
 type table struct {
 	name    string
 	arn     string
@@ -32,6 +33,7 @@ type table struct {
 	active  time.Time
 	stale   time.Duration // how long old versions are kept
 	notify  func(Write)
+	meter   meter
 
 	mu         sync.RWMutex
 	partitions map[string][]*row // by hash key, each ordered by range key
@@ -167,8 +169,9 @@ func (t *table) set(k primaryKey, item Item, now time.Time) {
 
 // change is every write: it checks a condition and stores what edit makes of
 // the old item, in one step that watchers see before any later one. edit gets
-// nil for an item that is not there and returns nil to remove it.
-func (t *table) change(w Write, cond *condition, now time.Time, limited bool, edit func(old Item) (Item, error)) (old, stored Item, err error) {
+// nil for an item that is not there and returns nil to remove it; it also runs
+// where the condition fails, since the item that would have been counts then.
+func (t *table) change(w Write, cond *condition, now time.Time, by payer, edit func(old Item) (Item, error)) (old, stored Item, err error) {
 	k, err := t.keyIn(w.Key)
 	if err != nil {
 		return nil, nil, err
@@ -176,21 +179,23 @@ func (t *table) change(w Write, cond *condition, now time.Time, limited bool, ed
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	old = t.get(k, time.Time{})
-	if limited {
+	if by.limited {
 		if err := t.spend(k.hash.Text, old, now); err != nil {
 			return nil, nil, err
 		}
 	}
+	stored, err = edit(old)
 	if !cond.holds(old) {
+		t.meter.write(by, old, stored)
 		return old, nil, NewError(CodeConditionalCheckFailed, "The conditional request failed")
 	}
-	stored, err = edit(old)
 	if err != nil {
 		return nil, nil, err
 	}
 	if stored.size() > maxItemBytes {
 		return nil, nil, invalid("Item size has exceeded the maximum allowed size")
 	}
+	t.meter.write(by, old, stored)
 	if old == nil && stored == nil {
 		return nil, nil, nil
 	}
