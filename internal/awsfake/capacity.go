@@ -47,6 +47,45 @@ func (s *Server) Capacity(table string) (Capacity, error) {
 	return t.meter.total(), nil
 }
 
+// consuming are requests that can ask for the units that they consume.
+type consuming struct{ ReturnConsumedCapacity string }
+
+// consumedCapacity is how an answer tells them.
+type consumedCapacity struct {
+	TableName     string // or its ARN, as the request named it
+	CapacityUnits float64
+	Table         *tableCapacity `json:",omitempty"`
+}
+
+type tableCapacity struct{ CapacityUnits float64 }
+
+func (c consuming) check() error {
+	switch c.ReturnConsumedCapacity {
+	case "", "NONE", "TOTAL", "INDEXES":
+		return nil
+	}
+	return invalid("1 validation error detected: Value '%s' at 'returnConsumedCapacity' failed to satisfy constraint: Member must satisfy enum value set: [INDEXES, TOTAL, NONE]", c.ReturnConsumedCapacity)
+}
+
+// consumed is nil when the request did not ask.
+func (c consuming) consumed(table string, units float64) *consumedCapacity {
+	switch c.ReturnConsumedCapacity {
+	case "TOTAL":
+		return &consumedCapacity{TableName: table, CapacityUnits: units}
+	case "INDEXES":
+		return &consumedCapacity{TableName: table, CapacityUnits: units, Table: &tableCapacity{units}}
+	}
+	return nil
+}
+
+// appendConsumed is consumed for the tables of a batch.
+func (c consuming) appendConsumed(all []consumedCapacity, table string, units float64) []consumedCapacity {
+	if one := c.consumed(table, units); one != nil {
+		all = append(all, *one)
+	}
+	return all
+}
+
 // payer is the operation that pays for what is done to a table. The zero value
 // is that of the setup methods, which consume no units and spend no quota.
 type payer struct {

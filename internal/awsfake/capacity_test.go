@@ -335,3 +335,57 @@ func TestCapacityIsCountedByTableSinceItsCreation(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, Capacity{}, got)
 }
+
+func TestAnswersTellWhatWasConsumedWhereItIsAskedFor(t *testing.T) {
+	onEachTransport(t, Options{}, func(t *testing.T, s *Server, cfg aws.Config) {
+		leaseTable(t, s)
+		ctx, d := t.Context(), dynamodb.NewFromConfig(cfg)
+		ask := func(how types.ReturnConsumedCapacity) (got []*types.ConsumedCapacity) {
+			put, err := d.PutItem(ctx, &dynamodb.PutItemInput{TableName: leases, Item: sdkItem(sized("0", 5000)), ReturnConsumedCapacity: how})
+			require.NoError(t, err)
+			update, err := d.UpdateItem(ctx, &dynamodb.UpdateItemInput{TableName: leases, Key: leaseKey("0"), ReturnConsumedCapacity: how})
+			require.NoError(t, err)
+			get, err := d.GetItem(ctx, &dynamodb.GetItemInput{TableName: leases, Key: leaseKey("0"), ConsistentRead: aws.Bool(true), ReturnConsumedCapacity: how})
+			require.NoError(t, err)
+			query, err := d.Query(ctx, &dynamodb.QueryInput{
+				TableName: leases, KeyConditionExpression: aws.String("StreamID = :s"), ReturnConsumedCapacity: how,
+				ExpressionAttributeValues: sdkItem(Item{":s": String("other")}),
+			})
+			require.NoError(t, err)
+			scan, err := d.Scan(ctx, &dynamodb.ScanInput{TableName: leases, ReturnConsumedCapacity: how})
+			require.NoError(t, err)
+			remove, err := d.DeleteItem(ctx, &dynamodb.DeleteItemInput{TableName: leases, Key: leaseKey("0"), ReturnConsumedCapacity: how})
+			require.NoError(t, err)
+			writes, err := d.BatchWriteItem(ctx, &dynamodb.BatchWriteItemInput{ReturnConsumedCapacity: how, RequestItems: map[string][]types.WriteRequest{
+				"leases": {{PutRequest: &types.PutRequest{Item: leaseKey("1")}}, {DeleteRequest: &types.DeleteRequest{Key: leaseKey("2")}}},
+			}})
+			require.NoError(t, err)
+			reads, err := d.BatchGetItem(ctx, &dynamodb.BatchGetItemInput{ReturnConsumedCapacity: how, RequestItems: map[string]types.KeysAndAttributes{
+				"leases": {Keys: []map[string]types.AttributeValue{leaseKey("0"), leaseKey("1"), leaseKey("2")}},
+			}})
+			require.NoError(t, err)
+			got = append(got, put.ConsumedCapacity, update.ConsumedCapacity, get.ConsumedCapacity, query.ConsumedCapacity, scan.ConsumedCapacity, remove.ConsumedCapacity)
+			for _, all := range [][]types.ConsumedCapacity{writes.ConsumedCapacity, reads.ConsumedCapacity} {
+				if len(all) == 0 {
+					got = append(got, nil)
+				}
+				for _, c := range all {
+					got = append(got, &c)
+				}
+			}
+			return got
+		}
+		units := []float64{5, 5, 2, 0.5, 1, 5, 2, 1.5}
+		var total, indexes []*types.ConsumedCapacity
+		for _, u := range units {
+			total = append(total, &types.ConsumedCapacity{TableName: leases, CapacityUnits: &u})
+			indexes = append(indexes, &types.ConsumedCapacity{TableName: leases, CapacityUnits: &u, Table: &types.Capacity{CapacityUnits: &u}})
+		}
+		require.Equal(t, total, ask(types.ReturnConsumedCapacityTotal))
+		require.Equal(t, indexes, ask(types.ReturnConsumedCapacityIndexes))
+		require.Equal(t, make([]*types.ConsumedCapacity, len(units)), ask(types.ReturnConsumedCapacityNone))
+		require.Equal(t, make([]*types.ConsumedCapacity, len(units)), ask(""))
+		_, err := d.GetItem(ctx, &dynamodb.GetItemInput{TableName: leases, Key: leaseKey("0"), ReturnConsumedCapacity: "SOME"})
+		requireCode(t, CodeValidation, err)
+	})
+}

@@ -17,9 +17,10 @@
 // DynamoDB: expressions are parsed and evaluated, with the service's errors
 // for reserved words and for undefined or unused placeholders; keys are
 // checked against the schema; writes to a table have one order, which watchers
-// see; pages end by size, count and Limit; Server.Capacity has the units that
-// requests consumed; and, with Options.StaleReads, a read that forgot
-// ConsistentRead does not see the last writes.
+// see; pages end by size, count and Limit; Server.Capacity and
+// ReturnConsumedCapacity tell the units that requests consumed; and, with
+// Options.StaleReads, a read that forgot ConsistentRead does not see the last
+// writes.
 //
 // # Not faithful
 //

@@ -18,6 +18,7 @@ func (e expressions) scope(all ...string) (*scope, error) {
 type getItemInput struct {
 	unsupported
 	expressions
+	consuming
 	TableName            string
 	Key                  Item
 	ConsistentRead       bool
@@ -25,34 +26,42 @@ type getItemInput struct {
 }
 
 type getItemOutput struct {
-	Item Item `json:",omitempty"`
+	Item             Item              `json:",omitempty"`
+	ConsumedCapacity *consumedCapacity `json:",omitempty"`
 }
 
 func (d *dynamoService) getItem(in *getItemInput) (*getItemOutput, error) {
-	return d.get(in, d.payer("GetItem"))
+	item, units, err := d.get(in, d.payer("GetItem"))
+	if err != nil {
+		return nil, err
+	}
+	return &getItemOutput{item, in.consumed(in.TableName, units)}, nil
 }
 
-func (d *dynamoService) get(in *getItemInput, by payer) (*getItemOutput, error) {
+func (d *dynamoService) get(in *getItemInput, by payer) (found Item, units float64, err error) {
 	if err := in.unsupported.check(); err != nil {
-		return nil, err
+		return nil, 0, err
+	}
+	if err := in.consuming.check(); err != nil {
+		return nil, 0, err
 	}
 	t, err := d.table(in.TableName)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	paths, err := in.projection(in.ProjectionExpression)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	k, err := t.primaryKey(in.Key)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	item := t.get(k, d.asOf(in.ConsistentRead))
-	t.meter.read(by, item.size(), in.ConsistentRead)
-	return &getItemOutput{project(item, paths)}, nil
+	units = t.meter.read(by, item.size(), in.ConsistentRead)
+	return project(item, paths), units, nil
 }
 
 // projection parses the only expression of a request.
@@ -72,6 +81,7 @@ func (e expressions) projection(expression string) ([]string, error) {
 type conditional struct {
 	unsupported
 	expressions
+	consuming
 	ConditionExpression                 string
 	ReturnValues                        string
 	ReturnValuesOnConditionCheckFailure string
@@ -80,6 +90,9 @@ type conditional struct {
 // parse checks the common part and an update, if there is one.
 func (c *conditional) parse(update *string, returns ...string) (*condition, []action, error) {
 	if err := c.unsupported.check(); err != nil {
+		return nil, nil, err
+	}
+	if err := c.consuming.check(); err != nil {
 		return nil, nil, err
 	}
 	if c.ReturnValues != "" && !slices.Contains(append(returns, "NONE", "ALL_OLD"), c.ReturnValues) {
@@ -119,15 +132,24 @@ func (c *conditional) failed(err error, old Item) error {
 }
 
 type writeOutput struct {
-	Attributes Item `json:",omitempty"`
+	Attributes       Item              `json:",omitempty"`
+	ConsumedCapacity *consumedCapacity `json:",omitempty"`
 }
 
-// old is the answer of a put or delete.
-func (c *conditional) old(item Item) *writeOutput {
-	if c.ReturnValues == "ALL_OLD" {
-		return &writeOutput{item}
+// answer to a write of the attributes in paths.
+func (c *conditional) answer(table string, w changed, paths []string) *writeOutput {
+	out := &writeOutput{ConsumedCapacity: c.consumed(table, w.units)}
+	switch c.ReturnValues {
+	case "ALL_OLD":
+		out.Attributes = w.old
+	case "ALL_NEW":
+		out.Attributes = w.stored
+	case "UPDATED_OLD":
+		out.Attributes = project(w.old, paths)
+	case "UPDATED_NEW":
+		out.Attributes = project(w.stored, paths)
 	}
-	return &writeOutput{}
+	return out
 }
 
 type putItemInput struct {
@@ -137,24 +159,28 @@ type putItemInput struct {
 }
 
 func (d *dynamoService) putItem(in *putItemInput) (*writeOutput, error) {
-	return d.put(in, d.payer("PutItem"))
-}
-
-func (d *dynamoService) put(in *putItemInput, by payer) (*writeOutput, error) {
-	t, err := d.table(in.TableName)
+	c, err := d.put(in, d.payer("PutItem"))
 	if err != nil {
 		return nil, err
+	}
+	return in.answer(in.TableName, c, nil), nil
+}
+
+func (d *dynamoService) put(in *putItemInput, by payer) (changed, error) {
+	t, err := d.table(in.TableName)
+	if err != nil {
+		return changed{}, err
 	}
 	cond, _, err := in.parse(nil)
 	if err != nil {
-		return nil, err
+		return changed{}, err
 	}
 	w := Write{Operation: "PutItem", Key: t.keyOf(in.Item)}
-	old, _, err := t.change(w, cond, d.now(), by, func(Item) (Item, error) { return in.Item, nil })
+	c, err := t.change(w, cond, d.now(), by, func(Item) (Item, error) { return in.Item, nil })
 	if err != nil {
-		return nil, in.failed(err, old)
+		return changed{}, in.failed(err, c.old)
 	}
-	return in.old(old), nil
+	return c, nil
 }
 
 type deleteItemInput struct {
@@ -164,27 +190,31 @@ type deleteItemInput struct {
 }
 
 func (d *dynamoService) deleteItem(in *deleteItemInput) (*writeOutput, error) {
-	return d.remove(in, d.payer("DeleteItem"))
-}
-
-func (d *dynamoService) remove(in *deleteItemInput, by payer) (*writeOutput, error) {
-	t, err := d.table(in.TableName)
+	c, err := d.remove(in, d.payer("DeleteItem"))
 	if err != nil {
 		return nil, err
+	}
+	return in.answer(in.TableName, c, nil), nil
+}
+
+func (d *dynamoService) remove(in *deleteItemInput, by payer) (changed, error) {
+	t, err := d.table(in.TableName)
+	if err != nil {
+		return changed{}, err
 	}
 	cond, _, err := in.parse(nil)
 	if err != nil {
-		return nil, err
+		return changed{}, err
 	}
 	if _, err := t.primaryKey(in.Key); err != nil {
-		return nil, err
+		return changed{}, err
 	}
 	w := Write{Operation: "DeleteItem", Key: in.Key}
-	old, _, err := t.change(w, cond, d.now(), by, func(Item) (Item, error) { return nil, nil })
+	c, err := t.change(w, cond, d.now(), by, func(Item) (Item, error) { return nil, nil })
 	if err != nil {
-		return nil, in.failed(err, old)
+		return changed{}, in.failed(err, c.old)
 	}
-	return in.old(old), nil
+	return c, nil
 }
 
 type updateItemInput struct {
@@ -215,32 +245,23 @@ func (d *dynamoService) updateItem(in *updateItemInput) (*writeOutput, error) {
 		paths = append(paths, a.path)
 	}
 	w := Write{Operation: "UpdateItem", Key: in.Key}
-	old, stored, err := t.change(w, cond, d.now(), d.payer("UpdateItem"), func(old Item) (Item, error) {
+	c, err := t.change(w, cond, d.now(), d.payer("UpdateItem"), func(old Item) (Item, error) {
 		if old == nil {
 			old = t.keyItem(k)
 		}
 		return apply(actions, old)
 	})
 	if err != nil {
-		return nil, in.failed(err, old)
+		return nil, in.failed(err, c.old)
 	}
-	switch in.ReturnValues {
-	case "ALL_OLD":
-		return &writeOutput{old}, nil
-	case "ALL_NEW":
-		return &writeOutput{stored}, nil
-	case "UPDATED_OLD":
-		return &writeOutput{project(old, paths)}, nil
-	case "UPDATED_NEW":
-		return &writeOutput{project(stored, paths)}, nil
-	}
-	return &writeOutput{}, nil
+	return in.answer(in.TableName, c, paths), nil
 }
 
 // selection is what Query and Scan have in common.
 type selection struct {
 	unsupported
 	expressions
+	consuming
 	TableName            string
 	ConsistentRead       bool
 	FilterExpression     string
@@ -254,7 +275,8 @@ type pageOutput struct {
 	Items            []Item `json:",omitzero"` // empty where there are none, absent where they were not asked for
 	Count            int
 	ScannedCount     int
-	LastEvaluatedKey Item `json:",omitempty"`
+	LastEvaluatedKey Item              `json:",omitempty"`
+	ConsumedCapacity *consumedCapacity `json:",omitempty"`
 }
 
 // plan is a parsed selection.
@@ -267,6 +289,9 @@ type plan struct {
 
 func (in *selection) parse(t *table, keyCondition string) (*plan, error) {
 	if err := in.unsupported.check(); err != nil {
+		return nil, err
+	}
+	if err := in.consuming.check(); err != nil {
 		return nil, err
 	}
 	if in.Limit != nil && *in.Limit < 1 {
@@ -331,7 +356,7 @@ func (d *dynamoService) page(t *table, in *selection, p *plan, rows []*row, by p
 			break
 		}
 	}
-	t.meter.read(by, size, in.ConsistentRead)
+	out.ConsumedCapacity = in.consumed(in.TableName, t.meter.read(by, size, in.ConsistentRead))
 	return out
 }
 
@@ -452,15 +477,20 @@ type keysAndAttributes struct {
 }
 
 type batchGetItemInput struct {
+	consuming
 	RequestItems map[string]keysAndAttributes
 }
 
 type batchGetItemOutput struct {
-	Responses       map[string][]Item
-	UnprocessedKeys map[string]none
+	Responses        map[string][]Item
+	UnprocessedKeys  map[string]none
+	ConsumedCapacity []consumedCapacity `json:",omitempty"`
 }
 
 func (d *dynamoService) batchGetItem(in *batchGetItemInput) (*batchGetItemOutput, error) {
+	if err := in.check(); err != nil {
+		return nil, err
+	}
 	n := 0
 	for _, r := range in.RequestItems {
 		n += len(r.Keys)
@@ -470,30 +500,35 @@ func (d *dynamoService) batchGetItem(in *batchGetItemInput) (*batchGetItemOutput
 	}
 	out := &batchGetItemOutput{Responses: map[string][]Item{}, UnprocessedKeys: map[string]none{}}
 	for name, r := range in.RequestItems {
-		items, err := d.getAll(name, r)
+		items, units, err := d.getAll(name, r)
 		if err != nil {
 			return nil, err
 		}
 		out.Responses[name] = items
+		out.ConsumedCapacity = in.appendConsumed(out.ConsumedCapacity, name, units)
 	}
 	return out, nil
 }
 
-func (d *dynamoService) getAll(name string, r keysAndAttributes) ([]Item, error) {
-	items := []Item{}
+func (d *dynamoService) getAll(name string, r keysAndAttributes) (items []Item, units float64, err error) {
+	items = []Item{}
 	for i, key := range r.Keys {
 		if slices.ContainsFunc(r.Keys[:i], key.equal) {
-			return nil, invalid("Provided list of item keys contains duplicates")
+			return nil, 0, invalid("Provided list of item keys contains duplicates")
 		}
-		got, err := d.get(&getItemInput{r.unsupported, r.expressions, name, key, r.ConsistentRead, r.ProjectionExpression}, d.payer("BatchGetItem"))
+		item, cost, err := d.get(&getItemInput{
+			unsupported: r.unsupported, expressions: r.expressions, TableName: name, Key: key,
+			ConsistentRead: r.ConsistentRead, ProjectionExpression: r.ProjectionExpression,
+		}, d.payer("BatchGetItem"))
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
-		if got.Item != nil {
-			items = append(items, got.Item)
+		units += cost
+		if item != nil {
+			items = append(items, item)
 		}
 	}
-	return items, nil
+	return items, units, nil
 }
 
 type writeRequest struct {
@@ -502,30 +537,38 @@ type writeRequest struct {
 }
 
 type batchWriteItemInput struct {
+	consuming
 	RequestItems map[string][]writeRequest
 }
 
 type batchWriteItemOutput struct {
 	UnprocessedItems map[string][]writeRequest
+	ConsumedCapacity []consumedCapacity `json:",omitempty"`
 }
 
 // batchWriteItem checks all requests before it performs the first. Those that
 // a quota refuses come back unprocessed, unless it refuses all.
 func (d *dynamoService) batchWriteItem(in *batchWriteItemInput) (*batchWriteItemOutput, error) {
+	if err := in.check(); err != nil {
+		return nil, err
+	}
 	n, err := d.checkBatch(in)
 	if err != nil {
 		return nil, err
 	}
-	out := &batchWriteItemOutput{map[string][]writeRequest{}}
+	out := &batchWriteItemOutput{UnprocessedItems: map[string][]writeRequest{}}
 	refused := 0
 	for name, requests := range in.RequestItems {
+		units := 0.0
 		for _, r := range requests {
+			var c changed
 			if r.PutRequest != nil {
-				_, err = d.put(&putItemInput{TableName: name, Item: r.PutRequest.Item}, d.payer("BatchWriteItem"))
+				c, err = d.put(&putItemInput{TableName: name, Item: r.PutRequest.Item}, d.payer("BatchWriteItem"))
 			} else {
-				_, err = d.remove(&deleteItemInput{TableName: name, Key: r.DeleteRequest.Key}, d.payer("BatchWriteItem"))
+				c, err = d.remove(&deleteItemInput{TableName: name, Key: r.DeleteRequest.Key}, d.payer("BatchWriteItem"))
 			}
 			if err == nil {
+				units += c.units
 				continue
 			}
 			if code := asError(err).Code; code != CodeThrottling && code != CodeThroughputExceeded {
@@ -534,6 +577,7 @@ func (d *dynamoService) batchWriteItem(in *batchWriteItemInput) (*batchWriteItem
 			refused++
 			out.UnprocessedItems[name] = append(out.UnprocessedItems[name], r)
 		}
+		out.ConsumedCapacity = in.appendConsumed(out.ConsumedCapacity, name, units)
 	}
 	if refused == n {
 		return nil, err

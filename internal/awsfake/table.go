@@ -167,42 +167,48 @@ func (t *table) set(k primaryKey, item Item, now time.Time) {
 	r.versions = append(r.versions, version{item, now})
 }
 
+// changed is what a write made of an item, which is nil where there is none.
+type changed struct {
+	old, stored Item
+	units       float64 // that it consumed
+}
+
 // change is every write: it checks a condition and stores what edit makes of
 // the old item, in one step that watchers see before any later one. edit gets
 // nil for an item that is not there and returns nil to remove it; it also runs
 // where the condition fails, since the item that would have been counts then.
-func (t *table) change(w Write, cond *condition, now time.Time, by payer, edit func(old Item) (Item, error)) (old, stored Item, err error) {
+func (t *table) change(w Write, cond *condition, now time.Time, by payer, edit func(old Item) (Item, error)) (changed, error) {
 	k, err := t.keyIn(w.Key)
 	if err != nil {
-		return nil, nil, err
+		return changed{}, err
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	old = t.get(k, time.Time{})
+	old := t.get(k, time.Time{})
 	if by.limited {
 		if err := t.spend(k.hash.Text, old, now); err != nil {
-			return nil, nil, err
+			return changed{}, err
 		}
 	}
-	stored, err = edit(old)
+	stored, err := edit(old)
 	if !cond.holds(old) {
 		t.meter.write(by, old, stored)
-		return old, nil, NewError(CodeConditionalCheckFailed, "The conditional request failed")
+		return changed{old: old}, NewError(CodeConditionalCheckFailed, "The conditional request failed")
 	}
 	if err != nil {
-		return nil, nil, err
+		return changed{}, err
 	}
 	if stored.size() > maxItemBytes {
-		return nil, nil, invalid("Item size has exceeded the maximum allowed size")
+		return changed{}, invalid("Item size has exceeded the maximum allowed size")
 	}
-	t.meter.write(by, old, stored)
+	c := changed{old, stored, t.meter.write(by, old, stored)}
 	if old == nil && stored == nil {
-		return nil, nil, nil
+		return c, nil
 	}
 	t.set(k, stored, now)
 	w.Table, w.Before, w.After = t.name, old, stored
 	t.notify(w)
-	return old, stored, nil
+	return c, nil
 }
 
 // spend takes write units for a hash key; needs t.mu. The size before the
