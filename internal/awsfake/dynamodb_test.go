@@ -1,6 +1,7 @@
 package awsfake
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -505,6 +506,110 @@ func TestReadsThatAreNotConsistentAreStale(t *testing.T) {
 		require.NoError(t, err)
 		require.Empty(t, items)
 	})
+}
+
+// shardsRead are the values of V by shard, as each operation that reads finds
+// them; the operations must agree.
+func shardsRead(t require.TestingT, d *dynamodb.Client, consistent bool, shards ...string) map[string]string {
+	ctx := context.Background()
+	byShard := func(items []map[string]types.AttributeValue) map[string]string {
+		found := map[string]string{}
+		for _, item := range items {
+			found[item["ShardID"].(*types.AttributeValueMemberS).Value] = item["V"].(*types.AttributeValueMemberS).Value
+		}
+		return found
+	}
+	queryIn := &dynamodb.QueryInput{
+		TableName: leases, ConsistentRead: &consistent,
+		KeyConditionExpression: aws.String("StreamID = :s"), ExpressionAttributeValues: sdkItem(Item{":s": String("stream")}),
+	}
+	var pages []map[string]types.AttributeValue
+	for p := dynamodb.NewQueryPaginator(d, queryIn); p.HasMorePages(); {
+		out, err := p.NextPage(ctx)
+		require.NoError(t, err)
+		require.EqualValues(t, len(out.Items), out.ScannedCount, "what is not seen is not counted")
+		pages = append(pages, out.Items...)
+	}
+	queried := byShard(pages)
+	pages = nil
+	for p := dynamodb.NewScanPaginator(d, &dynamodb.ScanInput{TableName: leases, ConsistentRead: &consistent}); p.HasMorePages(); {
+		out, err := p.NextPage(ctx)
+		require.NoError(t, err)
+		pages = append(pages, out.Items...)
+	}
+	require.Equal(t, queried, byShard(pages), "Scan")
+
+	var keys, got []map[string]types.AttributeValue
+	for _, shard := range shards {
+		keys = append(keys, leaseKey(shard))
+		out, err := d.GetItem(ctx, &dynamodb.GetItemInput{TableName: leases, Key: leaseKey(shard), ConsistentRead: &consistent})
+		require.NoError(t, err)
+		if out.Item != nil {
+			got = append(got, out.Item)
+		}
+	}
+	require.Equal(t, queried, byShard(got), "GetItem")
+	batch, err := d.BatchGetItem(ctx, &dynamodb.BatchGetItemInput{RequestItems: map[string]types.KeysAndAttributes{
+		*leases: {Keys: keys, ConsistentRead: &consistent},
+	}})
+	require.NoError(t, err)
+	require.Equal(t, queried, byShard(batch.Responses[*leases]), "BatchGetItem")
+	return queried
+}
+
+func TestStaleReadsSeeTheTableOfThatTime(t *testing.T) {
+	shards := []string{"0", "1"}
+	rapid.Check(t, func(t *rapid.T) {
+		clock := NewManualClock(time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC))
+		stale := time.Duration(rapid.IntRange(0, 3).Draw(t, "stale")) * time.Second
+		s := New(Options{Clock: clock, StaleReads: stale, ItemsPerPage: rapid.IntRange(0, 2).Draw(t, "page")})
+		defer s.Close()
+		require.NoError(t, s.CreateTable(*leases, "StreamID", "ShardID"))
+		d := dynamodb.NewFromConfig(once(s.AWSConfig()))
+		// The model keeps the whole table as it was from each time on.
+		type snapshot struct {
+			from time.Time
+			rows map[string]string
+		}
+		history := []snapshot{{rows: map[string]string{}}}
+		for i := range rapid.IntRange(4, 10).Draw(t, "steps") {
+			now := maps.Clone(history[len(history)-1].rows)
+			shard := rapid.SampledFrom(shards).Draw(t, "shard")
+			if rapid.Bool().Draw(t, "delete") {
+				require.NoError(t, s.DeleteItem(*leases, Item{"StreamID": String("stream"), "ShardID": String(shard)}))
+				delete(now, shard)
+			} else {
+				now[shard] = strconv.Itoa(i)
+				require.NoError(t, s.PutItem(*leases, Item{"StreamID": String("stream"), "ShardID": String(shard), "V": String(now[shard])}))
+			}
+			history = append(history, snapshot{clock.Now(), now})
+			clock.Advance(time.Duration(rapid.IntRange(0, 2).Draw(t, "pause")) * time.Second)
+
+			seen := history[0].rows
+			for _, h := range history {
+				if !h.from.After(clock.Now().Add(-stale)) {
+					seen = h.rows
+				}
+			}
+			require.Equal(t, now, shardsRead(t, d, true, shards...), "consistent")
+			require.Equal(t, seen, shardsRead(t, d, false, shards...), "stale")
+		}
+	})
+}
+
+func TestEveryReadIsConsistentByDefault(t *testing.T) {
+	s := newServer(t, Options{Clock: NewManualClock(time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC))})
+	leaseTable(t, s)
+	d := dynamodb.NewFromConfig(once(s.AWSConfig()))
+	put := func(v string) {
+		require.NoError(t, s.PutItem("leases", Item{"StreamID": String("stream"), "ShardID": String("0"), "V": String(v)}))
+	}
+	put("1")
+	require.Equal(t, map[string]string{"0": "1"}, shardsRead(t, d, false, "0"), "no time has passed since")
+	put("2")
+	require.Equal(t, map[string]string{"0": "2"}, shardsRead(t, d, false, "0"))
+	require.NoError(t, s.DeleteItem("leases", Item{"StreamID": String("stream"), "ShardID": String("0")}))
+	require.Empty(t, shardsRead(t, d, false, "0"))
 }
 
 func TestWatchersSeeEveryWriteInItsOrder(t *testing.T) {
