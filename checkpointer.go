@@ -21,7 +21,8 @@ import (
 // The attributes of an item. The first five are shared with Benthos' built-in
 // input, which erases the others whenever it commits, and keeps them, stale,
 // when it claims: each of those is tied to the owner or sequence that it was
-// written with, and left out of a lease.Item when that has changed.
+// written with, and left out of a lease.Item when that has changed. All are read by
+// everybody, and are therefore short and few.
 const (
 	attrStream   = "StreamID"
 	attrShard    = "ShardID"
@@ -31,12 +32,8 @@ const (
 
 	// attrTerm is "owner/term", and stands only while attrOwner is that owner.
 	attrTerm = "LeaseTerm"
-	// attrPeriod is the lease period of that owner, in milliseconds.
-	attrPeriod = "LeasePeriod"
-	// attrWanted is who asked for the shard, and stands only while attrWantedIn is
-	// the present attrTerm.
-	attrWanted   = "HandOverTo"
-	attrWantedIn = "HandOverTerm"
+	// attrNumber counts the terms, also while nobody owns the item.
+	attrNumber = "TermNumber"
 	// attrStartAt is where a shard without a sequence starts, RFC 3339.
 	attrStartAt = "StartTimestamp"
 	// attrFinished is the sequence with which the shard was finished, and stands
@@ -50,21 +47,19 @@ const (
 	attrPinned = "PinnedBy"
 )
 
-// Presences are the clients that are there, also those that own nothing yet. They
-// stand under a stream name that no stream can have, and have no attrOwner: the
-// built-in input never sees one. A client that owns shards renews its presence by
-// renewing its leases.
+// The members of the group stand under a stream name that no stream can have, with
+// their ids for shards and without attrOwner: the built-in input never sees one.
 const (
-	presences = "/clients"
-	// attrStreams are the streams that the client reads, a set of strings.
+	members = "/clients"
+	// attrPeriod is a member's lease period in milliseconds.
+	attrPeriod = "LeasePeriod"
+	// attrStreams are the streams of which it shares the shards, a set of strings.
 	attrStreams = "Streams"
+	// attrRequests are how many shards it asks for of whom, a set of "count owner".
+	attrRequests = "Requests"
+	// attrChanges is a number that grows with what the member changes.
+	attrChanges = "Changes"
 )
-
-// presence is a client that has announced itself. Its item is owned by it.
-type presence struct {
-	lease.Item
-	streams []string
-}
 
 // tableWait bounds the wait for a table that is being created. DynamoDB takes
 // seconds for it.
@@ -87,7 +82,10 @@ type checkpointer struct {
 	table tableConfig
 }
 
-var _ lease.Store = (*checkpointer)(nil)
+var (
+	_ lease.Store   = (*checkpointer)(nil)
+	_ lease.Members = (*checkpointer)(nil)
+)
 
 // ensureTable returns nil once the table is there, of the right shape and
 // usable, and creates it first when the configuration says so.
@@ -181,85 +179,140 @@ func checkKeys(table *types.TableDescription) error {
 	return nil
 }
 
-// list returns the items of a stream.
-func (c *checkpointer) list(ctx context.Context, stream string) ([]lease.Item, error) {
-	all, err := c.query(ctx, stream)
+// list returns the items of a stream. An eventually consistent list costs half and may
+// be a moment old: enough to plan from, since each write is conditional.
+func (c *checkpointer) list(ctx context.Context, stream string, consistent bool) (itemList, error) {
+	all, size, err := c.query(ctx, stream, consistent)
 	if err != nil {
-		return nil, fmt.Errorf("reading the leases of stream %s: %w", stream, err)
+		return itemList{}, fmt.Errorf("reading the leases of stream %s: %w", stream, err)
 	}
-	items := make([]lease.Item, 0, len(all))
+	l := itemList{items: make([]lease.Item, 0, len(all)), size: size}
 	for _, attributes := range all {
-		items = append(items, decodeItem(attributes))
+		l.items = append(l.items, decodeItem(attributes))
 	}
-	return items, nil
+	return l, nil
 }
 
-// present returns the clients that have announced themselves.
-func (c *checkpointer) present(ctx context.Context) ([]presence, error) {
-	all, err := c.query(ctx, presences)
+// itemList is what one reading of a stream's items brought.
+type itemList struct {
+	items []lease.Item
+	size  int // bytes in the table, by which reading is paid for
+}
+
+// listMembers returns the members of the group.
+func (c *checkpointer) listMembers(ctx context.Context, consistent bool) ([]lease.Member, error) {
+	all, _, err := c.query(ctx, members, consistent)
 	if err != nil {
-		return nil, fmt.Errorf("reading who else is there: %w", err)
+		return nil, fmt.Errorf("reading who is in the group: %w", err)
 	}
-	found := make([]presence, 0, len(all))
+	found := make([]lease.Member, 0, len(all))
 	for _, attributes := range all {
-		p := presence{Item: decodeItem(attributes)}
-		p.Owner = p.Shard
-		if ms, ok := attributes[attrPeriod].(*types.AttributeValueMemberN); ok {
-			p.Period = millis(ms)
-		}
-		if streams, ok := attributes[attrStreams].(*types.AttributeValueMemberSS); ok {
-			p.streams = streams.Value
-		}
-		found = append(found, p)
+		found = append(found, decodeMember(attributes))
 	}
 	return found, nil
 }
 
-// announced reports whether a client has announced itself and has not gone.
-func (c *checkpointer) announced(ctx context.Context, client string) (bool, error) {
-	item, err := c.Get(ctx, lease.Key{Stream: presences, Shard: client})
-	if err != nil {
-		return false, fmt.Errorf("reading whether client %s is there: %w", client, err)
+// Member implements lease.Members.
+func (c *checkpointer) Member(ctx context.Context, id string) (lease.Member, bool, error) {
+	attributes, err := c.get(ctx, lease.Key{Stream: members, Shard: id})
+	if err != nil || attributes == nil {
+		return lease.Member{}, false, err
 	}
-	return item.Exists, nil
+	return decodeMember(attributes), true, nil
 }
 
-// announce stores that a client is there, or still is.
-func (c *checkpointer) announce(ctx context.Context, p presence) error {
-	expression, v := "SET "+attrToken+" = :token, "+attrPeriod+" = :period", values{
-		":token": text(p.Token), ":period": number(p.Period.Milliseconds()),
-	}
-	if len(p.streams) > 0 {
-		expression += ", " + attrStreams + " = :streams"
-		v[":streams"] = &types.AttributeValueMemberSS{Value: p.streams}
-	} else { // a set cannot be empty
-		expression += " REMOVE " + attrStreams
-	}
-	_, err := c.update(ctx, p.Key, expression, "attribute_not_exists("+attrOwner+")", v)
-	if err != nil {
-		return fmt.Errorf("announcing this client: %w", err)
-	}
-	return nil
+// Join implements lease.Members.
+func (c *checkpointer) Join(ctx context.Context, m lease.Member) error {
+	return c.beat(ctx, m, "attribute_not_exists("+attrShard+")", values{})
 }
 
-// withdraw removes a presence as it was seen. It is no error that it has changed.
-func (c *checkpointer) withdraw(ctx context.Context, p presence) error {
-	condition, v := attrToken+" = :token", values{":token": text(p.Token)}
-	if stored, malformed := raw(p.Item)[attrToken]; malformed {
-		v[":token"] = stored
-	} else if p.Token == "" {
-		condition, v = "attribute_not_exists("+attrToken+")", nil
+// Beat implements lease.Members.
+func (c *checkpointer) Beat(ctx context.Context, m lease.Member, at string) error {
+	return c.beat(ctx, m, attrToken+" = :at", values{":at": text(at)})
+}
+
+func (c *checkpointer) beat(ctx context.Context, m lease.Member, condition string, v values) error {
+	v[":token"], v[":period"], v[":changes"] = text(m.Token), number(m.Period.Milliseconds()), number(m.Changes)
+	set := "SET " + attrToken + " = :token, " + attrPeriod + " = :period, " + attrChanges + " = :changes"
+	var remove []string
+	// A set cannot be empty.
+	if len(m.Streams) > 0 {
+		set += ", " + attrStreams + " = :streams"
+		v[":streams"] = &types.AttributeValueMemberSS{Value: m.Streams}
+	} else {
+		remove = append(remove, attrStreams)
 	}
-	_, err := c.api.DeleteItem(ctx, &dynamodb.DeleteItemInput{
-		TableName:                 &c.table.name,
-		Key:                       keyOf(p.Key),
-		ConditionExpression:       &condition,
-		ExpressionAttributeValues: v,
-	})
-	if _, conflict := errors.AsType[*types.ConditionalCheckFailedException](err); err != nil && !conflict {
-		return fmt.Errorf("removing the presence of client %s: %w", p.Owner, err)
+	if len(m.Requests) > 0 {
+		requests := make([]string, 0, len(m.Requests))
+		for owner, count := range m.Requests {
+			requests = append(requests, strconv.Itoa(count)+" "+owner)
+		}
+		set += ", " + attrRequests + " = :requests"
+		v[":requests"] = &types.AttributeValueMemberSS{Value: requests}
+	} else {
+		remove = append(remove, attrRequests)
 	}
-	return nil
+	if len(remove) > 0 {
+		set += " REMOVE " + strings.Join(remove, ", ")
+	}
+	_, err := c.update(ctx, lease.Key{Stream: members, Shard: m.ID}, set, condition, v)
+	return err
+}
+
+// Evict implements lease.Members.
+func (c *checkpointer) Evict(ctx context.Context, m lease.Member) error {
+	condition, v := beatenAs(m)
+	v[":evicted"] = text(lease.Evicted)
+	_, err := c.update(ctx, lease.Key{Stream: members, Shard: m.ID},
+		"SET "+attrToken+" = :evicted REMOVE "+strings.Join([]string{attrPeriod, attrStreams, attrRequests, attrChanges}, ", "), condition, v)
+	return err
+}
+
+// Remove implements lease.Members.
+func (c *checkpointer) Remove(ctx context.Context, m lease.Member) error {
+	condition, v := beatenAs(m)
+	if len(v) == 0 {
+		v = nil
+	}
+	return c.delete(ctx, lease.Key{Stream: members, Shard: m.ID}, condition, v)
+}
+
+// beatenAs is the condition that the item of a member has the token that was seen.
+func beatenAs(m lease.Member) (condition string, v values) {
+	if stored, malformed := m.Raw.(types.AttributeValue); malformed {
+		return attrToken + " = :token", values{":token": stored}
+	}
+	if m.Token == "" {
+		return "attribute_exists(" + attrShard + ") AND attribute_not_exists(" + attrToken + ")", values{}
+	}
+	return attrToken + " = :token", values{":token": text(m.Token)}
+}
+
+func decodeMember(attributes map[string]types.AttributeValue) lease.Member {
+	item := decodeItem(attributes)
+	m := lease.Member{ID: item.Shard, Token: item.Token}
+	if stored, malformed := raw(item)[attrToken]; malformed {
+		m.Raw = stored
+	}
+	if ms, ok := attributes[attrPeriod].(*types.AttributeValueMemberN); ok {
+		m.Period = time.Duration(integer(ms)) * time.Millisecond
+	}
+	if changes, ok := attributes[attrChanges].(*types.AttributeValueMemberN); ok {
+		m.Changes = integer(changes)
+	}
+	if streams, ok := attributes[attrStreams].(*types.AttributeValueMemberSS); ok {
+		m.Streams = streams.Value
+	}
+	if requests, ok := attributes[attrRequests].(*types.AttributeValueMemberSS); ok {
+		m.Requests = make(map[string]int, len(requests.Value))
+		for _, request := range requests.Value {
+			count, owner, _ := strings.Cut(request, " ")
+			if n, err := strconv.Atoi(count); err == nil && n > 0 {
+				m.Requests[owner] = n
+			}
+		}
+	}
+	return m
 }
 
 // remove removes an item that nobody owns or whose owner is dead, if it is still as
@@ -270,13 +323,8 @@ func (c *checkpointer) remove(ctx context.Context, seen lease.Item) (removed boo
 	}
 	v := values{}
 	condition := asSeen(seen, v)
-	_, err = c.api.DeleteItem(ctx, &dynamodb.DeleteItemInput{
-		TableName:                 &c.table.name,
-		Key:                       keyOf(seen.Key),
-		ConditionExpression:       &condition,
-		ExpressionAttributeValues: v,
-	})
-	if _, conflict := errors.AsType[*types.ConditionalCheckFailedException](err); conflict {
+	err = c.delete(ctx, seen.Key, condition, v)
+	if errors.Is(err, lease.ErrConflict) {
 		return false, nil
 	}
 	if err != nil {
@@ -303,73 +351,112 @@ func (c *checkpointer) mirror(ctx context.Context, seen lease.Item, next string)
 	return c.update(ctx, seen.Key, "SET "+attrSequence+" = :sequence REMOVE "+attrFinished+", "+attrShardStart, condition, v)
 }
 
-// query returns all items under a hash key, all pages of them, consistently.
-func (c *checkpointer) query(ctx context.Context, stream string) ([]map[string]types.AttributeValue, error) {
+// query returns all items under a hash key, all pages of them, and their size in bytes.
+func (c *checkpointer) query(ctx context.Context, stream string, consistent bool) (items []map[string]types.AttributeValue, size int, err error) {
 	pages := dynamodb.NewQueryPaginator(c.api, &dynamodb.QueryInput{
 		TableName:                 &c.table.name,
-		ConsistentRead:            aws.Bool(true),
+		ConsistentRead:            &consistent,
 		KeyConditionExpression:    aws.String(attrStream + " = :stream"),
 		ExpressionAttributeValues: values{":stream": text(stream)},
 	})
-	var items []map[string]types.AttributeValue
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(ctx)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		if page.Items == nil {
 			// An answer that broke on its way must not pass for an empty table, in
 			// which a stream would start anew.
-			return nil, errors.New("the answer has no list of items")
+			return nil, 0, errors.New("the answer has no list of items")
 		}
 		items = append(items, page.Items...)
 	}
-	return items, nil
+	for _, item := range items {
+		size += sizeOf(item)
+	}
+	return items, size, nil
+}
+
+// sizeOf is the size of an item in bytes, roughly: that of its names and texts.
+func sizeOf(item map[string]types.AttributeValue) (size int) {
+	for name, value := range item {
+		size += len(name)
+		switch value := value.(type) {
+		case *types.AttributeValueMemberS:
+			size += len(value.Value)
+		case *types.AttributeValueMemberN:
+			size += len(value.Value)/2 + 1
+		}
+	}
+	return size
 }
 
 // Get implements lease.Store.
 func (c *checkpointer) Get(ctx context.Context, key lease.Key) (lease.Item, error) {
+	attributes, err := c.get(ctx, key)
+	if err != nil || attributes == nil {
+		return lease.Item{Key: key}, err
+	}
+	return decodeItem(attributes), nil
+}
+
+// get reads one item, consistently; nil when there is none.
+func (c *checkpointer) get(ctx context.Context, key lease.Key) (map[string]types.AttributeValue, error) {
 	out, err := c.api.GetItem(ctx, &dynamodb.GetItemInput{
 		TableName:      &c.table.name,
 		Key:            keyOf(key),
 		ConsistentRead: aws.Bool(true),
 	})
 	if err != nil {
-		return lease.Item{}, err
+		return nil, err
 	}
-	if out.Item == nil {
-		return lease.Item{Key: key}, nil
+	return out.Item, nil
+}
+
+func (c *checkpointer) delete(ctx context.Context, key lease.Key, condition string, v values) error {
+	_, err := c.api.DeleteItem(ctx, &dynamodb.DeleteItemInput{
+		TableName:                 &c.table.name,
+		Key:                       keyOf(key),
+		ConditionExpression:       &condition,
+		ExpressionAttributeValues: v,
+	})
+	if _, conflict := errors.AsType[*types.ConditionalCheckFailedException](err); conflict {
+		return lease.ErrConflict
 	}
-	return decodeItem(out.Item), nil
+	return err
 }
 
 // Claim implements lease.Store.
 func (c *checkpointer) Claim(ctx context.Context, seen lease.Item, grant lease.Grant) (lease.Item, error) {
 	v := values{
-		":owner":  text(grant.Owner),
-		":token":  text(grant.Token),
-		":term":   text(termOf(grant.Link)),
-		":period": number(grant.Period.Milliseconds()),
-		":none":   text(""),
+		":owner": text(grant.Owner),
+		":token": text(grant.Token),
+		":term":  text(termOf(grant.Link)),
+		":first": text(""),
+		":zero":  number(0),
+		":one":   number(1),
 	}
 	set := []string{
 		attrOwner + " = :owner",
 		attrToken + " = :token",
 		attrTerm + " = :term",
-		attrPeriod + " = :period",
+		nextNumber,
 	}
-	remove := []string{attrFinished, attrWanted, attrWantedIn}
-	if _, malformed := raw(seen)[attrSequence]; malformed || grant.Anew {
-		set = append(set, attrSequence+" = :none")
+	remove := []string{attrFinished}
+	if !seen.Exists {
+		v[":first"] = text(grant.Sequence)
+	}
+	if _, malformed := raw(seen)[attrSequence]; malformed || grant.Anew && seen.Exists {
+		set = append(set, attrSequence+" = :first")
 	} else {
 		// The built-in input fails on an item that it claims without one.
-		set = append(set, attrSequence+" = if_not_exists("+attrSequence+", :none)")
+		set = append(set, attrSequence+" = if_not_exists("+attrSequence+", :first)")
 	}
 	if !grant.StartAt.IsZero() {
 		set = append(set, attrStartAt+" = if_not_exists("+attrStartAt+", :startAt)")
 		v[":startAt"] = text(grant.StartAt.UTC().Format(time.RFC3339Nano))
 	}
-	if grant.ShardStart != "" && (seen.Sequence == "" || grant.Anew) {
+	if grant.ShardStart != "" && (seen.Sequence == "" || grant.Anew) && (seen.Exists || grant.Sequence == "") {
 		set = append(set, attrShardStart+" = :shardStart")
 		v[":shardStart"] = text(grant.ShardStart)
 	} else {
@@ -380,7 +467,7 @@ func (c *checkpointer) Claim(ctx context.Context, seen lease.Item, grant lease.G
 	} else {
 		remove = append(remove, attrPinned)
 	}
-	condition := asSeen(seen, v)
+	condition := claimable(seen, v)
 	if grant.Anew && seen.Owner != "" && seen.Sequence != "" {
 		v[":seenSequence"] = text(seen.Sequence)
 		condition += " AND " + attrSequence + " = :seenSequence"
@@ -388,8 +475,18 @@ func (c *checkpointer) Claim(ctx context.Context, seen lease.Item, grant lease.G
 	return c.update(ctx, seen.Key, "SET "+strings.Join(set, ", ")+" REMOVE "+strings.Join(remove, ", "), condition, v)
 }
 
-// asSeen is the condition that an item is as it was seen before a claim. It adds
-// its placeholders to v.
+// claimable is the condition of a claim. One of our own owners is gone for good when its
+// shard is claimed, so its term tells enough: a checkpoint of it that came since the item
+// was seen is where the claim begins. An item of another owner has to be as it was seen.
+func claimable(seen lease.Item, v values) string {
+	if seen.Owner == "" || seen.Term == "" || seen.Malformed != "" {
+		return asSeen(seen, v)
+	}
+	v[":seenOwner"], v[":seenTerm"] = text(seen.Owner), text(termOf(seen.Link()))
+	return attrOwner + " = :seenOwner AND " + attrTerm + " = :seenTerm"
+}
+
+// asSeen is the condition that an item is as it was seen. It adds its placeholders to v.
 func asSeen(seen lease.Item, v values) string {
 	if !seen.Exists {
 		return "attribute_not_exists(" + attrShard + ")"
@@ -420,6 +517,9 @@ func asSeen(seen lease.Item, v values) string {
 			same(attrSequence, ":seenSequence", seen.Sequence) + " AND " + finished
 	}
 	condition := same(attrOwner, ":seenOwner", seen.Owner) + " AND " + same(attrToken, ":seenToken", seen.Token)
+	if seen.Term != "" {
+		condition += " AND " + same(attrTerm, ":seenTerm", termOf(seen.Link()))
+	}
 	if _, malformed := odd[attrSequence]; malformed {
 		condition += " AND " + same(attrSequence, ":seenSequence", "")
 	}
@@ -461,61 +561,33 @@ func (c *checkpointer) Finish(ctx context.Context, key lease.Key, at lease.Link,
 	return err
 }
 
-// HandOver implements lease.Store. The lease period stays, under a term without a
-// name: the new owner is one of ours, though it has yet to begin its own.
+// HandOver implements lease.Store.
 func (c *checkpointer) HandOver(ctx context.Context, key lease.Key, at lease.Link, sequence lease.Move, to lease.Link) error {
 	condition, v := heldWith(at, sequence)
-	v[":to"], v[":next"], v[":unnamed"] = text(to.Owner), text(to.Token), text(termOf(lease.Link{Owner: to.Owner}))
+	v[":to"], v[":next"], v[":nextTerm"] = text(to.Owner), text(to.Token), text(termOf(to))
+	v[":zero"], v[":one"] = number(0), number(1)
 	_, err := c.update(ctx, key,
-		"SET "+attrSequence+" = :sequence, "+attrOwner+" = :to, "+attrToken+" = :next, "+attrTerm+" = :unnamed "+
-			"REMOVE "+attrWanted+", "+attrWantedIn+", "+attrPinned+passed(sequence), condition, v, lastWrite())
+		"SET "+attrSequence+" = :sequence, "+attrOwner+" = :to, "+attrToken+" = :next, "+attrTerm+" = :nextTerm, "+nextNumber+
+			" REMOVE "+attrPinned+passed(sequence), condition, v, lastWrite())
 	return err
 }
 
-// Ask implements lease.Store. It leaves the token alone, so that the owner's next
-// write goes through and brings it the news.
-func (c *checkpointer) Ask(ctx context.Context, seen lease.Item, client string) error {
-	condition, v := wantedAs(seen)
-	v[":client"] = text(client)
-	_, err := c.update(ctx, seen.Key, "SET "+attrWanted+" = :client, "+attrWantedIn+" = :term", condition, v)
-	return err
-}
+// nextNumber counts a term. It needs the placeholders :zero and :one.
+const nextNumber = attrNumber + " = if_not_exists(" + attrNumber + ", :zero) + :one"
 
-// Decline implements lease.Store.
-func (c *checkpointer) Decline(ctx context.Context, seen lease.Item) error {
-	condition, v := wantedAs(seen)
-	_, err := c.update(ctx, seen.Key, "REMOVE "+attrWanted+", "+attrWantedIn, condition, v)
-	return err
-}
-
-// wantedAs is the condition that an item is held in the term in which it was seen,
-// and wanted by whom it was.
-func wantedAs(seen lease.Item) (condition string, v values) {
-	v = values{":owner": text(seen.Owner), ":term": text(termOf(seen.Link()))}
-	condition = attrOwner + " = :owner AND " + attrTerm + " = :term AND "
-	if seen.Wanted == "" {
-		return condition + "(attribute_not_exists(" + attrWantedIn + ") OR " + attrWantedIn + " <> :term)", v
-	}
-	v[":wanted"] = text(seen.Wanted)
-	return condition + attrWantedIn + " = :term AND " + attrWanted + " = :wanted", v
-}
-
-// Leave implements lease.Store.
-func (c *checkpointer) Leave(ctx context.Context, taken lease.Item, sequence string) error {
+// Yield implements lease.Store.
+func (c *checkpointer) Yield(ctx context.Context, stolen lease.Item, sequence string) error {
 	v := values{
 		":sequence": text(sequence),
-		":owner":    text(taken.Owner), ":token": text(taken.Token), ":seen": text(taken.Sequence),
+		":owner":    text(stolen.Owner), ":token": text(stolen.Token), ":seen": text(stolen.Sequence),
 	}
-	_, err := c.update(ctx, taken.Key, "SET "+attrSequence+" = :sequence REMOVE "+attrShardStart,
+	_, err := c.update(ctx, stolen.Key, "SET "+attrSequence+" = :sequence REMOVE "+attrShardStart,
 		attrOwner+" = :owner AND "+attrToken+" = :token AND "+attrSequence+" = :seen", v)
 	return err
 }
 
-// What ends with a term, and what an owner takes with it.
-const (
-	ofTerm = attrTerm + ", " + attrPeriod + ", " + attrWanted + ", " + attrWantedIn
-	freed  = attrOwner + ", " + attrToken + ", " + ofTerm
-)
+// freed is what an owner takes with it.
+const freed = attrOwner + ", " + attrToken + ", " + attrTerm
 
 // passed is what else to remove in a write of a sequence: one that moves tells the
 // shard from then on.
@@ -583,12 +655,9 @@ func decodeItem(attributes map[string]types.AttributeValue) lease.Item {
 	readMalformed(&item, attributes)
 	if term, ours := strings.CutPrefix(str(attrTerm), item.Owner+"/"); ours && item.Owner != "" {
 		item.Term = term
-		if str(attrWantedIn) == str(attrTerm) {
-			item.Wanted = str(attrWanted)
-		}
-		if ms, ok := attributes[attrPeriod].(*types.AttributeValueMemberN); ok {
-			item.Period = millis(ms)
-		}
+	}
+	if terms, ok := attributes[attrNumber].(*types.AttributeValueMemberN); ok {
+		item.Number = integer(terms)
 	}
 	if at, err := time.Parse(time.RFC3339Nano, str(attrStartAt)); err == nil {
 		item.StartAt = at
@@ -670,13 +739,13 @@ func keyOf(key lease.Key) values {
 	return values{attrStream: text(key.Stream), attrShard: text(key.Shard)}
 }
 
-// millis reads a period; one that is no number counts as none.
-func millis(n *types.AttributeValueMemberN) time.Duration {
-	ms, err := strconv.ParseInt(n.Value, 10, 64)
+// integer reads a number; one that is none counts as 0.
+func integer(n *types.AttributeValueMemberN) int64 {
+	value, err := strconv.ParseInt(n.Value, 10, 64)
 	if err != nil {
 		return 0
 	}
-	return time.Duration(ms) * time.Millisecond
+	return value
 }
 
 func termOf(l lease.Link) string { return l.Owner + "/" + l.Term }

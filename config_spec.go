@@ -14,6 +14,7 @@ import (
 	"github.com/benthosdev/benthos/v4/public/service"
 
 	"github.com/benthos-plugins/aws-kinesis/internal/configlint"
+	"github.com/benthos-plugins/aws-kinesis/internal/lineage"
 	"github.com/benthos-plugins/aws-kinesis/internal/session"
 )
 
@@ -81,12 +82,12 @@ func configSpec() *service.ConfigSpec {
 				Default("5s").
 				LintRule(configlint.Rule("commit_period")),
 			service.NewDurationField("rebalance_period").
-				Description("How often, at least, an instance looks for shards to take over or to pass on: a second to a day.").
+				Description("How often, at least, an instance reads the leases of all shards: a second to a day. What another instance changes it learns of within seconds all the same. In a group so large that this would cost the table much, it reads them more rarely, every four lease periods at least.").
 				Default("30s").
 				LintRule(configlint.Rule("rebalance_period")).
 				Advanced(),
 			service.NewDurationField("lease_period").
-				Description("How long an instance may go without renewing its lease on a shard before others count it as gone and take the shard over: a second to a day. It should be the same in all instances.").
+				Description("How long an instance may go without a sign of life before others count it as gone and take its shards over: a second to a day. It should be the same in all instances.").
 				Default("30s").
 				LintRule(configlint.Rule("lease_period")).
 				Advanced(),
@@ -210,12 +211,7 @@ type stream struct {
 
 // shardID is the shard's id in Kinesis, shardId-000000000000 for a shard that is
 // written as 0 or in full.
-func (stream) shardID(written string) string {
-	if strings.HasPrefix(written, "shardId-") {
-		return written
-	}
-	return fmt.Sprintf("shardId-%012s", strings.TrimLeft(written, "0"))
-}
+func (stream) shardID(written string) string { return lineage.ShardID(written) }
 
 type tableConfig struct {
 	name          string

@@ -173,7 +173,7 @@ func TestClientIsSeenByThoseThatReadOtherStreamsToo(t *testing.T) {
 		r.stream("refunds", 1)
 		gone := 0
 		r.aws.OnWrite(func(w awsfake.Write) {
-			if w.Key[attrStream].Text == presences && w.After == nil {
+			if w.Key[attrStream].Text == members && w.After == nil {
 				gone++
 			}
 		})
@@ -306,6 +306,12 @@ func TestBlockedOutputGivesItsShardsAwayWhenAsked(t *testing.T) {
 	})
 }
 
+// handedOver reports whether a write hands a shard over to a process.
+func handedOver(w awsfake.Write, to *process) bool {
+	before, after := w.Before[attrOwner].Text, w.After[attrOwner].Text
+	return after != "" && after == to.id() && before != "" && before != after
+}
+
 func TestShardHandedOverToAClientThatDiesIsTakenAfterALeasePeriod(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.table()
@@ -316,7 +322,7 @@ func TestShardHandedOverToAClientThatDiesIsTakenAfterALeasePeriod(t *testing.T) 
 		pass(5 * time.Second)
 		asker := r.input(brisk)
 		r.aws.OnWrite(func(w awsfake.Write) {
-			if w.After[attrOwner].Text == asker.client && w.After[attrTerm].Text == asker.client+"/" {
+			if handedOver(w, asker) {
 				asker.line.cut.Store(true)
 			}
 		})
@@ -345,10 +351,14 @@ func TestShardIsNotHandedOverToAClientThatHasItsShare(t *testing.T) {
 			}
 		})
 		for shard := range 4 {
-			if item := r.item("orders", shardName(shard)); item.Owner == one.client {
-				require.NoError(r, r.store().Ask(r.Context(), item, two.client))
-				pass(3 * time.Second)
-				require.Empty(r, r.item("orders", shardName(shard)).Wanted, "others may ask for it")
+			if item := r.item("orders", shardName(shard)); item.Owner == one.id() {
+				// It says that it wants two more, between two of its own heartbeats.
+				for range 10 {
+					m := r.member(two.process)
+					m.Requests = map[string]int{one.id(): 2}
+					_ = r.store().Beat(r.Context(), m, m.Token)
+					pass(300 * time.Millisecond)
+				}
 			}
 		}
 		require.Zero(r, moves)
@@ -377,8 +387,7 @@ func TestPinnedShardsStayWithWhoNamesThem(t *testing.T) {
 		}
 		for shard := range 4 {
 			item := r.item("orders", shardName(shard))
-			require.Equal(r, pinned[shard/3].client, item.Owner)
-			require.Empty(r, item.Wanted)
+			require.Equal(r, pinned[shard/3].id(), item.Owner)
 		}
 	})
 }
@@ -393,7 +402,7 @@ func TestShardsAskedForByAClientThatHasStoppedStayWithTheirOwner(t *testing.T) {
 		first, second := owner.next(), owner.next() // and hand-over waits for them
 		asker := r.open(brisk)
 		wanted := func() bool {
-			return r.item("orders", shardName(0)).Wanted != "" || r.item("orders", shardName(1)).Wanted != ""
+			return len(r.member(asker).Requests) > 0
 		}
 		for range 100 {
 			if pass(20 * time.Millisecond); wanted() {
@@ -404,7 +413,7 @@ func TestShardsAskedForByAClientThatHasStoppedStayWithTheirOwner(t *testing.T) {
 		asker.close()
 		pass(4 * time.Second) // less than a lease period
 		require.Equal(r, []int{2}, r.shares())
-		require.Equal(r, owner.client, r.item("orders", shardName(0)).Owner)
+		require.Equal(r, owner.id(), r.item("orders", shardName(0)).Owner)
 		owner.ack(first)
 		owner.ack(second)
 	})
@@ -419,7 +428,7 @@ func TestShardHandedOverToAClientThatIsStoppingIsFree(t *testing.T) {
 		asker := r.input(brisk)
 		given := make(chan struct{}, 2)
 		r.aws.OnWrite(func(w awsfake.Write) {
-			if w.After[attrOwner].Text == asker.client && w.After[attrTerm].Text == asker.client+"/" {
+			if handedOver(w, asker) {
 				given <- struct{}{}
 			}
 		})

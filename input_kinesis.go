@@ -30,7 +30,7 @@ import (
 	"github.com/benthosdev/benthos/v4/public/service"
 
 	"github.com/benthos-plugins/aws-kinesis/internal/consumer"
-	"github.com/benthos-plugins/aws-kinesis/internal/lease"
+	"github.com/benthos-plugins/aws-kinesis/internal/group"
 	"github.com/benthos-plugins/aws-kinesis/internal/lineage"
 	"github.com/benthos-plugins/aws-kinesis/internal/retrieval"
 	"github.com/benthos-plugins/aws-kinesis/internal/retrieval/wire"
@@ -107,7 +107,7 @@ type input struct {
 	res     *service.Resources
 	log     logger
 	metrics *inputMetrics
-	client  string
+	newID   func() string // of a member
 	outbox  *consumer.Outbox
 
 	mu      sync.Mutex
@@ -139,18 +139,19 @@ func newInput(conf *service.ParsedConfig, res *service.Resources) (*input, error
 		res:     res,
 		log:     res.Logger(),
 		metrics: newMetrics(res.Metrics()),
-		client:  clientID(),
+		newID:   clientID,
 	}, nil
 }
 
-// clientID is unique for each instance of the component, and tells an operator
-// which machine it is on.
+// clientID returns an id that is used for one session of one instance of the component
+// and never again. It tells an operator which machine that is on. 80 random bits are
+// enough for all that a table ever sees, and everybody reads them with each item.
 func clientID() string {
 	host, err := os.Hostname()
 	if err != nil {
 		host = "unknown"
 	}
-	return strings.ReplaceAll(host, "/", "-") + "-" + rand.Text()
+	return strings.ReplaceAll(host, "/", "-") + "-" + rand.Text()[:16]
 }
 
 // Connect checks the table and the streams and starts to balance. It leaves
@@ -223,24 +224,22 @@ func (in *input) tryConnect(ctx context.Context, c clients) error {
 		return err
 	}
 	checkForm := func(ctx context.Context, stream string) error { return in.checkForm(ctx, c.lister, store, stream) }
-	views := make([]*streamView, 0, len(in.conf.streams))
+	lists := make([]group.StreamSnapshot, 0, len(in.conf.streams))
 	var missing []error
 	for _, s := range in.conf.streams {
-		shards, serverTime, err := listStream(ctx, c.lister, s, checkForm)
-		if err != nil {
-			missing = append(missing, err)
-			views = append(views, newMissingView(s))
-			continue
+		list := firstList(ctx, c.lister, s, checkForm)
+		if list.Err != nil {
+			missing = append(missing, list.Err)
 		}
-		views = append(views, newStreamView(s, shards, serverTime))
+		lists = append(lists, list)
 	}
-	if len(missing) == len(views) {
+	if len(missing) == len(lists) {
 		return errors.Join(missing...)
 	}
 	for _, err := range missing {
 		in.log.Errorf("A stream is not read yet, and tried again in a while, while the others are read: %v", err)
 	}
-	return in.start(c, store, views, checkForm)
+	return in.start(c, store, lists, checkForm)
 }
 
 // listStream lists the shards of a stream that is about to be read, and checks what
@@ -270,8 +269,8 @@ func explain(stream string, err error) error {
 // checkForm warns when a stream that begins from nothing has items under its
 // other form: by name and by ARN are two keys in the table.
 func (in *input) checkForm(ctx context.Context, lister shardLister, store *checkpointer, stream string) error {
-	items, err := store.list(ctx, stream)
-	if err != nil || len(items) > 0 {
+	list, err := store.list(ctx, stream, true)
+	if err != nil || len(list.items) > 0 {
 		return err
 	}
 	_, other, isARN := strings.Cut(stream, ":stream/")
@@ -288,11 +287,11 @@ func (in *input) checkForm(ctx context.Context, lister shardLister, store *check
 		}
 		other = aws.ToString(out.StreamDescriptionSummary.StreamARN)
 	}
-	if items, err = store.list(ctx, other); err != nil || len(items) == 0 {
+	if list, err = store.list(ctx, other, true); err != nil || len(list.items) == 0 {
 		return err
 	}
 	in.log.Warnf("Stream %s has no checkpoints and is read from its start. There are %d under %s, the same stream written otherwise: to go on there, stop this pipeline, delete the items of %s from table %s, and write `%s` in `streams`",
-		stream, len(items), other, stream, in.conf.table.name, other)
+		stream, len(list.items), other, stream, in.conf.table.name, other)
 	return nil
 }
 
@@ -311,7 +310,7 @@ func checkShards(s stream, shards []lineage.Shard) error {
 	return nil
 }
 
-func (in *input) start(c clients, store leaseTable, views []*streamView, checkForm func(ctx context.Context, stream string) error) error {
+func (in *input) start(c clients, store leaseTable, lists []group.StreamSnapshot, checkForm func(ctx context.Context, stream string) error) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if in.closed {
@@ -320,23 +319,7 @@ func (in *input) start(c clients, store leaseTable, views []*streamView, checkFo
 	ctx, cancel := context.WithCancel(context.Background()) //nolint:forbidigo // the component's own life, which the context of Connect is not
 	out := make(chan *consumer.Delivery)
 	done := make(chan struct{})
-	b := &balancer{
-		client: in.client, streams: views, began: beganAt(views), checkForm: checkForm, store: store, lister: c.lister, lists: retrieval.NewLists(ctx, c.lister), reader: c.reader, conf: &in.conf,
-		newBatch: in.newBatch, out: out, budget: retrieval.NewBudget(in.conf.maxBufferedBytes), metrics: in.metrics, log: in.log,
-		finished:  make(chan struct{}),
-		calls:     make(chan struct{}, callsAtOnce),
-		consumers: map[lease.Key]*holding{},
-		claimed:   make(chan claimed),
-		ended:     make(chan ended),
-		wanted:    make(chan struct{}, 1),
-		watcher:   lease.NewWatcher(in.conf.leasePeriod),
-		looked:    make(chan look),
-		chored:    make(chan chored),
-		asked:     map[lease.Key]time.Time{},
-		heirs:     map[lease.Key]bool{},
-		failing:   map[lease.Key]failing{},
-		deleted:   map[lease.Key]string{},
-	}
+	b := newBalancer(ctx, in, c, store, lists, checkForm, out)
 	go func() {
 		defer close(done)
 		b.run(ctx)
@@ -347,17 +330,6 @@ func (in *input) start(c clients, store leaseTable, views []*streamView, checkFo
 	}()
 	in.running = &balancing{ctx: ctx, cancel: cancel, out: out, finished: b.finished, done: done, budget: b.budget}
 	return nil
-}
-
-// beganAt is the time at which an input began, by the service's clock; zero when no
-// answer told it.
-func beganAt(views []*streamView) (at time.Time) {
-	for _, s := range views {
-		if !s.serverTime.IsZero() && (at.IsZero() || s.serverTime.Before(at)) {
-			at = s.serverTime
-		}
-	}
-	return at
 }
 
 // newBatcher spares a batch of one Benthos' own policy, which costs more than the

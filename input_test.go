@@ -71,6 +71,7 @@ func TestMessageCarriesItsMetadata(t *testing.T) {
 			"kinesis_sequence_number":               sequence,
 			"kinesis_partition_key":                 "customer 7",
 			"kinesis_approximate_arrival_timestamp": meta["kinesis_approximate_arrival_timestamp"],
+			"kinesis_lease_term":                    "1",
 		}, meta)
 		require.IsType(r, "", meta["kinesis_approximate_arrival_timestamp"])
 
@@ -230,7 +231,7 @@ func TestItemInUseReadsAsTheBuiltInInputWritesIt(t *testing.T) {
 		require.NotEmpty(r, items[0]["ClientID"].Text)
 		timeout, err := time.Parse(time.RFC3339Nano, items[0]["LeaseTimeout"].Text)
 		require.NoError(r, err)
-		require.WithinDuration(r, time.Now().Add(30*time.Second), timeout, 2*time.Second)
+		require.WithinDuration(r, time.Now().Add(2*time.Minute), timeout, 2*time.Second, "four lease periods ahead, in which it leaves the shard alone")
 	})
 }
 
@@ -402,7 +403,7 @@ func TestLeasesThatCannotBeProvedHoldUpNobodyElse(t *testing.T) {
 		r.aws.Inject(awsfake.Fault{Operation: "UpdateItem", Refuse: awsfake.NewError(awsfake.CodeInternalServerError, "down"), When: func(c *awsfake.Call) bool {
 			return c.Key()[attrStream].Text == "orders"
 		}})
-		pass(time.Minute)
+		pass(3 * time.Minute)
 		r.put("returns", 10, 100)
 		require.ElementsMatch(r, numbers(10, 100), together(in.read(100)))
 	})
@@ -448,7 +449,7 @@ func TestRecordsOfALostShardAreNotDeliveredNorReplayed(t *testing.T) {
 			"ClientID": awsfake.String("thief"), "SequenceNumber": awsfake.String(item.Sequence),
 			"LeaseTimeout": awsfake.String(time.Now().Add(time.Hour).Format(time.RFC3339Nano)),
 		}))
-		pass(15 * time.Second) // the next renewal finds out
+		pass(31 * time.Second) // the next reading of the items finds out
 		require.NoError(r, b.ack(r.Context(), fmt.Errorf("rejected")))
 		in.nothing(10 * time.Second)
 		require.Equal(r, "thief", r.item("orders", shardName(0)).Owner)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/benthos-plugins/aws-kinesis/internal/group"
 	"github.com/benthos-plugins/aws-kinesis/internal/lease"
 	"github.com/benthos-plugins/aws-kinesis/internal/lineage"
 	"github.com/benthos-plugins/aws-kinesis/internal/sequence"
@@ -20,15 +21,15 @@ import (
 
 // settleLiterals takes dead owners from the literal items of a shard. It returns
 // the store under which to hold the lease, and the literal items as they are.
-func (b *balancer) settleLiterals(ctx context.Context, o offer) (lease.Store, []lease.Item, error) {
-	literals := make([]lease.Item, 0, len(o.literals)+1)
-	kept := lease.Key{Stream: o.key.Stream, Shard: o.written}
-	known := o.written == "" || kept == o.key
-	for _, literal := range o.literals {
+func (b *balancer) settleLiterals(ctx context.Context, c group.Claim) (lease.Store, []lease.Item, error) {
+	literals := make([]lease.Item, 0, len(c.Literals)+1)
+	kept := lease.Key{Stream: c.Key.Stream, Shard: c.Written}
+	known := c.Written == "" || kept == c.Key
+	for _, literal := range c.Literals {
 		if literal.Owner != "" {
 			var err error
-			if literal, err = b.store.vacate(ctx, literal); err != nil {
-				return nil, nil, fmt.Errorf("freeing item %q of shard %s, whose owner is dead: %w", literal.Shard, o.key, err)
+			if literal, err = limited(ctx, literal, b.store.vacate); err != nil {
+				return nil, nil, fmt.Errorf("freeing item %q of shard %s, whose owner is dead: %w", literal.Shard, c.Key, err)
 			}
 		}
 		known = known || literal.Key == kept
@@ -37,64 +38,62 @@ func (b *balancer) settleLiterals(ctx context.Context, o offer) (lease.Store, []
 	if !known {
 		literals = append(literals, lease.Item{Key: kept})
 	}
-	if o.written == "" || kept == o.key {
+	if c.Written == "" || kept == c.Key {
 		return b.store, literals, nil
 	}
 	for _, literal := range literals {
 		if literal.Key == kept {
-			return &mirroring{leaseTable: b.store, literal: literal, taken: b.callForLook, warn: b.log.Warnf}, literals, nil
+			return &mirroring{leaseTable: b.store, literal: literal, taken: b.urge, warn: b.log.Warnf}, literals, nil
 		}
 	}
-	return nil, nil, fmt.Errorf("shard %s has no literal item %q", o.key, kept.Shard)
+	return nil, nil, fmt.Errorf("shard %s has no literal item %q", c.Key, kept.Shard)
 }
 
 // position is the sequence number after which to read a shard whose item was
 // claimed: that of the item if it is one of this shard, or where this process had got
 // before the item was deleted, or that of a literal item that is further on. It is a
 // conflict when somebody has got hold of a literal item meanwhile.
-func (b *balancer) position(ctx context.Context, o offer, item lease.Item, literals []lease.Item) (after string, err error) {
-	if item.Sequence != "" && !o.shard.Holds(item.Sequence) {
-		return "", fmt.Errorf("the item of shard %s has changed: %w", o.key, lease.ErrConflict)
+func (b *balancer) position(ctx context.Context, c group.Claim, item lease.Item, literals []lease.Item) (after string, err error) {
+	if item.Sequence != "" && !c.Shard.Holds(item.Sequence) {
+		return "", fmt.Errorf("the item of shard %s has changed: %w", c.Key, lease.ErrConflict)
 	}
 	after = item.Sequence
-	b.tellStart(o)
-	if o.acked != "" && o.shard.Holds(o.acked) {
-		after = o.acked
+	if c.Warning != "" {
+		b.log.Warnf("%s", c.Warning)
+	}
+	if c.Acked != "" && c.Shard.Holds(c.Acked) && sequence.Compare(c.Acked, after) > 0 {
+		after = c.Acked
 	}
 	for _, literal := range literals {
-		if literal, err = b.store.Get(ctx, literal.Key); err != nil {
-			return "", fmt.Errorf("reading item %q of shard %s: %w", literal.Shard, o.key, err)
+		if literal, err = limited(ctx, literal.Key, b.store.Get); err != nil {
+			return "", fmt.Errorf("reading item %q of shard %s: %w", literal.Shard, c.Key, err)
 		}
 		if literal.Owner != "" {
-			return "", fmt.Errorf("item %q of shard %s was claimed: %w", literal.Shard, o.key, lease.ErrConflict)
+			return "", fmt.Errorf("item %q of shard %s was claimed: %w", literal.Shard, c.Key, lease.ErrConflict)
 		}
-		if o.shard.Holds(literal.Sequence) && sequence.Compare(literal.Sequence, after) > 0 {
+		if c.Shard.Holds(literal.Sequence) && sequence.Compare(literal.Sequence, after) > 0 {
 			after = literal.Sequence
 		}
 	}
 	return after, nil
 }
 
-// tellStart says why a shard is read from its start that the table knows otherwise.
-func (b *balancer) tellStart(o offer) {
-	switch {
-	case o.of == ofEarlierStream && o.item.Finished:
-		b.log.Warnf("Shard %s was finished in an earlier stream of the same name: it is read from its oldest record", o.key)
-	case o.of == ofEarlierStream && o.item.Sequence != "":
-		b.log.Warnf("Shard %s was read up to sequence number %s in an earlier stream of the same name: it is read from its oldest record", o.key, o.item.Sequence)
-	case o.unproven:
-		b.log.Warnf("Shard %s is read from its oldest record: it is closed and has no item, and its children have some that do not tell whether it was read to its end. If it was, its records come again", o.key)
-	}
+// limited makes one call in its time: a claim that hangs in one keeps its lease, and
+// nobody else reads the shard.
+func limited[In any](ctx context.Context, in In, call func(context.Context, In) (lease.Item, error)) (lease.Item, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return call(ctx, in)
 }
 
 // identify returns a shard as its stream lists it.
-func (b *balancer) identify(ctx context.Context, o offer) (lineage.Shard, error) {
-	shard, ok, err := b.lists.Find(ctx, o.key.Stream, o.key.Shard)
+func (b *balancer) identify(ctx context.Context, c group.Claim) (lineage.Shard, error) {
+	shard, ok, err := b.lists.Find(ctx, c.Key.Stream, c.Key.Shard)
 	switch {
-	case err != nil && o.failures < patientFailures:
+	case err != nil && c.Failures < patientFailures:
 		return lineage.Shard{}, err
 	case err != nil || !ok: // it may be that we are not allowed to list, or that the list lags
-		return o.shard, nil //nolint:nilerr // it was waited for long enough
+		return c.Shard, nil //nolint:nilerr // it was waited for long enough
 	}
 	return shard, nil
 }

@@ -271,7 +271,7 @@ func TestShardIsLeftToABuiltInInputThatClaimsItsLiteralItem(t *testing.T) {
 			attrSequence: awsfake.String(r.sequences("orders", shardName(0))[9]), attrOwner: awsfake.String("built-in"),
 			attrToken: awsfake.String(time.Now().Add(30 * time.Second).Format(time.RFC3339Nano)),
 		})
-		pass(15 * time.Second)
+		pass(31 * time.Second)
 		require.Empty(r, r.item("orders", shardName(0)).Owner)
 		require.Len(r, r.journal.logged("is read by client built-in too"), 1)
 		r.putTo("orders", 0, 10, 1)
@@ -482,7 +482,7 @@ func TestReplayedBatchWithoutAProvedLeaseHoldsUpNobody(t *testing.T) {
 		restore := r.aws.Inject(awsfake.Fault{Operation: "UpdateItem", Refuse: awsfake.NewError(awsfake.CodeInternalServerError, "down"), When: func(c *awsfake.Call) bool {
 			return c.Key()[attrStream].Text == "orders"
 		}})
-		pass(time.Minute)
+		pass(3 * time.Minute)
 		require.NoError(r, b.ack(r.Context(), errors.New("the output refuses")))
 		r.putTo("returns", 0, 10, 20)
 		require.ElementsMatch(r, numbers(10, 20), together(in.read(20)))
@@ -506,7 +506,7 @@ func TestShardsWhoseLeasesCannotBeProvedStarveNobody(t *testing.T) {
 			_, err := r.aws.PutTo("orders", shardName(i%12), "key", []byte(large))
 			require.NoError(r, err)
 		}
-		pass(time.Minute)
+		pass(3 * time.Minute)
 		for range 20 {
 			_, err := r.aws.PutTo("returns", shardName(0), "key", []byte(large))
 			require.NoError(r, err)

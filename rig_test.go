@@ -71,13 +71,18 @@ func (j *journal) logged(text string) []string {
 // bubble runs a test on a rig.
 func bubble(t *testing.T, test func(r *rig)) {
 	t.Helper()
+	bubbleOf(t, awsfake.Options{
+		EnforceLimits: true,
+		ShardsPerPage: 3, // a reader of first pages alone will not do
+		ItemsPerPage:  3,
+		StaleReads:    200 * time.Millisecond, // nor one that believes all reads
+	}, test)
+}
+
+func bubbleOf(t *testing.T, aws awsfake.Options, test func(r *rig)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		r := &rig{T: t, aws: awsfake.New(awsfake.Options{
-			EnforceLimits: true,
-			ShardsPerPage: 3, // a reader of first pages alone will not do
-			ItemsPerPage:  3,
-			StaleReads:    time.Minute, // nor one of reads that are not consistent
-		})}
+		r := &rig{T: t, aws: awsfake.New(aws)}
 		defer func() {
 			for _, in := range r.inputs {
 				in.close()
@@ -136,7 +141,7 @@ func (r *rig) items() []awsfake.Item {
 	r.Helper()
 	all, err := r.aws.Items(tableName)
 	require.NoError(r, err)
-	return slices.DeleteFunc(all, func(item awsfake.Item) bool { return item[attrStream].Text == presences })
+	return slices.DeleteFunc(all, func(item awsfake.Item) bool { return item[attrStream].Text == members })
 }
 
 // item returns the item of a shard as the store reads it.
@@ -198,8 +203,37 @@ type process struct {
 	service.BatchInput
 	*input
 	line *line
+	ids  *ids
 	// dying ends when what a crash left of the process has.
 	dying sync.WaitGroup
+}
+
+// ids are the ids of a process in its group, one after the other.
+type ids struct {
+	mu   sync.Mutex
+	last string
+}
+
+func (i *ids) next() string {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.last = clientID()
+	return i.last
+}
+
+// id returns the present one.
+func (c *process) id() string {
+	c.ids.mu.Lock()
+	defer c.ids.mu.Unlock()
+	return c.ids.last
+}
+
+// member returns what a process tells the others.
+func (r *rig) member(c *process) lease.Member {
+	r.Helper()
+	m, _, err := r.store().Member(r.Context(), c.id())
+	require.NoError(r, err)
+	return m
 }
 
 // input makes an input that is not connected. The configuration is merged over
@@ -218,7 +252,8 @@ func (r *rig) input(conf string) *process {
 	in, err := newInput(parsed, service.MockResources())
 	require.NoError(r, err)
 	in.log = &r.journal
-	c := &process{rig: r, BatchInput: in, input: in, line: &line{service: r.aws.HTTPClient()}}
+	c := &process{rig: r, BatchInput: in, input: in, line: &line{service: r.aws.HTTPClient()}, ids: &ids{}}
+	in.newID = c.ids.next
 	r.inputs = append(r.inputs, c)
 	return c
 }
@@ -327,7 +362,7 @@ func together(byShard map[string][]string) []string {
 // and no item is deleted.
 func (r *rig) neverBack() {
 	r.aws.OnWrite(func(w awsfake.Write) {
-		if w.Key[attrStream].Text == presences {
+		if w.Key[attrStream].Text == members {
 			return
 		}
 		before, after := w.Before[attrSequence].Text, w.After[attrSequence].Text

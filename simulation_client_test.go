@@ -26,6 +26,7 @@ type simulatedClient struct {
 	skew   time.Duration // of its clock
 	limit  int           // checkpoint_limit
 	output outputKind
+	pinned bool // to shards that are named
 	input  service.BatchInput
 
 	life, ack context.Context //nolint:containedctx // of its reading, and of its acknowledgements: a process has them as long as it lives
@@ -34,6 +35,9 @@ type simulatedClient struct {
 	acks      sync.WaitGroup
 
 	// Guarded by the simulation's lock.
+	sessions int                // that were begun
+	id       string             // of the last one
+	standing map[string]*tenure // of each id
 	tenures  map[lease.Key]*tenure
 	dead     bool
 	left     bool
@@ -210,7 +214,7 @@ func shifted(token string, by time.Duration) string {
 // outbound and inbound translate what the client sends and receives. Those of
 // others are to it what they are.
 func (c simulatedStore) outbound(link lease.Link) lease.Link {
-	if link.Owner == c.name {
+	if c.owns(link.Owner) && link.Token != "" {
 		link.Token = c.written(link.Token)
 	}
 	return link
@@ -222,7 +226,7 @@ func (c simulatedStore) outboundItem(item lease.Item) lease.Item {
 }
 
 func (c simulatedStore) inbound(item lease.Item) lease.Item {
-	if item.Owner == c.name {
+	if c.owns(item.Owner) {
 		item.Token = c.own(item.Token)
 	}
 	return item
@@ -252,7 +256,7 @@ func (c simulatedStore) Get(ctx context.Context, key lease.Key) (lease.Item, err
 }
 
 func (c simulatedStore) Claim(ctx context.Context, seen lease.Item, grant lease.Grant) (lease.Item, error) {
-	c.begins(seen.Key)
+	c.begins(seen, grant.Owner)
 	c.attempts(seen.Key, grant.Token)
 	seen, grant.Link = c.outboundItem(seen), c.outbound(grant.Link)
 	return c.item(ctx, seen.Key, "claim", func(ctx context.Context) (lease.Item, error) { return c.sim.table.Claim(ctx, seen, grant) })
@@ -277,21 +281,14 @@ func (c simulatedStore) Finish(ctx context.Context, key lease.Key, link lease.Li
 }
 
 func (c simulatedStore) HandOver(ctx context.Context, key lease.Key, link lease.Link, sequence lease.Move, to lease.Link) error {
+	c.passes(to.Term)
 	link, to.Token = c.outbound(link), c.written(to.Token)
 	return c.do(ctx, key, "hand over", func(ctx context.Context) error { return c.sim.table.HandOver(ctx, key, link, sequence, to) })
 }
 
-func (c simulatedStore) Ask(ctx context.Context, seen lease.Item, client string) error {
-	return c.do(ctx, seen.Key, "ask", func(ctx context.Context) error { return c.sim.table.Ask(ctx, seen, client) })
-}
-
-func (c simulatedStore) Decline(ctx context.Context, seen lease.Item) error {
-	return c.do(ctx, seen.Key, "decline", func(ctx context.Context) error { return c.sim.table.Decline(ctx, seen) })
-}
-
-func (c simulatedStore) Leave(ctx context.Context, taken lease.Item, sequence string) error {
-	taken = c.outboundItem(taken)
-	return c.do(ctx, taken.Key, "leave", func(ctx context.Context) error { return c.sim.table.Leave(ctx, taken, sequence) })
+func (c simulatedStore) Yield(ctx context.Context, stolen lease.Item, sequence string) error {
+	stolen = c.outboundItem(stolen)
+	return c.do(ctx, stolen.Key, "yield", func(ctx context.Context) error { return c.sim.table.Yield(ctx, stolen, sequence) })
 }
 
 func (c simulatedStore) remove(ctx context.Context, seen lease.Item) (removed bool, err error) {
@@ -316,34 +313,82 @@ func (c simulatedStore) mirror(ctx context.Context, literal lease.Item, sequence
 
 func (simulatedStore) ensureTable(context.Context) error { return nil }
 
-func (c simulatedStore) list(ctx context.Context, stream string) ([]lease.Item, error) {
-	items, err := request(ctx, c.simulatedClient, "list", func() ([]lease.Item, error) { return c.sim.table.list(ctx, stream) })
-	for i, item := range items {
-		items[i] = c.inbound(item)
+func (c simulatedStore) list(ctx context.Context, stream string, consistent bool) (itemList, error) {
+	l, err := request(ctx, c.simulatedClient, "list", func() (itemList, error) { return c.sim.table.list(ctx, stream, consistent) })
+	for i, item := range l.items {
+		l.items[i] = c.inbound(item)
 	}
-	return items, err
+	return l, err
 }
 
-func (c simulatedStore) present(ctx context.Context) ([]presence, error) {
-	clients, err := request(ctx, c.simulatedClient, "present", func() ([]presence, error) { return c.sim.table.present(ctx) })
-	for i, p := range clients {
-		clients[i].Item = c.inbound(p.Item)
+func (c simulatedStore) listMembers(ctx context.Context, consistent bool) ([]lease.Member, error) {
+	members, err := request(ctx, c.simulatedClient, "members", func() ([]lease.Member, error) { return c.sim.table.listMembers(ctx, consistent) })
+	for i, m := range members {
+		members[i] = c.inboundMember(m)
 	}
-	return clients, err
+	return members, err
 }
 
-func (c simulatedStore) announced(ctx context.Context, client string) (bool, error) {
-	return request(ctx, c.simulatedClient, "announced "+client, func() (bool, error) { return c.sim.table.announced(ctx, client) })
+// inboundMember and outboundMember are as inbound and outbound.
+func (c simulatedStore) inboundMember(m lease.Member) lease.Member {
+	if c.owns(m.ID) && m.Token != "" && !m.Gone() {
+		m.Token = c.own(m.Token)
+	}
+	return m
 }
 
-func (c simulatedStore) announce(ctx context.Context, p presence) error {
-	p.Item = c.outboundItem(p.Item)
-	return c.do(ctx, p.Key, "announce", func(ctx context.Context) error { return c.sim.table.announce(ctx, p) })
+func (c simulatedStore) outboundMember(m lease.Member) lease.Member {
+	if m.Gone() {
+		return m
+	}
+	m.Token = c.outbound(lease.Link{Owner: m.ID, Token: m.Token}).Token
+	return m
 }
 
-func (c simulatedStore) withdraw(ctx context.Context, p presence) error {
-	p.Item = c.outboundItem(p.Item)
-	return c.do(ctx, p.Key, "withdraw", func(ctx context.Context) error { return c.sim.table.withdraw(ctx, p) })
+func (c simulatedStore) Member(ctx context.Context, id string) (lease.Member, bool, error) {
+	type answer struct {
+		m  lease.Member
+		ok bool
+	}
+	a, err := request(ctx, c.simulatedClient, "member "+id, func() (answer, error) {
+		m, ok, err := c.sim.table.Member(ctx, id)
+		return answer{m, ok}, err
+	})
+	a.m = c.inboundMember(a.m)
+	if err == nil && c.owns(id) {
+		c.stands(id, a.m.Token)
+	}
+	return a.m, a.ok, err
+}
+
+func (c simulatedStore) Join(ctx context.Context, m lease.Member) error {
+	return c.beats(ctx, "join", m, func(ctx context.Context, m lease.Member) error { return c.sim.table.Join(ctx, m) })
+}
+
+func (c simulatedStore) Beat(ctx context.Context, m lease.Member, at string) error {
+	at = c.written(at)
+	return c.beats(ctx, "beat", m, func(ctx context.Context, m lease.Member) error { return c.sim.table.Beat(ctx, m, at) })
+}
+
+func (c simulatedStore) beats(ctx context.Context, op string, m lease.Member, serve func(context.Context, lease.Member) error) error {
+	c.beatsNow(m)
+	out := c.outboundMember(m)
+	err := c.do(ctx, lease.Key{Shard: m.ID}, op, func(ctx context.Context) error { return serve(ctx, out) })
+	if err == nil {
+		c.stands(m.ID, m.Token)
+	}
+	return err
+}
+
+func (c simulatedStore) Evict(ctx context.Context, m lease.Member) error {
+	out := c.outboundMember(m)
+	return c.do(ctx, lease.Key{Shard: m.ID}, "evict ", func(ctx context.Context) error { return c.sim.table.Evict(ctx, out) })
+}
+
+func (c simulatedStore) Remove(ctx context.Context, m lease.Member) error {
+	c.leaves(m.ID)
+	out := c.outboundMember(m)
+	return c.do(ctx, lease.Key{Shard: m.ID}, "remove member ", func(ctx context.Context) error { return c.sim.table.Remove(ctx, out) })
 }
 
 // simulatedKinesis is the streams as one client reaches them.
@@ -377,7 +422,11 @@ func (c simulatedKinesis) read(ctx context.Context, shard string) error {
 	case roll < 0.5:
 		return errOutOfDate
 	case roll < 0.9:
-		return wait(ctx, time.Duration(length*float64(s.leasePeriod)))
+		slow := time.Duration(length * float64(s.leasePeriod))
+		if s.remade {
+			slow = min(slow, session.AttemptTimeout)
+		}
+		return wait(ctx, slow)
 	}
 	if err := wait(ctx, session.AttemptTimeout); err != nil {
 		return err
@@ -403,11 +452,16 @@ func (c simulatedKinesis) GetShardIterator(ctx context.Context, in *kinesis.GetS
 }
 
 func (c simulatedKinesis) ListShards(ctx context.Context, in *kinesis.ListShardsInput, _ ...func(*kinesis.Options)) (*kinesis.ListShardsOutput, error) {
+	if c.sim.remade { // where single shards are looked up, with no bound but that of the SDK's client
+		limited, cancel := context.WithTimeout(ctx, session.AttemptTimeout)
+		defer cancel()
+		ctx = limited
+	}
 	return request(ctx, c.simulatedClient, "shards", func() (*kinesis.ListShardsOutput, error) {
 		s := c.sim
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		return s.ofList(in).list(in), nil
+		return s.ofList(in).list(in)
 	})
 }
 
@@ -505,7 +559,7 @@ type healthyLister struct{ *simulation }
 func (s healthyLister) ListShards(_ context.Context, in *kinesis.ListShardsInput, _ ...func(*kinesis.Options)) (*kinesis.ListShardsOutput, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.ofList(in).list(in), nil
+	return s.ofList(in).list(in)
 }
 
 func (healthyLister) DescribeStreamSummary(context.Context, *kinesis.DescribeStreamSummaryInput, ...func(*kinesis.Options)) (*kinesis.DescribeStreamSummaryOutput, error) {

@@ -38,17 +38,24 @@ type simulatedStream struct {
 	// numbers are made: these grow in length on the way.
 	put int
 	// claimed is when, by the service's clock, a shard was claimed for the first
-	// time; zero before that.
+	// time, in an earlier stream of the name perhaps; zero before that.
 	claimed time.Time
+	// life counts the streams that were made under the name, and ranged is whether the
+	// ranges of their shards are told.
+	life   int
+	ranged bool
 }
 
 type simulatedShard struct {
 	key      lease.Key
+	life     int // of its stream
 	parents  []*simulatedShard
 	children []*simulatedShard
 	closed   bool
-	records  []simulatedRecord
-	indexes  map[string]int // by sequence number
+	// first and last bound its sequence numbers, as far as that is told.
+	first, last string
+	records     []simulatedRecord
+	indexes     map[string]int // by sequence number
 
 	claimed bool
 	// Records before index seen have been delivered, before acked acknowledged,
@@ -59,6 +66,9 @@ type simulatedShard struct {
 	// trail is what happened to the shard, for the report of a broken promise.
 	trail []simulatedEvent
 	owner string // the last one
+	// foreign is whether a built-in input has read it, and deleted whether one has
+	// deleted its item.
+	foreign, deleted bool
 }
 
 type simulatedRecord struct {
@@ -68,8 +78,8 @@ type simulatedRecord struct {
 	rejected bool // once, which is enough
 }
 
-func newSimulatedStream(name string, shards int) *simulatedStream {
-	st := &simulatedStream{name: name, byID: map[string]*simulatedShard{}}
+func newSimulatedStream(name string, shards int, ranged bool) *simulatedStream {
+	st := &simulatedStream{name: name, byID: map[string]*simulatedShard{}, ranged: ranged}
 	for range shards {
 		st.add()
 	}
@@ -78,15 +88,27 @@ func newSimulatedStream(name string, shards int) *simulatedStream {
 
 func (st *simulatedStream) add(parents ...*simulatedShard) {
 	sh := &simulatedShard{
-		key:     lease.Key{Stream: st.name, Shard: shardName(len(st.shards))},
-		parents: parents, indexes: map[string]int{},
+		key: lease.Key{Stream: st.name, Shard: shardName(len(st.shards))}, life: st.life,
+		parents: parents, indexes: map[string]int{}, first: "0", last: "9999999999",
 	}
 	for _, p := range parents {
+		if st.ranged && !p.closed {
+			p.last = st.sequence()
+		}
 		p.closed = true
 		p.children = append(p.children, sh)
 	}
+	if st.ranged {
+		sh.first = st.sequence()
+	}
 	st.shards = append(st.shards, sh)
 	st.byID[sh.key.Shard] = sh
+}
+
+// sequence is the next sequence number.
+func (st *simulatedStream) sequence() string {
+	st.put++
+	return strconv.Itoa(st.put + 90)
 }
 
 func (st *simulatedStream) open() []*simulatedShard {
@@ -95,27 +117,46 @@ func (st *simulatedStream) open() []*simulatedShard {
 
 func (st *simulatedStream) putTo(sh *simulatedShard, n int) {
 	for range n {
-		st.put++
-		sequence := strconv.Itoa(st.put + 90)
+		sequence := st.sequence()
 		sh.indexes[sequence] = len(sh.records)
 		sh.records = append(sh.records, simulatedRecord{sequence: sequence, arrived: serviceTime()})
 	}
 }
 
+// ofLife marks what a stream hands out that its successor under the name does not take.
+func (st *simulatedStream) ofLife(text string) string {
+	if st.life == 0 {
+		return text
+	}
+	return text + "/" + strconv.Itoa(st.life)
+}
+
+// taken undoes ofLife, and reports whether the text is of this stream.
+func (st *simulatedStream) taken(text string, parts int) ([]string, bool) {
+	all := strings.Split(text, "/")
+	return all[:parts], st.ofLife(strings.Join(all[:parts], "/")) == text
+}
+
 // list answers ListShards, a page at a time.
-func (st *simulatedStream) list(in *kinesis.ListShardsInput) *kinesis.ListShardsOutput {
+func (st *simulatedStream) list(in *kinesis.ListShardsInput) (*kinesis.ListShardsOutput, error) {
+	if st == nil {
+		return nil, &types.ResourceNotFoundException{Message: aws.String("no such stream")}
+	}
 	from := 0
 	if in.NextToken != nil {
-		_, index, _ := strings.Cut(*in.NextToken, "/")
-		from, _ = strconv.Atoi(index)
+		token, ok := st.taken(*in.NextToken, 2)
+		if !ok {
+			return nil, &types.ExpiredNextTokenException{Message: in.NextToken}
+		}
+		from, _ = strconv.Atoi(token[1])
 	}
 	out := &kinesis.ListShardsOutput{ResultMetadata: answeredAt(serviceTime())}
 	// Pages grow, so that a long list takes few of them.
 	to := min(len(st.shards), 2*from+simulatedPage)
 	for _, sh := range st.shards[from:to] {
-		shard := types.Shard{ShardId: &sh.key.Shard, SequenceNumberRange: &types.SequenceNumberRange{StartingSequenceNumber: aws.String("0")}}
+		shard := types.Shard{ShardId: &sh.key.Shard, SequenceNumberRange: &types.SequenceNumberRange{StartingSequenceNumber: &sh.first}}
 		if sh.closed {
-			shard.SequenceNumberRange.EndingSequenceNumber = aws.String("9999999999")
+			shard.SequenceNumberRange.EndingSequenceNumber = &sh.last
 		}
 		if len(sh.parents) > 0 {
 			shard.ParentShardId = &sh.parents[0].key.Shard
@@ -126,9 +167,9 @@ func (st *simulatedStream) list(in *kinesis.ListShardsInput) *kinesis.ListShards
 		out.Shards = append(out.Shards, shard)
 	}
 	if to < len(st.shards) {
-		out.NextToken = aws.String(st.name + "/" + strconv.Itoa(to))
+		out.NextToken = aws.String(st.ofLife(st.name + "/" + strconv.Itoa(to)))
 	}
-	return out
+	return out, nil
 }
 
 // answeredAt is the metadata that the SDK makes of an answer with a date.
@@ -146,8 +187,11 @@ func answeredAt(date time.Time) middleware.Metadata {
 
 // iterate answers GetShardIterator.
 func (st *simulatedStream) iterate(in *kinesis.GetShardIteratorInput) (*kinesis.GetShardIteratorOutput, error) {
-	sh, ok := st.byID[*in.ShardId]
-	if !ok {
+	var sh *simulatedShard
+	if st != nil {
+		sh = st.byID[*in.ShardId]
+	}
+	if sh == nil {
 		return nil, &types.ResourceNotFoundException{Message: in.ShardId}
 	}
 	index := 0
@@ -164,7 +208,7 @@ func (st *simulatedStream) iterate(in *kinesis.GetShardIteratorInput) (*kinesis.
 	default:
 		panic(in.ShardIteratorType)
 	}
-	return &kinesis.GetShardIteratorOutput{ShardIterator: sh.iterator(index)}, nil
+	return &kinesis.GetShardIteratorOutput{ShardIterator: st.iterator(sh, index)}, nil
 }
 
 // arrivedBy is the index of the first record that did not arrive before a time.
@@ -173,21 +217,28 @@ func (sh *simulatedShard) arrivedBy(at time.Time) int {
 	return index
 }
 
-func (sh *simulatedShard) iterator(index int) *string {
-	return aws.String(sh.key.Stream + "/" + sh.key.Shard + "/" + strconv.Itoa(index))
+func (st *simulatedStream) iterator(sh *simulatedShard, index int) *string {
+	return aws.String(st.ofLife(sh.key.Stream + "/" + sh.key.Shard + "/" + strconv.Itoa(index)))
 }
 
 // records answers GetRecords.
 func (s *simulation) records(iterator string) (*kinesis.GetRecordsOutput, error) {
-	stream, rest, _ := strings.Cut(iterator, "/")
-	shard, at, _ := strings.Cut(rest, "/")
-	index, err := strconv.Atoi(at)
+	stream, _, _ := strings.Cut(iterator, "/")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.streams[stream]
+	if st == nil {
+		return nil, &types.ResourceNotFoundException{Message: &stream}
+	}
+	at, ok := st.taken(iterator, 3)
+	if !ok {
+		return nil, &types.ResourceNotFoundException{Message: &iterator}
+	}
+	index, err := strconv.Atoi(at[2])
 	if err != nil {
 		panic(err)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	sh := s.streams[stream].byID[shard]
+	sh := st.byID[at[1]]
 	to := min(len(sh.records), index+simulatedPage)
 	out := &kinesis.GetRecordsOutput{Records: []types.Record{}, MillisBehindLatest: aws.Int64(int64(len(sh.records) - to))}
 	for i := range sh.records[index:to] {
@@ -195,7 +246,7 @@ func (s *simulation) records(iterator string) (*kinesis.GetRecordsOutput, error)
 		out.Records = append(out.Records, types.Record{SequenceNumber: &r.sequence, ApproximateArrivalTimestamp: &r.arrived})
 	}
 	if !sh.closed || to < len(sh.records) {
-		out.NextShardIterator = sh.iterator(to)
+		out.NextShardIterator = st.iterator(sh, to)
 		return out, nil
 	}
 	for _, child := range sh.children {

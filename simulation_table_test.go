@@ -17,18 +17,57 @@ import (
 	"github.com/benthos-plugins/aws-kinesis/internal/lease/leasetest"
 )
 
-// memoryTable is the table of a simulation: that of the leases in memory, and who has
-// announced itself.
+// memoryTable is the table of a simulation, in memory. Reads that are not consistent
+// show it as it was a while ago.
 type memoryTable struct {
 	*leasetest.Table
-	mu      sync.Mutex
-	clients map[string]presence
+	// lag is how old what such a read shows is; nil for no time at all.
+	lag func() time.Duration
+
+	mu sync.Mutex // taken within the lock of the table
+	// What was there before each write of late, oldest first.
+	items   []past[lease.Item]
+	members []past[lease.Member]
 }
+
+// past is what was there until a time.
+type past[T any] struct {
+	until time.Time
+	was   T
+}
+
+// mostLag bounds the lag.
+const mostLag = 2 * time.Second
 
 var _ leaseTable = (*memoryTable)(nil)
 
 func newMemoryTable() *memoryTable {
-	return &memoryTable{Table: leasetest.New(), clients: map[string]presence{}}
+	m := &memoryTable{Table: leasetest.New()}
+	m.Wrote = func(before, _ lease.Item) { m.remember(before) }
+	m.Beaten = func(before, after lease.Member) { m.rememberMember(before, after) }
+	return m
+}
+
+func (m *memoryTable) remember(before lease.Item) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.items = append(recent(m.items), past[lease.Item]{time.Now(), before})
+}
+
+func (m *memoryTable) rememberMember(before, after lease.Member) {
+	if before.ID == "" {
+		before = lease.Member{ID: after.ID} // and no token: there was none
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.members = append(recent(m.members), past[lease.Member]{time.Now(), before})
+}
+
+func recent[T any](all []past[T]) []past[T] {
+	if len(all) < 1000 || time.Since(all[len(all)/2].until) < mostLag {
+		return all
+	}
+	return slices.Clone(all[len(all)/2:])
 }
 
 // snapshot returns all items.
@@ -40,54 +79,73 @@ func (m *memoryTable) snapshot() map[lease.Key]lease.Item {
 	return items
 }
 
+func (m *memoryTable) at() time.Time {
+	if m.lag == nil {
+		return time.Now()
+	}
+	return time.Now().Add(-m.lag())
+}
+
 func (*memoryTable) ensureTable(context.Context) error { return nil }
 
-func (m *memoryTable) list(_ context.Context, stream string) ([]lease.Item, error) {
-	return slices.DeleteFunc(m.All(), func(item lease.Item) bool { return item.Stream != stream }), nil
+func (m *memoryTable) list(_ context.Context, stream string, consistent bool) (itemList, error) {
+	items := m.snapshot()
+	if at := m.at(); !consistent {
+		m.mu.Lock()
+		for i := len(m.items) - 1; i >= 0 && m.items[i].until.After(at); i-- {
+			was := m.items[i].was
+			if items[was.Key] = was; !was.Exists {
+				delete(items, was.Key)
+			}
+		}
+		m.mu.Unlock()
+	}
+	var l itemList
+	for _, item := range items {
+		if item.Stream == stream {
+			l.items = append(l.items, item)
+			l.size += sizeOfSimulated(item)
+		}
+	}
+	return l, nil
+}
+
+// sizeOfSimulated is about the size of an item in a real table, with one stream of a
+// short name.
+func sizeOfSimulated(item lease.Item) int {
+	names := len(attrStream+attrShard+attrSequence+attrOwner+attrToken+attrTerm+attrNumber) + 3
+	return names + len(item.Stream) + len(item.Shard) + 56 + 2*len(item.Owner) + 1 + len(item.Token) + len(item.Term)
+}
+
+func (m *memoryTable) listMembers(_ context.Context, consistent bool) ([]lease.Member, error) {
+	members := map[string]lease.Member{}
+	for _, one := range m.Members() {
+		members[one.ID] = one
+	}
+	at := m.at()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i := len(m.members) - 1; !consistent && i >= 0 && m.members[i].until.After(at); i-- {
+		was := m.members[i].was
+		if members[was.ID] = was; was.Token == "" {
+			delete(members, was.ID)
+		}
+	}
+	return slices.Collect(maps.Values(members)), nil
 }
 
 func (m *memoryTable) remove(ctx context.Context, seen lease.Item) (removed bool, err error) {
-	return m.Remove(ctx, seen)
+	return m.Delete(ctx, seen)
 }
 
-func (m *memoryTable) vacate(ctx context.Context, literal lease.Item) (lease.Item, error) {
-	return m.Update(ctx, literal, leasetest.Free)
+func (m *memoryTable) vacate(ctx context.Context, seen lease.Item) (lease.Item, error) {
+	return m.Update(ctx, seen, leasetest.Free)
 }
 
 func (m *memoryTable) mirror(ctx context.Context, literal lease.Item, sequence string) (lease.Item, error) {
 	return m.Update(ctx, literal, func(next *lease.Item) {
 		next.Sequence, next.ShardStart, next.Finished = sequence, "", false
 	})
-}
-
-func (m *memoryTable) present(context.Context) ([]presence, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return slices.Collect(maps.Values(m.clients)), nil
-}
-
-func (m *memoryTable) announced(_ context.Context, client string) (bool, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	_, there := m.clients[client]
-	return there, nil
-}
-
-func (m *memoryTable) announce(_ context.Context, p presence) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	p.Exists, p.Owner, p.Period = true, p.Shard, p.Period.Truncate(time.Millisecond)
-	m.clients[p.Owner] = p
-	return nil
-}
-
-func (m *memoryTable) withdraw(_ context.Context, p presence) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if now, ok := m.clients[p.Shard]; ok && now.Token == p.Token {
-		delete(m.clients, p.Shard)
-	}
-	return nil
 }
 
 // What a simulation says of the table holds for the real one as long as the two
@@ -141,24 +199,26 @@ func compareTables(t *rapid.T, stored, memory leaseTable) {
 			history = append(history, want)
 		}
 	}
-	a := func() presence {
-		who := client("present")
-		return presence{
-			Item: lease.Item{
-				Key: lease.Key{Stream: presences, Shard: who}, Owner: who, Token: token(),
-				Period: 1500 * time.Microsecond,
-			},
-			streams: []string{"orders"},
+	// A member as it is, and with what it may say next.
+	next := func() lease.Member {
+		m := lease.Member{ID: client("member"), Token: token(), Period: 1500 * time.Microsecond}
+		m.Changes = int64(rapid.IntRange(0, 3).Draw(t, "changes"))
+		if rapid.Bool().Draw(t, "shares") {
+			m.Streams = []string{"orders"}
 		}
+		if rapid.Bool().Draw(t, "asks") {
+			m.Requests = map[string]int{client("asked"): rapid.IntRange(1, 9).Draw(t, "number")}
+		}
+		return m
 	}
 	t.Repeat(map[string]func(*rapid.T){
 		"claim": func(t *rapid.T) {
 			item := seen()
 			grant := lease.Grant{
-				Link:   lease.Link{Owner: client("owner"), Term: pick("term", "1", "2"), Token: token()},
-				Period: 2500 * time.Microsecond,
+				Link: lease.Link{Owner: client("owner"), Term: pick("term", "1", "2"), Token: token()},
 			}
 			grant.ShardStart, grant.Pinned = pick("start of the shard", "", "3"), rapid.Bool().Draw(t, "pinned")
+			grant.Sequence = number()
 			grant.Anew = rapid.IntRange(0, 3).Draw(t, "anew") == 0
 			if rapid.Bool().Draw(t, "timed") {
 				grant.StartAt = time.Unix(int64(rapid.IntRange(1, 9).Draw(t, "start")), 5)
@@ -184,22 +244,14 @@ func compareTables(t *rapid.T, stored, memory leaseTable) {
 		},
 		"hand over": func(*rapid.T) {
 			item, sequence := seen(), number()
-			to := lease.Link{Owner: client("to"), Token: token()}
+			to := lease.Link{Owner: client("to"), Term: pick("term", "1", "2"), Token: token()}
 			both("hand over", func(s leaseTable) error {
 				return s.HandOver(ctx, item.Key, item.Link(), lease.Move{From: item.Sequence, To: sequence}, to)
 			})
 		},
-		"ask": func(*rapid.T) {
-			item, who := seen(), client("asker")
-			both("ask", func(s leaseTable) error { return s.Ask(ctx, item, who) })
-		},
-		"decline": func(*rapid.T) {
-			item := seen()
-			both("decline", func(s leaseTable) error { return s.Decline(ctx, item) })
-		},
-		"leave": func(*rapid.T) {
+		"yield": func(*rapid.T) {
 			item, sequence := seen(), number()
-			both("leave", func(s leaseTable) error { return s.Leave(ctx, item, sequence) })
+			both("yield", func(s leaseTable) error { return s.Yield(ctx, item, sequence) })
 		},
 		"remove": func(t *rapid.T) {
 			item := seen()
@@ -220,36 +272,47 @@ func compareTables(t *rapid.T, stored, memory leaseTable) {
 				returning("mirror", func(s leaseTable) (lease.Item, error) { return s.mirror(ctx, item, sequence) })
 			}
 		},
-		"announce": func(*rapid.T) {
-			p := a()
-			both("announce", func(s leaseTable) error { return s.announce(ctx, p) })
+		"join": func(*rapid.T) {
+			m := next()
+			both("join", func(s leaseTable) error { return s.Join(ctx, m) })
 		},
-		"withdraw": func(*rapid.T) {
-			p := a()
-			both("withdraw", func(s leaseTable) error { return s.withdraw(ctx, p) })
+		"beat": func(*rapid.T) {
+			m, at := next(), token()
+			both("beat", func(s leaseTable) error { return s.Beat(ctx, m, at) })
+		},
+		"evict": func(*rapid.T) {
+			m := next()
+			both("evict", func(s leaseTable) error { return s.Evict(ctx, m) })
+		},
+		"remove a member": func(*rapid.T) {
+			m := next()
+			both("remove", func(s leaseTable) error { return s.Remove(ctx, m) })
 		},
 		"": func(t *rapid.T) {
-			want, err := stored.list(ctx, "orders")
+			for _, consistent := range []bool{true, false} {
+				want, err := stored.list(ctx, "orders", consistent)
+				require.NoError(t, err)
+				got, err := memory.list(ctx, "orders", consistent)
+				require.NoError(t, err)
+				require.ElementsMatch(t, want.items, got.items)
+				for _, item := range want.items {
+					got, err := memory.Get(ctx, item.Key)
+					require.NoError(t, err)
+					require.Equal(t, item, got)
+				}
+			}
+			want, err := stored.listMembers(ctx, true)
 			require.NoError(t, err)
-			got, err := memory.list(ctx, "orders")
+			got, err := memory.listMembers(ctx, false)
 			require.NoError(t, err)
 			require.ElementsMatch(t, want, got)
-			for _, item := range want {
-				got, err := memory.Get(ctx, item.Key)
-				require.NoError(t, err)
-				require.Equal(t, item, got)
-			}
-			wantClients, err := stored.present(ctx)
-			require.NoError(t, err)
-			gotClients, err := memory.present(ctx)
-			require.NoError(t, err)
-			require.ElementsMatch(t, wantClients, gotClients)
 			for _, who := range []string{"a", "b", "c"} {
-				want, err := stored.announced(ctx, who)
+				want, wantThere, err := stored.Member(ctx, who)
 				require.NoError(t, err)
-				got, err := memory.announced(ctx, who)
+				got, gotThere, err := memory.Member(ctx, who)
 				require.NoError(t, err)
 				require.Equal(t, want, got)
+				require.Equal(t, wantThere, gotThere)
 			}
 		},
 	})

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/benthos-plugins/aws-kinesis/internal/consumer"
+	"github.com/benthos-plugins/aws-kinesis/internal/group"
 	"github.com/benthos-plugins/aws-kinesis/internal/lease"
 	"github.com/benthos-plugins/aws-kinesis/internal/retrieval"
 )
@@ -53,8 +55,11 @@ type simulation struct {
 
 	mu      sync.Mutex
 	streams map[string]*simulatedStream
-	clients map[string]*simulatedClient // all that ever joined
-	verdict string                      // the first broken promise
+	clients map[string]*simulatedClient // all that ever joined, by name
+	present map[string]bool             // ids whose items are in the table
+	passed  map[string]bool             // terms with which shards were handed over
+	laggard *rand.Rand
+	verdict string // the first broken promise
 	// faulty is whether there are faults, and faultRate how many of the requests
 	// meet one.
 	faulty    bool
@@ -65,6 +70,17 @@ type simulation struct {
 	moves int
 	// still is whether all shards should stay where they are.
 	still bool
+
+	// remade is whether streams are deleted and made anew, and past has those that were,
+	// by name and oldest first. While there is none of a name, its stream is nil.
+	remade bool
+	past   map[string][]*simulatedStream
+	// mixed is whether the built-in input takes part, builtIns are its instances that
+	// ever joined, by name, and writer is the one that makes the write of which the
+	// table tells at this moment, under whose lock it is.
+	mixed    bool
+	builtIns map[string]*builtIn
+	writer   *builtIn
 }
 
 // simulatedConfig is parsed but once, since thousands of fleets use it.
@@ -85,11 +101,16 @@ func newSimulation(t *testing.T, seed uint64) *simulation {
 	s := &simulation{
 		seed: seed, began: time.Now(), table: newMemoryTable(),
 		streams: map[string]*simulatedStream{}, clients: map[string]*simulatedClient{},
+		passed: map[string]bool{}, present: map[string]bool{}, builtIns: map[string]*builtIn{}, past: map[string][]*simulatedStream{},
 		dice: rand.New(rand.NewPCG(seed, 0)),
 	}
-	s.table.Wrote = s.wrote
+	remember, rememberMember := s.table.Wrote, s.table.Beaten
+	s.table.Wrote = func(before, after lease.Item) { remember(before, after); s.wrote(before, after) }
+	s.table.Beaten = func(before, after lease.Member) { rememberMember(before, after); s.beaten(before, after) }
+	s.table.lag = s.lag
 	s.autoReplay = s.dice.IntN(4) > 0
 	s.conf = simulatedConfig()
+	s.conf.streams = nil
 	s.conf.autoReplayNacks = s.autoReplay
 	s.leasePeriod = []time.Duration{5 * time.Second, 5 * time.Second, 30 * time.Second}[s.dice.IntN(3)]
 	s.startFromOldest = s.dice.IntN(3) > 0
@@ -105,10 +126,21 @@ func newSimulation(t *testing.T, seed uint64) *simulation {
 }
 
 func (s *simulation) addStream(shards int) {
-	st := newSimulatedStream(fmt.Sprint("stream-", len(s.names)), shards)
+	st := newSimulatedStream(fmt.Sprint("stream-", len(s.names)), shards, s.remade)
 	s.names = append(s.names, st.name)
 	s.streams[st.name] = st
 	s.conf.streams = append(s.conf.streams, stream{id: st.name})
+}
+
+// lag is how old a read is that is not consistent: mostly hardly, and rarely a second.
+func (s *simulation) lag() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.laggard == nil {
+		s.laggard = rand.New(rand.NewPCG(s.seed, 1))
+	}
+	roll := s.laggard.Float64()
+	return time.Duration(roll * roll * roll * roll * float64(time.Second))
 }
 
 // ofList is the stream that a request to list shards is about.
@@ -120,36 +152,54 @@ func (s *simulation) ofList(in *kinesis.ListShardsInput) *simulatedStream {
 	return s.streams[name]
 }
 
+// skew is how far a clock is off: by up to an hour. The built-in input goes by the
+// clocks of others, which are nearly right where it takes part.
+func (s *simulation) skew() time.Duration {
+	skew := time.Duration(s.dice.Int64N(int64(2*time.Hour))) - time.Hour
+	if s.mixed {
+		skew = time.Duration(float64(skew) / float64(time.Hour) * float64(s.leasePeriod) / 10)
+	}
+	return skew
+}
+
 // join starts a client.
 func (s *simulation) join(t *testing.T) *simulatedClient {
+	t.Helper()
+	return s.joinWith(t, s.conf.streams)
+}
+
+// joinWith starts a client that reads what it is told to.
+func (s *simulation) joinWith(t *testing.T, streams []stream) *simulatedClient {
 	t.Helper()
 	s.joined++
 	c := &simulatedClient{
 		sim: s, name: fmt.Sprint("c", s.joined),
-		skew:    time.Duration(s.dice.Int64N(int64(2*time.Hour))) - time.Hour,
-		limit:   []int{1, 5, 20, 1024}[s.dice.IntN(4)],
-		output:  outputKind(s.dice.IntN(3)),
-		tenures: map[lease.Key]*tenure{}, dice: map[string]*rand.Rand{},
+		skew:     s.skew(),
+		limit:    []int{1, 5, 20, 1024}[s.dice.IntN(4)],
+		output:   outputKind(s.dice.IntN(3)),
+		standing: map[string]*tenure{}, tenures: map[lease.Key]*tenure{}, dice: map[string]*rand.Rand{},
 	}
 	c.life, c.stop = context.WithCancel(t.Context())
 	c.ack, c.die = context.WithCancel(t.Context())
 
 	res := service.MockResources()
-	in := &input{conf: s.conf, res: res, log: res.Logger(), metrics: newMetrics(res.Metrics()), client: c.name, outbox: consumer.NewOutbox()}
-	in.conf.checkpointLimit = c.limit
-	c.input = in
+	in := &input{conf: s.conf, res: res, log: res.Logger(), metrics: newMetrics(res.Metrics()), newID: c.nextID, outbox: consumer.NewOutbox()}
+	in.conf.checkpointLimit, in.conf.streams = c.limit, streams
+	c.input, c.pinned = in, len(streams[0].shards) > 0
 
-	var views []*streamView
+	var lists []group.StreamSnapshot
 	s.mu.Lock()
 	s.clients[c.name] = c
 	s.mu.Unlock()
 	for _, name := range s.names {
 		shards, at, err := retrieval.ListShards(t.Context(), healthyLister{s}, name)
-		require.NoError(t, err)
-		views = append(views, newStreamView(stream{id: name}, shards, at))
+		if !s.remade {
+			require.NoError(t, err)
+		}
+		lists = append(lists, group.StreamSnapshot{Stream: name, Shards: shards, Listed: time.Now(), ServerTime: at, Err: err})
 	}
 	api := simulatedKinesis{c}
-	require.NoError(t, in.start(clients{lister: api, reader: api, closeIdle: func() {}}, simulatedStore{c}, views, func(context.Context, string) error { return nil }))
+	require.NoError(t, in.start(clients{lister: api, reader: api, closeIdle: func() {}}, simulatedStore{c}, lists, func(context.Context, string) error { return nil }))
 	c.reader.Go(c.read)
 	return c
 }
@@ -282,26 +332,33 @@ func (s *simulation) living() []*simulatedClient {
 // Whatever happens up to the end of the faults, the promises of the design hold
 // at every moment; after it all is read, stored and shared equally, and stays so.
 func TestSimulation(t *testing.T) {
+	simulateSeeds(t, (*simulation).direct)
+}
+
+// simulateSeeds has a director run each seed.
+func simulateSeeds(t *testing.T, direct func(*simulation, *testing.T)) {
+	t.Helper()
 	simulatedConfig()
 	if *simSeed > 0 {
-		simulateSeed(t, *simSeed)
+		simulateSeed(t, *simSeed, direct)
 		return
 	}
 	for seed := uint64(1); seed <= *simCount; seed++ {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
 			t.Parallel()
-			simulateSeed(t, seed)
+			simulateSeed(t, seed, direct)
 		})
 	}
 }
 
-func simulateSeed(t *testing.T, seed uint64) {
+func simulateSeed(t *testing.T, seed uint64, direct func(*simulation, *testing.T)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		s := newSimulation(t, seed)
-		s.direct(t)
+		direct(s, t)
 		if s.verdict != "" {
-			t.Errorf("seed %d: %s\nreplay it with: go test -run 'TestSimulation$' . -sim.seed=%d -count=5", seed, s.verdict, seed)
+			test, _, _ := strings.Cut(t.Name(), "/")
+			t.Errorf("seed %d: %s\nreplay it with: go test -run '%s$' . -sim.seed=%d -count=5", seed, s.verdict, test, seed)
 		}
 	})
 }
@@ -371,6 +428,9 @@ func (s *simulation) feed() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, name := range s.names {
+		if s.streams[name] == nil {
+			continue
+		}
 		for _, sh := range s.streams[name].open() {
 			if s.dice.IntN(3) > 0 {
 				s.streams[name].putTo(sh, s.dice.IntN(12))
@@ -384,7 +444,17 @@ func (s *simulation) reshard() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := s.streams[s.names[s.dice.IntN(len(s.names))]]
+	if st == nil {
+		return
+	}
 	open := st.open()
+	if s.mixed {
+		// The built-in input takes a closed shard that nobody has begun for read.
+		open = slices.DeleteFunc(open, func(sh *simulatedShard) bool { return !sh.claimed })
+		if len(open) == 0 {
+			return
+		}
+	}
 	i := s.dice.IntN(len(open))
 	if s.dice.IntN(2) == 0 && len(open) > 1 {
 		j := (i + 1 + s.dice.IntN(len(open)-1)) % len(open)

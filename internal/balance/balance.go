@@ -3,11 +3,27 @@
 // Every client computes the same plan for the whole fleet from what it last saw,
 // and carries out its own part. The package is pure, and its answer depends on
 // what it is given alone, not on the order. So clients that saw the same get
-// disjoint parts without a word between them. Clients that saw different things
-// may reach for the same shard: then the table's conditions let one through, and
-// the other plans again. That comes to rest, because asks are part of what
-// everybody sees: a shard that was asked for counts for the one who asked, and
-// its owner lets go only of what its own plan gives to that one.
+// disjoint parts without a word between them.
+//
+// # Requests
+//
+// A client claims the free shards of its part at once. Of those that others own it
+// publishes how many it requests from each owner, not which: to choose them is
+// for the owner. That one hands over, of its own shards, those whose home is the
+// requester in its own plan, and at most the number that was requested.
+//
+// Clients that saw different things may claim the same shard: then the table's
+// conditions let one through. If they request more than an owner's plan has for
+// them, they get what it has. So a shard changes hands only where two plans agree
+// that one has to go from this owner to this requester, and no request needs an
+// answer.
+//
+// Where all clients read the same streams, a plan that has been carried out in
+// part, whichever part, is still the plan. Clients that know of the same members
+// agree on it, then, however much of it each has seen done: what is requested is
+// what is handed over, no shard moves twice, and when the last one has moved
+// nothing is left to do. Elsewhere another plan may come out on the way, at about
+// the same cost; it comes to rest as soon as all have seen the last move.
 //
 // # What is reached
 //
@@ -21,10 +37,10 @@
 // # What is moved
 //
 // Free shards fill up the least loaded clients before any shard changes hands.
-// Where all clients read the same streams, and nothing has been asked for, no
-// balanced plan moves fewer shards. Elsewhere the number is kept small, but may
-// be above the least: chains are taken at their shortest, one after the other.
-// A balanced fleet without free shards moves nothing.
+// Where all clients read the same streams, no balanced plan moves fewer shards.
+// Elsewhere the number is kept small, but may be above the least: chains are
+// taken at their shortest, one after the other. A balanced fleet without free
+// shards moves nothing.
 package balance
 
 import (
@@ -44,14 +60,9 @@ type Member struct {
 type Shard struct {
 	Stream, ID string
 	// Owner is the client whose live lease is on the shard, empty when there is
-	// none. An owner that is not among the members, as are those that do not
-	// announce themselves, counts as a member that reads the streams of the
-	// shards that it owns.
+	// none. An owner that is not among the members, as one that has no item of its
+	// own, counts as a member that reads the streams of the shards that it owns.
 	Owner string
-	// Asker is the client that has asked the owner for the shard, empty when
-	// there is none. It has no meaning when there is no owner, and counts for
-	// nothing when the asker is no member that can read the shard.
-	Asker string
 }
 
 // nobody stands for the index of a client where there is none.
@@ -67,15 +78,12 @@ type Plan struct {
 // Part is what one client has to do of a plan: indexes of the shards that the
 // plan was made from, in their order there.
 type Part struct {
-	// Claim has the shards without owner to take.
+	// Claim has the free shards whose home is the client.
 	Claim []int
-	// Ask has the shards to ask their owners for, those without that have been
-	// asked for already. Another client's ask is to be replaced.
-	Ask []int
-	// Give has the client's own shards to hand over to their askers.
+	// Request has the shards of other clients whose home is the client.
+	Request []int
+	// Give has the client's own shards whose home is another client.
 	Give []int
-	// Refuse has the client's own shards that were asked for, and that it keeps.
-	Refuse []int
 }
 
 // New returns the plan for a fleet. No shard may be given twice. A client that
@@ -88,9 +96,9 @@ func New(members []Member, shards []Shard) *Plan {
 	return &Plan{clients: f.clients, shards: shards, homes: f.place()}
 }
 
-// Owner returns the client that should have the shard of this index, empty when
+// Home returns the client that should have the shard of this index, empty when
 // no member can read it.
-func (p *Plan) Owner(shard int) string {
+func (p *Plan) Home(shard int) string {
 	if home := p.homes[shard]; home != nobody {
 		return p.clients[home]
 	}
@@ -99,54 +107,32 @@ func (p *Plan) Owner(shard int) string {
 
 // Part returns what a client has to do. One that is no member has nothing to do.
 func (p *Plan) Part(client string) (part Part) {
-	self, ok := slices.BinarySearch(p.clients, client)
-	if !ok {
-		return part
-	}
 	for i := range p.shards {
-		shard, mine := &p.shards[i], p.homes[i] == int32(self)
-		switch {
-		case shard.Owner == client && p.asked(shard):
-			if mine {
-				part.Refuse = append(part.Refuse, i)
-			} else if p.Owner(i) == shard.Asker {
-				part.Give = append(part.Give, i)
+		switch owner, home := p.shards[i].Owner, p.Home(i); {
+		case home == "" || owner == home:
+		case owner == "":
+			if home == client {
+				part.Claim = append(part.Claim, i)
 			}
-		case !mine || shard.Owner == client:
-		case shard.Owner == "":
-			part.Claim = append(part.Claim, i)
-		case shard.Asker != client:
-			part.Ask = append(part.Ask, i)
+		case home == client:
+			part.Request = append(part.Request, i)
+		case owner == client:
+			part.Give = append(part.Give, i)
 		}
 	}
 	return part
-}
-
-// asked reports whether a member other than the owner has asked for a shard. An
-// asker that we have not heard of is left unanswered: it may have just joined.
-func (p *Plan) asked(shard *Shard) bool {
-	if shard.Asker == "" || shard.Asker == shard.Owner {
-		return false
-	}
-	_, member := slices.BinarySearch(p.clients, shard.Asker)
-	return member
 }
 
 // place turns the numbers of shards that each client should have of each group
 // into homes. Clients keep what they have as far as the numbers let them.
 func (f *fleet) place() []int32 {
 	if !slices.ContainsFunc(f.free, func(n int32) bool { return n > 0 }) && slices.Equal(f.had, f.has) {
-		return f.holders
+		return f.owners
 	}
 	order := f.ordered()
-	homes := slices.Clone(f.holders)
-	need := make([]int32, len(f.has)) // by cell: how many it still has to get
-	for cell := range need {
-		need[cell] = max(0, f.has[cell]-f.had[cell])
-	}
+	homes := slices.Clone(f.owners)
 	f.shed(order, homes)
-	f.takeBack(order, homes, need)
-	f.hand(order, homes, need)
+	f.hand(order, homes)
 	return homes
 }
 
@@ -178,32 +164,26 @@ type placing struct {
 	hash          uint64
 }
 
-// stake is a claim of a client to keep a shard.
+// stake is a shard that a client may have to give.
 type stake struct {
 	placing
-	asked int    // 1 when the client has only asked for it, 0 when it owns it
 	rank  int    // among the client's shards of the same stream
 	score uint64 // the higher, the more it is the client's
 }
 
-// shed takes from clients the shards that are too many: first those that they
-// have only asked for, which need not move at all then, then those of the
-// streams that they have most shards of. What a client keeps grows or shrinks by
-// single shards with the number that it may keep. So plans that differ a little
-// in that number differ a little in the shards.
+// shed takes from clients the shards that are too many, those of the streams that
+// they have most shards of first. What a client keeps grows or shrinks by single
+// shards with the number that it may keep. So plans that differ a little in that
+// number differ a little in the shards.
 func (f *fleet) shed(order []placing, homes []int32) {
 	cells := make(map[int][]stake)
 	for _, p := range order {
-		holder := homes[p.shard]
-		if holder == nobody {
+		owner := homes[p.shard]
+		if owner == nobody {
 			continue
 		}
-		if cell := f.cell(holder, f.groupOf[p.stream]); f.has[cell] < f.had[cell] {
-			s := stake{placing: p, score: score(f.hashes[holder], p.hash)}
-			if f.shards[p.shard].Owner != f.clients[holder] {
-				s.asked = 1
-			}
-			cells[cell] = append(cells[cell], s)
+		if cell := f.cell(owner, f.groupOf[p.stream]); f.has[cell] < f.had[cell] {
+			cells[cell] = append(cells[cell], stake{placing: p, score: score(f.hashes[owner], p.hash)})
 		}
 	}
 	for cell, stakes := range cells {
@@ -217,7 +197,7 @@ func (f *fleet) shed(order []placing, homes []int32) {
 // rank orders the stakes of one client, those to keep first.
 func rank(stakes []stake) {
 	slices.SortStableFunc(stakes, func(a, b stake) int {
-		return cmp.Or(cmp.Compare(a.stream, b.stream), cmp.Compare(a.asked, b.asked), cmp.Compare(b.score, a.score))
+		return cmp.Or(cmp.Compare(a.stream, b.stream), cmp.Compare(b.score, a.score))
 	})
 	for i := range stakes[1:] {
 		if stakes[i+1].stream == stakes[i].stream {
@@ -225,67 +205,102 @@ func rank(stakes []stake) {
 		}
 	}
 	slices.SortStableFunc(stakes, func(a, b stake) int {
-		return cmp.Or(cmp.Compare(a.asked, b.asked), cmp.Compare(a.rank, b.rank), cmp.Compare(b.score, a.score))
+		return cmp.Or(cmp.Compare(a.rank, b.rank), cmp.Compare(b.score, a.score))
 	})
 }
 
-// takeBack leaves shards whose asker does not get them with their owners, as far
-// as these need any.
-func (f *fleet) takeBack(order []placing, homes, need []int32) {
-	for _, p := range order {
-		if homes[p.shard] != nobody {
-			continue
-		}
-		if owner := f.reader(f.shards[p.shard].Owner, p.stream); owner != nobody {
-			if cell := f.cell(owner, f.groupOf[p.stream]); need[cell] > 0 {
-				homes[p.shard] = owner
-				need[cell]--
+// hand gives every shard that is left to one of the clients that still get any of
+// its stream: to the one that hashing chooses, which is the same one in most plans
+// of a fleet that differs a little.
+func (f *fleet) hand(order []placing, homes []int32) {
+	all := f.handouts(order, homes)
+	f.divide(all)
+	for _, h := range all {
+		for _, p := range h.shards {
+			var best int32 = nobody
+			var most uint64
+			for _, m := range h.readers {
+				if h.quota[m] == 0 {
+					continue
+				}
+				if s := score(f.hashes[m], p.hash); best == nobody || s > most {
+					best, most = m, s
+				}
 			}
+			homes[p.shard] = best
+			h.quota[best]--
 		}
 	}
 }
 
-// hand gives every shard that is left to one of the clients that need any: to
-// the one that hashing chooses, which is the same one in most plans of a fleet
-// that differs a little. Clients with their share of the stream come last, those
-// with the fewest of its shards first.
-func (f *fleet) hand(order []placing, homes, need []int32) {
-	have := make([]int32, len(f.clients)) // of the stream
-	for len(order) > 0 {
-		stream := order[0].stream
-		run := order
-		if end := slices.IndexFunc(order, func(p placing) bool { return p.stream != stream }); end > 0 {
-			run = order[:end]
-		}
-		order = order[len(run):]
+// handout is the shards of a stream that are left. Invariant, once they have been
+// divided: the sum of quota is len(shards).
+type handout struct {
+	stream  int32
+	shards  []placing
+	readers []int32 // in an order of the stream's own
+	have    []int32 // by client: how many of the stream it keeps or gets
+	quota   []int32 // by client: how many of the shards it gets
+}
 
-		clear(have)
-		for _, p := range run {
-			if home := homes[p.shard]; home != nobody {
-				have[home]++
+func (f *fleet) handouts(order []placing, homes []int32) (all []*handout) {
+	for len(order) > 0 {
+		h := &handout{stream: order[0].stream, have: make([]int32, len(f.clients))}
+		for len(order) > 0 && order[0].stream == h.stream {
+			if home := homes[order[0].shard]; home != nobody {
+				h.have[home]++
+			} else {
+				h.shards = append(h.shards, order[0])
 			}
+			order = order[1:]
 		}
-		group := f.groupOf[stream]
-		readers := f.readers[group]
-		share := int32((len(run) + len(readers) - 1) / len(readers))
-		for _, p := range run {
-			if homes[p.shard] != nobody {
+		if len(h.shards) == 0 {
+			continue
+		}
+		h.quota = make([]int32, len(f.clients))
+		h.readers = slices.Clone(f.readers[f.groupOf[h.stream]])
+		seed := hash(offset, f.streams[h.stream])
+		slices.SortStableFunc(h.readers, func(a, b int32) int {
+			return cmp.Compare(score(f.hashes[b], seed), score(f.hashes[a], seed))
+		})
+		all = append(all, h)
+	}
+	return all
+}
+
+// divide sets the quotas. It goes from stream to stream in rounds. In the n-th, one
+// shard goes to every client that has less than n of the stream and needs any, as
+// long as some are left.
+//
+// That is what makes a plan last while it is being carried out: whoever has got
+// some of its shards already is passed by in as many rounds, and all others find
+// in theirs what they would have found. A choice by who still needs the most, or
+// by who has more than a share of the stream, would change on the way.
+func (f *fleet) divide(all []*handout) {
+	need := make([]int32, len(f.has)) // by cell
+	for cell := range need {
+		need[cell] = max(0, f.has[cell]-f.had[cell])
+	}
+	left := make([]int, len(all))
+	for i, h := range all {
+		left[i] = len(h.shards)
+	}
+	for n, more := int32(1), true; more; n++ {
+		more = false
+		for i, h := range all {
+			if left[i] == 0 {
 				continue
 			}
-			var best, excess int32 = nobody, 0
-			var most uint64
-			for _, m := range readers {
-				over := max(0, have[m]+1-share)
-				if need[f.cell(m, group)] == 0 || best != nobody && over > excess {
-					continue
-				}
-				if s := score(f.hashes[m], p.hash); best == nobody || over < excess || s > most {
-					best, excess, most = m, over, s
+			for _, m := range h.readers {
+				cell := f.cell(m, f.groupOf[h.stream])
+				if left[i] > 0 && h.have[m] < n && need[cell] > 0 {
+					need[cell]--
+					left[i]--
+					h.have[m]++
+					h.quota[m]++
 				}
 			}
-			homes[p.shard] = best
-			have[best]++
-			need[f.cell(best, group)]--
+			more = more || left[i] > 0
 		}
 	}
 }

@@ -32,7 +32,7 @@ func streams(n, shards int) (all []Shard) {
 func outcome(p *Plan) []Shard {
 	after := slices.Clone(p.shards)
 	for i := range after {
-		after[i].Owner, after[i].Asker = p.Owner(i), ""
+		after[i].Owner = p.Home(i)
 	}
 	return after
 }
@@ -152,7 +152,7 @@ func TestNoShardGoesToAMemberThatCannotReadIt(t *testing.T) {
 	}
 	p := New(members, shards)
 	require.Equal(t, map[string]int{"a": 4, "b": 8, "none": 0}, loads(members, outcome(p)))
-	require.Empty(t, p.Owner(12), "nobody reads that stream")
+	require.Empty(t, p.Home(12), "nobody reads that stream")
 	require.Empty(t, p.Part("none"))
 }
 
@@ -185,94 +185,35 @@ func TestOwnerThatDoesNotAnnounceItselfIsAMemberOfItsStreams(t *testing.T) {
 	require.Equal(t, map[string]int{"silent": 3, "client-00": 3}, loads(members, after))
 }
 
-func TestOwnerThatCannotReadAStreamAnyMoreIsAskedForIt(t *testing.T) {
+func TestOwnerThatCannotReadAStreamAnyMoreGivesItsShards(t *testing.T) {
 	shards := []Shard{{Stream: "old", ID: "0", Owner: "a"}}
 	p := New([]Member{{Client: "a", Streams: []string{"new"}}, {Client: "b"}}, shards)
-	require.Equal(t, Part{Ask: []int{0}}, p.Part("b"))
-	require.Empty(t, p.Part("a"))
+	require.Equal(t, Part{Request: []int{0}}, p.Part("b"))
+	require.Equal(t, Part{Give: []int{0}}, p.Part("a"))
 }
 
 func TestPartsSayWhatEachMemberHasToDo(t *testing.T) {
-	members := clients(2)
-	shards := streams(1, 4)
-	shards[0].Owner, shards[1].Owner, shards[2].Owner = "client-00", "client-00", "client-00"
-
-	p := New(members, shards)
-	require.Equal(t, Part{Claim: []int{3}}, New(members[1:], shards[3:]).Part("client-01").shifted(3))
-	part := p.Part("client-01")
-	require.Equal(t, []int{3}, part.Claim)
-	require.Len(t, part.Ask, 1)
-	require.Empty(t, p.Part("client-00"), "it has not been asked")
-	require.Empty(t, p.Part("stranger"))
-
-	asked := part.Ask[0]
-	shards[3].Owner = "client-01"
-	shards[asked].Asker = "client-01"
-	p = New(members, shards)
-	require.Empty(t, p.Part("client-01"), "it has claimed and asked already")
-	require.Equal(t, Part{Give: []int{asked}}, p.Part("client-00"))
-}
-
-// shifted returns the part of shards that begin further on.
-func (p Part) shifted(by int) Part {
-	for _, shards := range [][]int{p.Claim, p.Ask, p.Give, p.Refuse} {
-		for i := range shards {
-			shards[i] += by
-		}
-	}
-	return p
-}
-
-func TestAskForMoreThanAFairShareIsRefused(t *testing.T) {
-	// client-01 asked when it knew of no other that joined.
-	members := clients(4)
-	shards := streams(1, 40)
-	for i := range shards {
-		shards[i].Owner = "client-00"
-		if i < 20 {
-			shards[i].Asker = "client-01"
-		}
-	}
-	p := New(members, shards)
-	requireEven(t, members, outcome(p))
-	require.Len(t, p.Part("client-00").Give, 10)
-	require.Empty(t, p.Part("client-00").Refuse, "the rest is not its own to keep either")
-	require.Empty(t, p.Part("client-01"))
-	require.Len(t, p.Part("client-02").Ask, 10)
-
-	p = New(members[:2], shards[:30])
-	require.Len(t, p.Part("client-00").Give, 15)
-	require.Len(t, p.Part("client-00").Refuse, 5)
-}
-
-func TestAskOfAnUnknownClientWaits(t *testing.T) {
-	shards := []Shard{{Stream: "s", ID: "0", Owner: "client-00", Asker: "stranger"}}
-	require.Empty(t, New(clients(1), shards).Part("client-00"))
-}
-
-func TestAskOfAMemberThatCannotReadIsRefused(t *testing.T) {
-	shards := []Shard{{Stream: "s", ID: "0", Owner: "client-00", Asker: "blind"}}
-	members := append(clients(1), Member{Client: "blind", Streams: []string{"other"}})
-	require.Equal(t, Part{Refuse: []int{0}}, New(members, shards).Part("client-00"))
-}
-
-func TestAskLeftOnAFreeShardMeansNothing(t *testing.T) {
-	free := []Shard{{Stream: "s", ID: "0"}}
-	for _, m := range clients(2) {
-		left := []Shard{{Stream: "s", ID: "0", Asker: m.Client}}
-		require.Equal(t, outcome(New(clients(2), free)), outcome(New(clients(2), left)))
-	}
-}
-
-func TestShardsStayWhereTheyAreWhenTheirAskerGetsNone(t *testing.T) {
 	members := clients(3)
-	shards := streams(1, 24)
-	for i := range shards {
-		shards[i].Owner, shards[i].Asker = members[i%3].Client, "client-00"
+	shards := slices.Concat(streams(1, 7), []Shard{{Stream: "unread", ID: "0"}})
+	for i := range 6 {
+		shards[i].Owner = members[i/5].Client
 	}
+	for m := range members {
+		members[m].Streams = []string{"stream-0"}
+	}
+	// Of seven, client-00 has five and client-01 one.
 	p := New(members, shards)
-	require.Zero(t, moves(shards, outcome(p)))
-	require.Len(t, p.Part("client-01").Refuse, 8)
+	first, second, third := p.Part("client-00"), p.Part("client-01"), p.Part("client-02")
+	require.Len(t, first.Give, 2)
+	require.Empty(t, slices.Concat(first.Claim, first.Request))
+	require.Equal(t, []int{6}, slices.Concat(second.Claim, third.Claim))
+	require.ElementsMatch(t, first.Give, slices.Concat(second.Request, third.Request))
+	require.Empty(t, slices.Concat(second.Give, third.Give))
+	for _, i := range third.Request {
+		require.Equal(t, "client-02", p.Home(i))
+	}
+	require.Empty(t, p.Part("stranger"))
+	require.Empty(t, p.Part(""))
 }
 
 func TestMostLoadedGivesToTheLeastLoaded(t *testing.T) {
@@ -316,7 +257,7 @@ func TestOneMoreMemberChangesFewOfTheShardsThatOthersGet(t *testing.T) {
 	nine, ten := New(clients(9), shards), New(clients(10), shards)
 	same := 0
 	for i := range shards {
-		if nine.Owner(i) == ten.Owner(i) {
+		if nine.Home(i) == ten.Home(i) {
 			same++
 		}
 	}
@@ -355,14 +296,6 @@ func drawShards(t *rapid.T, members []Member, most int) (shards []Shard) {
 	return shards
 }
 
-func drawAsks(t *rapid.T, members []Member, shards []Shard) {
-	for i := range shards {
-		if m := rapid.IntRange(-2*len(members), len(members)-1).Draw(t, "asker"); m >= 0 {
-			shards[i].Asker = members[m].Client
-		}
-	}
-}
-
 func reads(m Member, stream string) bool {
 	return m.Streams == nil || slices.Contains(m.Streams, stream)
 }
@@ -371,7 +304,6 @@ func TestPlanOfItsOwnOutcomeIsItself(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		members := drawMembers(t, 8)
 		shards := drawShards(t, members, 40)
-		drawAsks(t, members, shards)
 		once := outcome(New(members, shards))
 		again := New(members, once)
 		require.Equal(t, once, outcome(again))
@@ -385,7 +317,6 @@ func TestOrderOfWhatIsGivenChangesNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		members := drawMembers(t, 8)
 		shards := drawShards(t, members, 40)
-		drawAsks(t, members, shards)
 		want := outcome(New(members, shards))
 
 		random := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
@@ -406,9 +337,6 @@ func TestLoadsAreThoseOfTheNaiveModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		members := drawMembers(t, 8)
 		shards := drawShards(t, members, 40)
-		if rapid.Bool().Draw(t, "asked for") {
-			drawAsks(t, members, shards)
-		}
 		after := outcome(New(members, shards))
 		for _, s := range after {
 			m := slices.IndexFunc(members, func(m Member) bool { return m.Client == s.Owner })
@@ -467,6 +395,27 @@ func naiveLoads(members []Member, shards []Shard) []int {
 	return load
 }
 
+// Clients that know of the same members, and have seen different parts of a plan
+// done, so still have the same plan, and no shard moves twice.
+func TestPlanThatIsCarriedOutInPartStaysThePlan(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		members := clients(rapid.IntRange(1, 12).Draw(t, "members"))
+		shards := drawShards(t, members, 80)
+		want := outcome(New(members, shards))
+		for range rapid.IntRange(1, 4).Draw(t, "steps") {
+			before := slices.Clone(shards)
+			for i := range shards {
+				if rapid.Bool().Draw(t, "done") {
+					shards[i].Owner = want[i].Owner
+				}
+			}
+			after := outcome(New(members, shards))
+			require.Equal(t, want, after)
+			require.Equal(t, moves(before, want)-moves(before, shards), moves(shards, after))
+		}
+	})
+}
+
 func TestFewestShardsMoveWhereAllReadTheSame(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		members := clients(rapid.IntRange(1, 4).Draw(t, "members"))
@@ -501,29 +450,26 @@ func TestPartsAreDisjointAndMakeTheWholePlan(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		members := drawMembers(t, 8)
 		shards := drawShards(t, members, 40)
-		drawAsks(t, members, shards)
 		p := New(members, shards)
 		after := slices.Clone(shards)
-		taken := make([]int, len(shards))
+		var requested, given []int
 		for _, m := range members {
 			part := p.Part(m.Client)
-			for _, i := range slices.Concat(part.Claim, part.Ask) {
+			for _, i := range part.Claim {
+				require.Empty(t, after[i].Owner, "free, and claimed by nobody else")
 				after[i].Owner = m.Client
-				taken[i]++
+			}
+			for _, i := range part.Request {
+				require.Equal(t, shards[i].Owner, after[i].Owner, "requested by nobody else")
+				require.NotContains(t, []string{"", m.Client}, shards[i].Owner)
+				after[i].Owner = m.Client
 			}
 			for _, i := range part.Give {
 				require.Equal(t, m.Client, shards[i].Owner)
-				after[i].Owner = shards[i].Asker
-				taken[i]++
 			}
-			for _, i := range part.Refuse {
-				require.Equal(t, m.Client, shards[i].Owner)
-				taken[i]++
-			}
+			requested, given = append(requested, part.Request...), append(given, part.Give...)
 		}
-		for i := range after {
-			require.LessOrEqual(t, taken[i], 1)
-			require.Equal(t, p.Owner(i), after[i].Owner)
-		}
+		require.ElementsMatch(t, requested, given)
+		require.Equal(t, outcome(p), after)
 	})
 }

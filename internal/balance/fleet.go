@@ -17,17 +17,17 @@ type fleet struct {
 	streams []string // sorted
 
 	streamOf []int32 // by shard
-	holders  []int32 // by shard: its valid asker, else its owner, else nobody
+	owners   []int32 // by shard: its owner if that can read it, else nobody
 	groupOf  []int32 // by stream
 	canRead  []uint64
 	words    int       // of canRead for each stream, a bit a client
 	readers  [][]int32 // by group, ascending
 
-	// By client and group, see cell. had is what they hold now, and has what
+	// By client and group, see cell. had is what they own now, and has what
 	// they should.
 	had, has []int32
 	load     []int32 // by client. Invariant: load[m] = sum over g of has[m, g]
-	free     []int32 // by group: shards without holder
+	free     []int32 // by group: shards that somebody can read, but no owner
 }
 
 func newFleet(members []Member, shards []Shard) *fleet {
@@ -139,25 +139,19 @@ func ones(row []uint64) (places []int32) {
 	return places
 }
 
-// count finds out who holds what.
+// count finds out who has what.
 func (f *fleet) count() {
 	f.had = make([]int32, len(f.clients)*len(f.readers))
 	f.load = make([]int32, len(f.clients))
 	f.free = make([]int32, len(f.readers))
-	f.holders = make([]int32, len(f.shards))
-	for i := range f.shards {
-		shard, stream := &f.shards[i], f.streamOf[i]
-		var holder int32 = nobody
-		if shard.Owner != "" {
-			if holder = f.reader(shard.Asker, stream); holder == nobody {
-				holder = f.reader(shard.Owner, stream)
-			}
-		}
-		f.holders[i] = holder
+	f.owners = make([]int32, len(f.shards))
+	for i, stream := range f.streamOf {
+		owner := f.reader(f.shards[i].Owner, stream)
+		f.owners[i] = owner
 		switch group := f.groupOf[stream]; {
-		case holder != nobody:
-			f.had[f.cell(holder, group)]++
-			f.load[holder]++
+		case owner != nobody:
+			f.had[f.cell(owner, group)]++
+			f.load[owner]++
 		case len(f.readers[group]) > 0:
 			f.free[group]++
 		}
@@ -165,11 +159,8 @@ func (f *fleet) count() {
 	f.has = slices.Clone(f.had)
 }
 
-// reader returns the index of a client that can read a stream, or nobody.
+// reader returns the index of a client, or nobody if it cannot read the stream.
 func (f *fleet) reader(client string, stream int32) int32 {
-	if client == "" {
-		return nobody
-	}
 	m, known := f.index[client]
 	if !known || f.canRead[int(stream)*f.words+int(m)/64]&(1<<(m%64)) == 0 {
 		return nobody

@@ -46,8 +46,10 @@ func BenchmarkConsumer(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			batcher, err := newBatcher()
 			require.NoError(b, err)
-			l, _, err := lease.Take(b.Context(), b.Context(), newTable(), lease.Item{Key: key}, lease.Origin{},
-				lease.Options{Client: "me", Period: leasePeriod, CommitPeriod: commitPeriod})
+			leases, opts := newTable(), lease.Options{Client: "me", Period: leasePeriod, CommitPeriod: commitPeriod}
+			session, end := join(b, leases, opts)
+			defer end()
+			l, _, err := lease.Take(b.Context(), b.Context(), session, leases, lease.Item{Key: key}, lease.Origin{}, opts)
 			require.NoError(b, err)
 			metrics := service.MockResources().Metrics()
 			out := make(chan *Delivery)

@@ -25,6 +25,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"time"
 
@@ -77,9 +78,9 @@ type Config struct {
 	Limit int
 	// Budget is where the cost of pages goes back to.
 	Budget *retrieval.Budget
-	// Starving receives when the source waits for the budget: what waits here for
+	// BudgetWait receives when the source waits for the budget: what waits here for
 	// a batch to fill up is sent, since it may be what holds the budget.
-	Starving <-chan struct{}
+	BudgetWait <-chan struct{}
 	// HandOver receives the client that the shard is to be handed over to, once.
 	HandOver <-chan string
 	// DrainTimeout bounds the wait for acknowledgements before that. What is not
@@ -156,8 +157,8 @@ type Result struct {
 // Consumer reads one shard. The balancer makes one for each lease it takes and
 // calls Run once.
 type Consumer struct {
-	conf          Config
-	stream, shard any // metadata values, boxed once
+	conf                Config
+	stream, shard, term any // metadata values, boxed once
 
 	// Owned by the pump.
 	filling   filling
@@ -178,16 +179,17 @@ func New(conf Config) *Consumer {
 		conf:     conf,
 		stream:   key.Stream,
 		shard:    cmp.Or(conf.Shard, key.Shard),
+		term:     strconv.FormatInt(conf.Lease.Number(), 10),
 		filling:  filling{batcher: conf.Batcher},
 		window:   inflight.New[string](conf.Limit),
 		ackMoved: make(chan struct{}, 1),
 	}
 }
 
-// givenError is why a consumer stops that is to hand its shard over.
-type givenError string
+// requestedError is why a consumer stops that is to hand its shard over.
+type requestedError string
 
-func (client givenError) Error() string { return "given to " + string(client) }
+func (recipient requestedError) Error() string { return "requested by " + string(recipient) }
 
 // errSuspended is why reading stops while the lease cannot be proved.
 var errSuspended = errors.New("the lease cannot be proved")
@@ -210,14 +212,14 @@ func (c *Consumer) Run() Result {
 			children, err = c.read(ctx)
 		}
 	}
-	heir, given := errors.AsType[givenError](err)
-	if given {
+	recipient, requested := errors.AsType[requestedError](err)
+	if requested {
 		c.drainBriefly(ctx)
 	}
 	stop()
 	keeper.Wait()
 
-	result := c.end(children, string(heir), err)
+	result := c.end(children, string(recipient), err)
 	if result.Outcome == Lost {
 		result.Acked = c.acked()
 	}
@@ -255,8 +257,8 @@ func (c *Consumer) guard(reading context.Context, interrupt context.CancelCauseF
 	defer trust.Stop()
 	for {
 		select {
-		case client := <-c.conf.HandOver:
-			interrupt(givenError(client))
+		case recipient := <-c.conf.HandOver:
+			interrupt(requestedError(recipient))
 			return
 		case <-trust.C:
 			left := c.conf.Lease.TrustedFor()
@@ -327,7 +329,7 @@ func (c *Consumer) pump(ctx context.Context, pages <-chan fetched) ([]retrieval.
 			if f.page.End {
 				return f.page.Children, c.flush(ctx)
 			}
-		case <-c.conf.Starving:
+		case <-c.conf.BudgetWait:
 			if err := c.flush(ctx); err != nil {
 				return nil, err
 			}
@@ -364,6 +366,7 @@ func (c *Consumer) message(r *retrieval.Record) *service.Message {
 	m.MetaSetMut("kinesis_stream", c.stream)
 	m.MetaSetMut("kinesis_shard", c.shard)
 	m.MetaSetMut("kinesis_sequence_number", r.SequenceNumber)
+	m.MetaSetMut("kinesis_lease_term", c.term)
 	if r.PartitionKey != "" {
 		m.MetaSetMut("kinesis_partition_key", r.PartitionKey)
 	}
@@ -528,7 +531,7 @@ func (c *Consumer) acked() string {
 }
 
 // end makes the last write and tells the outcome.
-func (c *Consumer) end(children []retrieval.Child, heir string, err error) Result {
+func (c *Consumer) end(children []retrieval.Child, recipient string, err error) Result {
 	l := c.conf.Lease
 	if cause := context.Cause(l.Context()); errors.Is(cause, lease.ErrLost) {
 		return Result{Outcome: Lost, Err: cause}
@@ -542,10 +545,10 @@ func (c *Consumer) end(children []retrieval.Child, heir string, err error) Resul
 	case err == nil:
 		last, result = l.Finish, Result{Outcome: Finished, Children: children}
 	case l.Context().Err() != nil:
-	case heir != "" && !c.conf.Awaited(ctx, heir):
-	case heir != "":
-		last = func(ctx context.Context, sequence string) error { return l.HandOver(ctx, sequence, heir) }
-		result = Result{Outcome: HandedOver, To: heir}
+	case recipient != "" && !c.conf.Awaited(ctx, recipient):
+	case recipient != "":
+		last = func(ctx context.Context, sequence string) error { return l.HandOver(ctx, sequence, recipient) }
+		result = Result{Outcome: HandedOver, To: recipient}
 	default:
 		result = Result{Outcome: Gone, Err: err}
 	}

@@ -31,10 +31,10 @@ func TestMessageSaysWhereItComesFrom(t *testing.T) {
 			{SequenceNumber: "1", PartitionKey: "customer", Arrived: arrived}, {SequenceNumber: "2"},
 		}})
 		for _, want := range []map[string]any{{
-			"kinesis_stream": "orders", "kinesis_shard": key.Shard, "kinesis_sequence_number": "1",
+			"kinesis_stream": "orders", "kinesis_shard": key.Shard, "kinesis_sequence_number": "1", "kinesis_lease_term": "1",
 			"kinesis_partition_key": "customer", "kinesis_approximate_arrival_timestamp": "2026-01-02T02:04:05.678Z",
 		}, {
-			"kinesis_stream": "orders", "kinesis_shard": key.Shard, "kinesis_sequence_number": "2",
+			"kinesis_stream": "orders", "kinesis_shard": key.Shard, "kinesis_sequence_number": "2", "kinesis_lease_term": "1",
 		}} {
 			synctest.Wait()
 			got := map[string]any{}
@@ -274,21 +274,21 @@ func TestClosedShardIsFinishedOnceAllIsAcknowledged(t *testing.T) {
 		pass(10 * leasePeriod)
 		r.running()
 		require.True(r, r.lease.Trusted())
-		require.LessOrEqual(r, r.table.longestGap(begin), leasePeriod/3+commitPeriod)
+		require.LessOrEqual(r, r.table.longestGap(begin), lease.Horizons*leasePeriod/2+commitPeriod)
 		require.Equal(r, "me", r.table.now().Owner)
 		require.False(r, r.table.now().Finished)
 
 		first.Ack(1, nil)
-		require.Equal(r, Result{Outcome: Finished, Children: heirs}, r.result())
-		require.Equal(r, lease.Item{Key: key, Exists: true, Sequence: sequence(1), Finished: true}, r.table.now())
+		require.Equal(r, Result{Outcome: Finished, Children: children}, r.result())
+		require.Equal(r, lease.Item{Key: key, Exists: true, Sequence: sequence(1), Finished: true, Number: 1}, r.table.now())
 	})
 }
 
 func TestClosedShardWithoutRecordsIsFinishedAtOnce(t *testing.T) {
 	bubble(t, func(c *Config) { c.Committed = sequence(7) }, func(r *rig) {
 		r.put(lastPage(0, 0))
-		require.Equal(r, Result{Outcome: Finished, Children: heirs}, r.result())
-		require.Equal(r, lease.Item{Key: key, Exists: true, Sequence: sequence(7), Finished: true}, r.table.now())
+		require.Equal(r, Result{Outcome: Finished, Children: children}, r.result())
+		require.Equal(r, lease.Item{Key: key, Exists: true, Sequence: sequence(7), Finished: true, Number: 1}, r.table.now())
 	})
 }
 
@@ -330,7 +330,7 @@ func TestBlockedOutputKeepsTheLeaseAndReadsNoFurther(t *testing.T) {
 		pass(10 * leasePeriod)
 		now := r.table.now()
 		require.Equal(r, [2]string{before.Owner, before.Term}, [2]string{now.Owner, now.Term})
-		require.LessOrEqual(r, r.table.longestGap(begin), leasePeriod/3+commitPeriod)
+		require.LessOrEqual(r, r.table.longestGap(begin), lease.Horizons*leasePeriod/2+commitPeriod)
 		require.EqualValues(r, 2, r.source.taken.Load())
 
 		_, got := r.next()
@@ -344,14 +344,14 @@ func TestLostLeaseEndsTheConsumerAndWritesNothing(t *testing.T) {
 		r.put(page(0, 3))
 		d, _ := r.next()
 		pass(time.Second)
-		theirs := lease.Item{Key: key, Exists: true, Owner: "other", Token: "t", Sequence: sequence(50)}
-		r.table.put(theirs)
+		tchildren := lease.Item{Key: key, Exists: true, Owner: "other", Token: "t", Sequence: sequence(50)}
+		r.table.put(tchildren)
 		d.Ack(1, nil)
 		pass(commitPeriod)
 		result := r.result()
 		require.Equal(r, Lost, result.Outcome)
 		require.ErrorIs(r, result.Err, lease.ErrLost)
-		require.Equal(r, theirs, r.table.now())
+		require.Equal(r, tchildren, r.table.now())
 		require.Equal(r, 1, r.table.asked, "nothing after the renewal that told of the loss")
 		require.ErrorIs(r, r.lease.Await(r.Context()), lease.ErrLost)
 		r.nothing()
@@ -360,14 +360,14 @@ func TestLostLeaseEndsTheConsumerAndWritesNothing(t *testing.T) {
 
 func TestLeaseThatProvesLostAtTheLastWriteIsLost(t *testing.T) {
 	bubble(t, nil, func(r *rig) {
-		theirs := lease.Item{Key: key, Exists: true, Owner: "other", Token: "t", Sequence: sequence(50)}
-		r.table.put(theirs)
+		tchildren := lease.Item{Key: key, Exists: true, Owner: "other", Token: "t", Sequence: sequence(50)}
+		r.table.put(tchildren)
 		r.put(lastPage(0, 0))
 		result := r.result()
 		require.Equal(r, Lost, result.Outcome)
 		require.ErrorIs(r, result.Err, lease.ErrLost)
 		require.Empty(r, result.Children, "they are for the owner to start")
-		require.Equal(r, theirs, r.table.now())
+		require.Equal(r, tchildren, r.table.now())
 	})
 }
 

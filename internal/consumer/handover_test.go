@@ -18,12 +18,13 @@ func (r *rig) handOver() {
 	synctest.Wait()
 }
 
-// requireHandedOver requires that the shard is the asker's from a sequence on.
+// requireHandedOver requires that the shard is the recipient's from a sequence on.
 func (r *rig) requireHandedOver(sequence string) {
 	r.Helper()
 	require.Equal(r, Result{Outcome: HandedOver, To: "other"}, r.result())
 	item := r.table.now()
-	require.Equal(r, lease.Item{Key: key, Exists: true, Owner: "other", Token: item.Token, Sequence: sequence, Period: leasePeriod}, item)
+	require.Equal(r, lease.Item{Key: key, Exists: true, Owner: "other", Token: item.Token, Term: item.Term, Number: 2, Sequence: sequence}, item)
+	require.NotEmpty(r, item.Term)
 	require.False(r, r.lease.Trusted())
 }
 
@@ -114,11 +115,11 @@ func TestShardThatIsLostWhileItIsHandedOverIsLost(t *testing.T) {
 		r.put(page(0, 1))
 		r.next()
 		r.handOver()
-		theirs := lease.Item{Key: key, Exists: true, Owner: "third", Token: "t", Sequence: sequence(50)}
-		r.table.put(theirs)
+		tchildren := lease.Item{Key: key, Exists: true, Owner: "third", Token: "t", Sequence: sequence(50)}
+		r.table.put(tchildren)
 		pass(drainTimeout)
 		require.Equal(r, Lost, r.result().Outcome)
-		require.Equal(r, theirs, r.table.now())
+		require.Equal(r, tchildren, r.table.now())
 	})
 }
 

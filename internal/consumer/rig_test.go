@@ -164,11 +164,14 @@ func bubble(t *testing.T, configure func(*Config), test func(r *rig)) {
 			out:    make(chan *Delivery),
 			ended:  make(chan Result, 1),
 		}
-		var err error
-		r.lease, _, err = lease.Take(holder, holder, r.table, lease.Item{Key: key}, lease.Origin{}, lease.Options{
+		opts := lease.Options{
 			Client: "me", Period: leasePeriod, CommitPeriod: commitPeriod,
 			Rand: func() float64 { return 0 },
-		})
+		}
+		session, end := join(t, r.table, opts)
+		defer end()
+		var err error
+		r.lease, _, err = lease.Take(holder, holder, session, r.table, lease.Item{Key: key}, lease.Origin{}, opts)
 		require.NoError(t, err)
 		conf := Config{
 			Budget: retrieval.NewBudget(1 << 30),
@@ -190,6 +193,23 @@ func bubble(t *testing.T, configure func(*Config), test func(r *rig)) {
 		}()
 		test(r)
 	})
+}
+
+// join begins a session, which is kept until it is ended.
+func join(tb testing.TB, s *table, opts lease.Options) (session *lease.Session, end func()) {
+	tb.Helper()
+	session, err := lease.Join(tb.Context(), s, lease.Report{}, opts)
+	require.NoError(tb, err)
+	keeping, stop := context.WithCancel(tb.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = session.Keep(keeping) // its loss ends the leases
+	}()
+	return session, func() {
+		stop()
+		<-done
+	}
 }
 
 func batcher(t *testing.T, policy service.BatchPolicy) *service.Batcher {
@@ -246,11 +266,11 @@ func page(from, n int) retrieval.Page {
 // lastPage is the end of a closed shard that was split.
 func lastPage(from, n int) retrieval.Page {
 	p := page(from, n)
-	p.End, p.Children = true, heirs
+	p.End, p.Children = true, children
 	return p
 }
 
-var heirs = []retrieval.Child{
+var children = []retrieval.Child{
 	{ID: "shardId-000000000001", Parents: []string{key.Shard}},
 	{ID: "shardId-000000000002", Parents: []string{key.Shard}},
 }
@@ -309,7 +329,9 @@ func (r *rig) running() {
 }
 
 // free is the item of a shard that was released.
-func free(sequence string) lease.Item { return lease.Item{Key: key, Exists: true, Sequence: sequence} }
+func free(sequence string) lease.Item {
+	return lease.Item{Key: key, Exists: true, Sequence: sequence, Number: 1}
+}
 
 var errElsewhere = errors.New("the database is away")
 

@@ -29,18 +29,15 @@ type Item struct {
 	Sequence string
 	// Owner is the client that holds the lease; empty when it is free.
 	Owner string
-	// Token changes with each write of an owner. It reads as a time, which no
-	// decision uses.
+	// Token changes with each write of an owner. It reads as a time, up to which the
+	// built-in input leaves the shard alone, and which no decision of ours uses.
 	Token string
-	// Term names one ownership of one owner; empty for owners that write none, and
-	// for one that an item was handed over to, until it begins one.
+	// Term names one ownership of one owner, from a claim or a hand-over on; empty for
+	// owners that write none.
 	Term string
-	// Period is the lease period that the owner wrote beside its lease, or who
-	// handed the item over to it; zero for owners that write none.
-	Period time.Duration
-	// Wanted is the client that asked the owner, in this term, to hand the shard
-	// over to it.
-	Wanted string
+	// Number grows with each claim and each hand-over, unless the built-in input has
+	// erased it; zero where none was written.
+	Number int64
 	// StartAt is where a shard without a sequence starts; zero for its oldest
 	// record.
 	StartAt time.Time
@@ -60,8 +57,9 @@ type Item struct {
 	Raw any
 }
 
-// foreign reports whether the owner is an instance of the built-in input.
-func (i Item) foreign() bool { return i.Term == "" && i.Period == 0 }
+// Foreign reports whether the owner is an instance of the built-in input, which writes
+// no term.
+func (i Item) Foreign() bool { return i.Owner != "" && i.Term == "" }
 
 // Link is the place in the chain of writes that a write takes: it succeeds only
 // while the item still has this owner, term and token.
@@ -72,15 +70,18 @@ type Link struct {
 // Link returns the item's present link.
 func (i Item) Link() Link { return Link{Owner: i.Owner, Term: i.Term, Token: i.Token} }
 
-// Grant is what a new owner writes.
+// Grant is what a new owner writes. The store adds the number of the term, one above
+// that which stands in the item.
 type Grant struct {
 	Link
-	Period time.Duration
 	// StartAt, ShardStart and Pinned are those of the Item. ShardStart is written
 	// where no sequence was seen.
 	StartAt    time.Time
 	ShardStart string
 	Pinned     bool
+	// Sequence is written where there is no item: up to there the shard was acknowledged
+	// before somebody deleted it.
+	Sequence string
 	// Anew says that the item is of a shard of an earlier stream: its sequence is not
 	// this shard's, and makes place for none.
 	Anew bool
@@ -103,21 +104,16 @@ type Store interface {
 	Release(ctx context.Context, key Key, at Link, sequence Move) error
 	// Finish moves the sequence, frees the item and marks it finished.
 	Finish(ctx context.Context, key Key, at Link, sequence Move) error
-	// HandOver moves the sequence and makes another client the owner, without a
-	// term: it claims the item from itself to begin one.
+	// HandOver moves the sequence and makes another member the owner, in a term of its
+	// own: that member claims the item from itself before it reads.
 	HandOver(ctx context.Context, key Key, at Link, sequence Move, to Link) error
-	// Ask marks an item as wanted by a client, if it is still held in the term in
-	// which it was seen, and wanted by whom it was.
-	Ask(ctx context.Context, seen Item, client string) error
-	// Decline takes the mark of who wanted the item away, under the same condition.
-	Decline(ctx context.Context, seen Item) error
-	// Leave commits the last sequence of a client that the item was taken from, if
+	// Yield stores the final checkpoint of an owner from which the item was stolen, if
 	// the item is still as it was seen.
-	Leave(ctx context.Context, taken Item, sequence string) error
+	Yield(ctx context.Context, stolen Item, sequence string) error
 }
 
 // Move is a step of the committed sequence number, from the one that must be
-// stored. A client that the shard was taken from may have stored a later one, with
+// stored. A built-in input from which the shard was stolen may have stored a later one, with
 // no regard to owners.
 // Invariant: sequence.Compare(From, To) <= 0.
 type Move struct {

@@ -19,23 +19,37 @@ var ErrLost = errors.New("lease lost")
 // else has it.
 var ErrDeleted = errors.New("its item was deleted")
 
-// Options say how a client keeps its leases.
+// Options say how a member keeps its session and its leases.
 type Options struct {
-	// Client is the owner as it stands in the table, unique for each instance
-	// of the component: two that share it would take each other's shards.
+	// Client is the member's id, the owner as it stands in the table, unique for each
+	// session: two that share it would claim each other's shards.
 	Client string
-	// Period after which a lease that was not renewed may be claimed.
+	// Period after which a member that sent no heartbeat may be evicted.
 	Period time.Duration
-	// CommitPeriod is the time between two looks for something to commit.
+	// CommitPeriod is the time after which it is looked again for something to commit.
 	CommitPeriod time.Duration
 	// Rand is a source in [0, 1) that spreads renewals; nil for a random one.
 	Rand func() float64
-	// OnWanted is told when a renewal shows that another client has asked for the
-	// shard; nil to ignore it.
-	OnWanted func()
-	// OnTrouble is told of each failed attempt to renew; nil to ignore them.
-	// The lease goes on, and is lost only when the table says so.
-	OnTrouble func(error)
+	// Foreign reports whether a built-in input shares the stream; nil where none does.
+	// Leases are then renewed as often as that input renews its own.
+	Foreign func() bool
+	// OnError is told of each failed attempt to renew; nil to ignore them.
+	// The session or lease goes on, and is lost only when the table says so.
+	OnError func(error)
+}
+
+// Horizons is how many lease periods ahead an item says that its lease ends, where no
+// built-in input shares the stream. It is the longest time for which an owner may
+// trust a lease of which it reads nothing.
+const Horizons = 4
+
+// horizon is how far ahead of a write the item says that the lease ends: for the
+// built-in input, which steals or claims a lease by that time alone.
+func (o Options) horizon() time.Duration {
+	if o.Foreign != nil && o.Foreign() {
+		return o.Period
+	}
+	return Horizons * o.Period
 }
 
 // margin is the part of the period by which trust ends early: room for clocks
@@ -60,11 +74,25 @@ const (
 // attemptTimeout bounds one request, so that several fit into one period.
 func (o Options) attemptTimeout() time.Duration { return min(o.Period/5, longestAttempt) }
 
-// renewAfter returns how long the next renewal may wait: a third of the period,
-// so that two of them may fail, and up to a fifteenth more, so that shards that
-// were claimed together do not renew together for ever.
-func (o Options) renewAfter() time.Duration {
+// lastAttemptTimeout bounds one request of the last ones.
+func (o Options) lastAttemptTimeout() time.Duration { return min(o.attemptTimeout(), lastAttempt) }
+
+// beatAfter returns how long the next heartbeat may wait: a third of the period, so
+// that two of them may fail, and up to a fifteenth more, so that members that came
+// together do not write together for ever.
+func (o Options) beatAfter() time.Duration {
 	return o.Period/3 + time.Duration(o.random()*float64(o.Period/15))
+}
+
+// renewAfter returns how long an item may stand as it is: half of its horizon less a
+// tenth at random, and where a built-in input shares the stream a third of the period
+// and a little more, as that renews its own.
+func (o Options) renewAfter() time.Duration {
+	horizon := o.horizon()
+	if horizon == o.Period {
+		return o.beatAfter()
+	}
+	return horizon/2 - time.Duration(o.random()*float64(horizon/20))
 }
 
 // retryAfter returns the pause after the nth failure in a row, n from 1: it
@@ -91,17 +119,20 @@ func (o Options) random() float64 {
 	return o.Rand()
 }
 
-func (o Options) newToken(now time.Time) string {
-	return now.Add(o.Period).UTC().Format(time.RFC3339Nano)
+func (o Options) newToken(now time.Time, ahead time.Duration) string {
+	return now.Add(ahead).UTC().Format(time.RFC3339Nano)
 }
 
 // Lease is the right to read one shard, from Take until Release, Finish or its
 // loss. Keep, Release and Finish are called one after the other, from whichever
 // goroutine holds the lease; all else is safe for concurrent use.
 type Lease struct {
-	store Store
-	opts  Options
-	key   Key
+	store   Store
+	session *Session
+	opts    Options
+	key     Key
+	term    string
+	number  int64
 
 	ctx  context.Context //nolint:containedctx // it is the lease's life, which ends when the lease is lost
 	lose context.CancelCauseFunc
@@ -110,12 +141,12 @@ type Lease struct {
 	link      Link
 	committed string
 	renewedAt time.Time
-	wanted    string // who has asked for the shard
 
-	urge chan struct{} // cap 1: somebody waits for trust, renew now
+	urge chan struct{} // cap 1: renew now
 
 	mu          sync.Mutex
-	trustedFrom time.Time     // start of the last attempt that succeeded
+	trustedFrom time.Time     // start of the last write that succeeded
+	horizon     time.Duration // what that write said from then on
 	renewed     chan struct{} // closed at the next success
 }
 
@@ -123,24 +154,30 @@ type Lease struct {
 type Origin struct {
 	// StartAt is stored for a shard that has no sequence.
 	StartAt time.Time
-	// ShardStart and Pinned are those of the Item, Anew is that of the Grant.
+	// ShardStart and Pinned are those of the Item, Sequence and Anew those of the Grant.
 	ShardStart   string
+	Sequence     string
 	Pinned, Anew bool
 }
 
 // Take claims the shard whose item was seen, and returns the lease with the item
-// as it stands now. seen has no owner, or one that is dead, or was this client's
-// own and has no reader any more. The lease's context descends from holder.
+// as it stands now. seen has no owner, or one that is dead, or the member itself,
+// which does not read it. The lease stands on the session, and its context ends with
+// holder too.
 //
-// The error is ErrConflict when the item is not as seen any more.
-func Take(ctx, holder context.Context, store Store, seen Item, origin Origin, opts Options) (*Lease, Item, error) {
-	start := time.Now()
+// The error is ErrConflict when the item is not as seen any more, and wraps ErrLost when
+// the session has ended.
+func Take(ctx, holder context.Context, session *Session, store Store, seen Item, origin Origin, opts Options) (*Lease, Item, error) {
+	if session.Context().Err() != nil {
+		return nil, Item{}, fmt.Errorf("claiming shard %s: %w", seen.Key, context.Cause(session.Context()))
+	}
+	start, horizon := time.Now(), opts.horizon()
 	grant := Grant{
-		Link:       Link{Owner: opts.Client, Term: rand.Text(), Token: opts.newToken(start)},
-		Period:     opts.Period,
+		Link:       Link{Owner: session.ID(), Term: newTerm(), Token: opts.newToken(start, horizon)},
 		StartAt:    origin.StartAt,
 		ShardStart: origin.ShardStart,
 		Pinned:     origin.Pinned,
+		Sequence:   origin.Sequence,
 		Anew:       origin.Anew,
 	}
 	item, err := claim(ctx, store, seen, grant, opts.attemptTimeout())
@@ -149,14 +186,20 @@ func Take(ctx, holder context.Context, store Store, seen Item, origin Origin, op
 	}
 
 	l := &Lease{
-		store: store, opts: opts, key: seen.Key,
+		store: store, session: session, opts: opts, key: seen.Key, term: item.Term, number: item.Number,
 		urge:    make(chan struct{}, 1),
 		renewed: make(chan struct{}),
 	}
-	l.ctx, l.lose = context.WithCancelCause(holder)
-	l.succeed(item, start)
+	l.ctx, l.lose = context.WithCancelCause(session.Context())
+	forget := context.AfterFunc(holder, func() { l.lose(context.Cause(holder)) })
+	context.AfterFunc(l.ctx, func() { forget() }) // the holder outlives many leases
+	l.succeed(item, start, horizon)
 	return l, item, nil
 }
+
+// newTerm names an ownership. Of two that are made for one item none is like another:
+// 50 random bits do for the few that an item sees in its life.
+func newTerm() string { return rand.Text()[:10] }
 
 func claim(ctx context.Context, store Store, seen Item, grant Grant, timeout time.Duration) (Item, error) {
 	attempt, cancel := context.WithTimeout(ctx, timeout)
@@ -165,9 +208,9 @@ func claim(ctx context.Context, store Store, seen Item, grant Grant, timeout tim
 	if err == nil || errors.Is(err, ErrConflict) {
 		return item, err
 	}
-	look, cancel := context.WithTimeout(ctx, timeout)
+	read, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	if item, getErr := store.Get(look, seen.Key); getErr == nil && item.Link() == grant.Link {
+	if item, getErr := store.Get(read, seen.Key); getErr == nil && item.Link() == grant.Link {
 		return item, nil // the answer was lost, not the claim
 	}
 	return Item{}, err
@@ -176,6 +219,13 @@ func claim(ctx context.Context, store Store, seen Item, grant Grant, timeout tim
 // Key returns the shard's key.
 func (l *Lease) Key() Key { return l.key }
 
+// Term returns what names this ownership in the table.
+func (l *Lease) Term() string { return l.term }
+
+// Number returns the number of the lease's term, which is higher than that of each
+// earlier one, unless a built-in input has erased it in between.
+func (l *Lease) Number() int64 { return l.number }
+
 // Context ends when the lease is lost, with a cause that wraps ErrLost, and when
 // the holder's context does.
 func (l *Lease) Context() context.Context { return l.ctx }
@@ -183,15 +233,30 @@ func (l *Lease) Context() context.Context { return l.ctx }
 // Trusted reports whether nobody else may hold the lease at this moment.
 func (l *Lease) Trusted() bool { return l.TrustedFor() > 0 }
 
-// TrustedFor returns how long that is certain without another renewal; zero or
-// less when it is not certain now.
+// TrustedFor returns how long that is certain without another heartbeat or write;
+// zero or less when it is not certain now.
 func (l *Lease) TrustedFor() time.Duration {
+	return min(l.session.TrustedFor(), l.standsFor())
+}
+
+// standsFor returns how long the item alone is certain to be left alone, by a built-in
+// input too.
+func (l *Lease) standsFor() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.ctx.Err() != nil {
 		return 0
 	}
-	return l.opts.Period - l.opts.margin() - elapsed(l.trustedFrom, time.Now())
+	return l.horizon - l.opts.margin() - elapsed(l.trustedFrom, time.Now())
+}
+
+// Check has the item renewed now, which shows whether it still is as this member has
+// written it.
+func (l *Lease) Check() {
+	select {
+	case l.urge <- struct{}{}:
+	default:
+	}
 }
 
 // elapsed is the larger of the monotonic clock's opinion and the wall clock's.
@@ -206,16 +271,17 @@ func (l *Lease) Await(ctx context.Context) error {
 		l.mu.Lock()
 		renewed := l.renewed
 		l.mu.Unlock()
+		session := l.session.renewal()
 		if l.Trusted() {
 			return nil
 		}
-		// A jump of the wall clock ends trust before the timer of Keep is due.
-		select {
-		case l.urge <- struct{}{}:
-		default:
+		if l.standsFor() <= 0 {
+			// A jump of the wall clock ends trust before the timer of Keep is due.
+			l.Check()
 		}
 		select {
 		case <-renewed:
+		case <-session:
 		case <-l.ctx.Done():
 			return context.Cause(l.ctx)
 		case <-ctx.Done():
@@ -224,26 +290,35 @@ func (l *Lease) Await(ctx context.Context) error {
 	}
 }
 
-// Keep renews the lease and commits what acked returns, in one request, until
-// ctx ends (nil) or the lease is lost (an error that wraps ErrLost). A request
-// is made when something new was acknowledged, looked at every CommitPeriod, or
-// when the lease is no longer young.
+// Keep commits what acked returns, and renews the item, in one request, until ctx
+// ends (nil) or the lease is lost (an error that wraps ErrLost). A request is made
+// when something new was acknowledged, looked at every CommitPeriod, when the item
+// has stood for half of its horizon, and when Check asks for it.
 func (l *Lease) Keep(ctx context.Context, acked func() string) error {
 	failures := 0
 	renewAfter := l.opts.renewAfter()
 	timer := time.NewTimer(min(l.opts.CommitPeriod, renewAfter))
 	defer timer.Stop()
 	for {
+		checked := false
 		select {
 		case <-timer.C:
 		case <-l.urge:
+			if failures > 0 {
+				continue // the retry is due anyway
+			}
+			checked = true
+		case <-l.session.Context().Done():
+			return l.abandon()
 		case <-ctx.Done():
 			return nil
 		}
 
 		sequence := acked()
 		age := time.Since(l.renewedAt)
-		if failures == 0 && !l.moves(sequence) && age < renewAfter && l.Trusted() {
+		// A built-in input may have come since the last renewal.
+		due := age >= min(renewAfter, l.opts.renewAfter()) || l.standsFor() <= 0
+		if failures == 0 && !checked && !due && !l.moves(sequence) {
 			timer.Reset(min(l.opts.CommitPeriod, renewAfter-age))
 			continue
 		}
@@ -258,42 +333,53 @@ func (l *Lease) Keep(ctx context.Context, acked func() string) error {
 			return nil
 		default:
 			failures++
-			if l.opts.OnTrouble != nil {
-				l.opts.OnTrouble(err)
+			if l.opts.OnError != nil {
+				l.opts.OnError(err)
 			}
 			timer.Reset(l.opts.retryAfter(failures))
 		}
 	}
 }
 
+// abandon ends the lease with its session, without a write: another may read the shard
+// by now.
+func (l *Lease) abandon() error {
+	err := context.Cause(l.session.Context())
+	l.lose(err)
+	return err
+}
+
 // renew makes one attempt.
 func (l *Lease) renew(ctx context.Context, sequence string) error {
-	start := time.Now()
-	token := l.opts.newToken(start)
+	if l.session.Context().Err() != nil {
+		return l.abandon()
+	}
+	start, horizon := time.Now(), l.opts.horizon()
+	token := l.opts.newToken(start, horizon)
 	attempt, cancel := context.WithTimeout(ctx, l.opts.attemptTimeout())
 	defer cancel()
 	item, err := l.store.Renew(attempt, l.key, l.link, token, l.move(sequence))
 	if err == nil {
-		l.succeed(item, start)
+		l.succeed(item, start, horizon)
 		return nil
 	}
 	err = fmt.Errorf("renewing lease of shard %s: %w", l.key, err)
-	item, owned := l.look(ctx)
+	item, owned := l.resolve(ctx)
 	switch {
 	case !owned.known:
 		return err
 	case !owned.ours:
 		return l.lost(ctx, item, sequence)
 	case item.Token == token:
-		l.succeed(item, start) // the answer was lost, not the write
+		l.succeed(item, start, horizon) // the answer was lost, not the write
 		return nil
 	}
 	return err
 }
 
 // moves reports whether a sequence is worth a write: it is later than the one that
-// is stored. The client that the shard was taken from may have had its last word
-// further on than where this one began.
+// is stored. The built-in input that the shard was stolen from may have stored its
+// final checkpoint further on than where this member began.
 func (l *Lease) moves(next string) bool { return sequence.Compare(next, l.committed) > 0 }
 
 // move is the step to a sequence, or none when that is not later.
@@ -304,17 +390,17 @@ func (l *Lease) move(sequence string) Move {
 	return Move{From: l.committed, To: sequence}
 }
 
-// ownership is what a look at the item tells of the lease.
+// ownership is what the item tells of the lease.
 type ownership struct{ known, ours bool }
 
-// look reads the item to learn what became of an attempt. If the lease still
+// resolve reads the item to learn what became of an attempt. If the lease still
 // stands, the next attempt continues the chain from what is stored: an earlier
 // attempt may have taken effect after it was given up.
-func (l *Lease) look(ctx context.Context) (Item, ownership) {
-	return l.lookWithin(ctx, l.opts.attemptTimeout())
+func (l *Lease) resolve(ctx context.Context) (Item, ownership) {
+	return l.resolveWithin(ctx, l.opts.attemptTimeout())
 }
 
-func (l *Lease) lookWithin(ctx context.Context, timeout time.Duration) (Item, ownership) {
+func (l *Lease) resolveWithin(ctx context.Context, timeout time.Duration) (Item, ownership) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	item, err := l.store.Get(ctx, l.key)
@@ -328,31 +414,22 @@ func (l *Lease) lookWithin(ctx context.Context, timeout time.Duration) (Item, ow
 	return item, ownership{known: true, ours: true}
 }
 
-func (l *Lease) succeed(item Item, start time.Time) {
+func (l *Lease) succeed(item Item, start time.Time, horizon time.Duration) {
 	l.link, l.committed, l.renewedAt = item.Link(), item.Sequence, start
-	if item.Wanted != "" && item.Wanted != l.wanted && l.opts.OnWanted != nil {
-		l.opts.OnWanted()
-	}
-	l.wanted = item.Wanted
 
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.trustedFrom = start
+	l.trustedFrom, l.horizon = start, horizon
 	close(l.renewed)
 	l.renewed = make(chan struct{})
 }
 
-// lost ends the lease. An owner without a term, as the built-in input is, took
-// the shard from a living client and begins after that client's last word. One
-// with a term reads already: its checkpoint would go back behind such a word.
+// lost ends the lease. An owner without a term, as the built-in input is, stole the
+// shard from a living member and begins after the final checkpoint of that. One with a
+// term reads already: its checkpoint would go back behind such a late one. Nor is
+// anything written by a member whose session is lost: another may read the shard that
+// has been evicted since.
 func (l *Lease) lost(ctx context.Context, item Item, sequence string) error {
-	if item.Owner != "" && item.foreign() && item.Sequence == l.committed && l.moves(sequence) {
-		ctx, cancel := context.WithTimeout(ctx, l.opts.attemptTimeout())
-		defer cancel()
-		if err := l.store.Leave(ctx, item, sequence); err != nil && !errors.Is(err, ErrConflict) && l.opts.OnTrouble != nil {
-			l.opts.OnTrouble(fmt.Errorf("leaving the last sequence of shard %s: %w", l.key, err))
-		}
-	}
 	var err error
 	switch {
 	case !item.Exists:
@@ -363,6 +440,13 @@ func (l *Lease) lost(ctx context.Context, item Item, sequence string) error {
 		err = fmt.Errorf("%w: shard %s now belongs to %s", ErrLost, l.key, item.Owner)
 	}
 	l.lose(err)
+	if item.Foreign() && item.Sequence == l.committed && l.moves(sequence) && l.session.Context().Err() == nil {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(l.opts.attemptTimeout(), lastAttempt))
+		defer cancel()
+		if err := l.store.Yield(ctx, item, sequence); err != nil && !errors.Is(err, ErrConflict) && l.opts.OnError != nil {
+			l.opts.OnError(fmt.Errorf("yielding shard %s with its final checkpoint: %w", l.key, err))
+		}
+	}
 	return err
 }
 
@@ -382,20 +466,20 @@ func (l *Lease) Finish(ctx context.Context, sequence string) error {
 	})
 }
 
-// HandOver commits the last sequence and passes the shard to the client that
-// asked for it, and is otherwise like Release.
+// HandOver commits the last sequence and passes the shard to the member that
+// requested it, and is otherwise like Release.
 func (l *Lease) HandOver(ctx context.Context, sequence, to string) error {
-	next := Link{Owner: to, Token: l.opts.newToken(time.Now())}
+	next := Link{Owner: to, Term: newTerm(), Token: l.opts.newToken(time.Now(), l.opts.horizon())}
 	write := func(ctx context.Context, key Key, at Link, sequence Move) error {
 		return l.store.HandOver(ctx, key, at, sequence, next)
 	}
 	return l.end(ctx, "handing over", sequence, write, func(now Item) bool { return now.Owner == to })
 }
 
-// LastWord gives the client that the shard was taken from time to store its last
-// sequence: until that has come, or for as long as wait. It returns the sequence
-// to begin after. The shard must not be read before.
-func (l *Lease) LastWord(ctx context.Context, wait time.Duration) (string, error) {
+// AwaitFinalCheckpoint gives the built-in input that the shard was stolen from time to
+// store its last sequence: until that has come, or for as long as wait. It returns the
+// sequence to begin after. The shard must not be read before.
+func (l *Lease) AwaitFinalCheckpoint(ctx context.Context, wait time.Duration) (string, error) {
 	before := l.committed
 	deadline := time.NewTimer(wait)
 	defer deadline.Stop()
@@ -406,16 +490,18 @@ func (l *Lease) LastWord(ctx context.Context, wait time.Duration) (string, error
 		case <-tick.C:
 		case <-deadline.C:
 			return l.committed, nil
+		case <-l.session.Context().Done():
+			return "", l.abandon()
 		case <-ctx.Done():
 			return "", context.Cause(ctx)
 		}
-		if time.Since(l.renewedAt) > l.opts.Period/3 {
+		if time.Since(l.renewedAt) > l.opts.renewAfter() {
 			if err := l.renew(ctx, l.committed); errors.Is(err, ErrLost) {
 				return "", err
-			} else if err != nil && l.opts.OnTrouble != nil {
-				l.opts.OnTrouble(err)
+			} else if err != nil && l.opts.OnError != nil {
+				l.opts.OnError(err)
 			}
-		} else if item, owned := l.look(ctx); owned.known && !owned.ours {
+		} else if item, owned := l.resolve(ctx); owned.known && !owned.ours {
 			return "", l.lost(ctx, item, before)
 		}
 		if l.committed != before {
@@ -436,12 +522,15 @@ func (l *Lease) end(
 	l.trustedFrom = time.Time{}
 	l.mu.Unlock()
 	for failures := 1; ; failures++ {
+		if l.session.Context().Err() != nil {
+			return l.abandon()
+		}
 		err := l.endOnce(ctx, sequence, write)
 		if err == nil {
 			l.lose(fmt.Errorf("%w: given up by its holder", ErrLost))
 			return nil
 		}
-		item, owned := l.lookWithin(ctx, min(l.opts.attemptTimeout(), lastAttempt))
+		item, owned := l.resolveWithin(ctx, l.opts.lastAttemptTimeout())
 		switch {
 		case owned.known && !owned.ours && done(item):
 			l.lose(fmt.Errorf("%w: given up by its holder", ErrLost))
@@ -466,7 +555,7 @@ func (l *Lease) endOnce(
 	ctx context.Context, sequence string,
 	write func(ctx context.Context, key Key, at Link, sequence Move) error,
 ) error {
-	ctx, cancel := context.WithTimeout(ctx, min(l.opts.attemptTimeout(), lastAttempt))
+	ctx, cancel := context.WithTimeout(ctx, l.opts.lastAttemptTimeout())
 	defer cancel()
 	return write(ctx, l.key, l.link, l.move(sequence))
 }

@@ -3,7 +3,10 @@ package lease_test
 import (
 	"context"
 	"errors"
+	"slices"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -26,21 +29,29 @@ var errNoAnswer = errors.New("connection reset")
 type table struct {
 	*leasetest.Table
 	mu sync.Mutex
-	// writes is how many renewals and last writes took effect, and history has the
-	// sequences in the order in which they stored them.
+	// requests are the methods that were asked for, in order.
+	requests []string
+	// writes is how many writes of the shard's item by its owner took effect, and history
+	// has the sequences in the order in which they stored them.
 	writes  int
 	history []string
 	// fault decides what becomes of each request; nil for none.
 	fault func(method string) fault
 }
 
-type fault int
+// fault is what becomes of a request.
+type fault struct {
+	unsent  bool          // it never takes effect
+	unheard bool          // the answer is lost
+	takes   time.Duration // until the answer, or the error, comes
+	late    time.Duration // until it takes effect, where that is not at once
+}
 
-const (
-	none     fault = iota
-	unsent         // fails without effect
-	unheard        // takes effect, the answer is lost
-	unending       // neither takes effect nor answers
+var (
+	none     = fault{}
+	unsent   = fault{unsent: true, unheard: true}
+	unheard  = fault{unheard: true}
+	unending = fault{unsent: true, takes: 24 * time.Hour}
 )
 
 func newTable() *table {
@@ -49,45 +60,137 @@ func newTable() *table {
 	return s
 }
 
+// past marks the requests of others, which no fault meets and nothing counts.
+type past struct{}
+
+func others(ctx context.Context) context.Context { return context.WithValue(ctx, past{}, true) }
+
 func (s *table) carry(ctx context.Context, method string, serve func() error) error {
-	what := none
+	if ctx.Value(past{}) != nil {
+		return serve()
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	s.mu.Lock()
+	s.requests = append(s.requests, method)
+	what := none
 	if s.fault != nil {
 		what = s.fault(method)
 	}
 	s.mu.Unlock()
-	switch what {
-	case unsent:
-		return errNoAnswer
-	case unending:
-		<-ctx.Done()
-		return ctx.Err()
+
+	var err error
+	switch {
+	case what.unsent:
+	case what.late > 0:
+		time.AfterFunc(what.late, func() { _ = s.serve(method, serve) })
+	default:
+		err = s.serve(method, serve)
 	}
-	err := serve()
-	if err == nil && method != "Get" && method != "Claim" && method != "Leave" {
-		s.mu.Lock()
-		s.writes++
-		s.history = append(s.history, s.now().Sequence)
-		s.mu.Unlock()
+	if what.takes > 0 {
+		answer := time.NewTimer(what.takes)
+		defer answer.Stop()
+		select {
+		case <-answer.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	if what == unheard {
+	if what.unheard {
 		return errNoAnswer
 	}
 	return err
 }
 
-// written returns how many renewals took effect.
+func (s *table) serve(method string, serve func() error) error {
+	err := serve()
+	if err == nil && slices.Contains([]string{"Renew", "Release", "Finish", "HandOver", "Yield"}, method) {
+		s.mu.Lock()
+		s.writes++
+		s.history = append(s.history, s.now().Sequence)
+		s.mu.Unlock()
+	}
+	return err
+}
+
+// with has faults decide what becomes of requests from now on.
+func (s *table) with(faults func(method string) fault) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fault = faults
+}
+
+// all is a fault of all requests to the given methods, or to all that there are.
+func all(what fault, methods ...string) func(string) fault {
+	return func(method string) fault {
+		if len(methods) == 0 || slices.Contains(methods, method) {
+			return what
+		}
+		return none
+	}
+}
+
+// once is a fault of the first request of a method.
+func once(what fault, method string) func(string) fault {
+	met := false // guarded by table.mu, under which faults are decided
+	return func(m string) fault {
+		if m != method || met {
+			return none
+		}
+		met = true
+		return what
+	}
+}
+
+// written returns how many writes of the shard's item by its owner took effect.
 func (s *table) written() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.writes
 }
 
+// asked returns how many requests of a method were made.
+func (s *table) asked(method string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	asked := 0
+	for _, m := range s.requests {
+		if m == method {
+			asked++
+		}
+	}
+	return asked
+}
+
 // now returns the item as it is.
 func (s *table) now() lease.Item { return s.Now(key) }
 
+// me returns the member's item as it is.
+func (s *table) me(t *testing.T) lease.Member {
+	t.Helper()
+	m, ok, err := s.Member(others(t.Context()), "me")
+	require.NoError(t, err)
+	require.True(t, ok, "the member is not in the table")
+	return m
+}
+
+// evict removes the member's item as it is.
+func (s *table) evict(t *testing.T) {
+	t.Helper()
+	require.NoError(t, s.Remove(others(t.Context()), s.me(t)))
+}
+
+// steal has the built-in input take the shard.
+func (s *table) steal() {
+	s.Change(key, func(item *lease.Item) { item.Owner, item.Term, item.Token = "built-in", "", "its own" })
+}
+
 // pass lets time pass in a bubble of synctest, where it costs none.
-func pass(d time.Duration) { time.Sleep(d) } //nolint:forbidigo // virtual time
+func pass(d time.Duration) {
+	time.Sleep(d) //nolint:forbidigo // virtual time
+	synctest.Wait()
+}
 
 func options() lease.Options {
 	return lease.Options{
@@ -96,14 +199,30 @@ func options() lease.Options {
 	}
 }
 
-func take(t *testing.T, s *table) *lease.Lease {
-	t.Helper()
-	return takeWith(t, s, options())
+// beside returns options where a built-in input shares the stream.
+func beside() lease.Options {
+	opts := options()
+	opts.Foreign = func() bool { return true }
+	return opts
 }
 
-func takeWith(t *testing.T, s *table, opts lease.Options) *lease.Lease {
+// join makes a session that is kept until the test ends.
+func join(t *testing.T, s *table) *lease.Session {
 	t.Helper()
-	l, item, err := lease.Take(t.Context(), t.Context(), s, lease.Item{Key: key}, lease.Origin{}, opts)
+	session, err := lease.Join(t.Context(), s, lease.Report{Streams: []string{key.Stream}}, options())
+	require.NoError(t, err)
+	go func() { _ = session.Keep(t.Context()) }()
+	return session
+}
+
+func take(t *testing.T, s *table) *lease.Lease {
+	t.Helper()
+	return takeWith(t, s, join(t, s), options())
+}
+
+func takeWith(t *testing.T, s *table, session *lease.Session, opts lease.Options) *lease.Lease {
+	t.Helper()
+	l, item, err := lease.Take(t.Context(), t.Context(), session, s, s.now(), lease.Origin{}, opts)
 	require.NoError(t, err)
 	require.Equal(t, "me", item.Owner)
 	return l
@@ -122,13 +241,62 @@ func keep(t *testing.T, l *lease.Lease, acked func() string) (end func() error) 
 
 func nothing() string { return "" }
 
-func TestIdleLeaseIsRenewedEveryThirdOfItsPeriod(t *testing.T) {
+func always(sequence string) func() string { return func() string { return sequence } }
+
+func TestIdleItemIsTouchedAtHalfOfItsHorizon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newTable()
-		end := keep(t, take(t, s), nothing)
+		l := take(t, s)
+		end := keep(t, l, nothing)
+		for range 10 {
+			pass(30 * time.Second)
+			require.True(t, l.Trusted())
+		}
+		pass(time.Second)
+		require.NoError(t, end())
+		require.Equal(t, 5, s.written(), "once a minute")
+	})
+}
+
+func TestItemIsRenewedEveryThirdOfThePeriodBesideABuiltInInput(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTable()
+		end := keep(t, takeWith(t, s, join(t, s), beside()), nothing)
 		pass(time.Minute + time.Second)
 		require.NoError(t, end())
 		require.Equal(t, 6, s.written())
+	})
+}
+
+func TestItemSaysHowLongTheBuiltInInputIsToLeaveItAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTable()
+		ahead := func() time.Duration {
+			until, err := time.Parse(time.RFC3339Nano, s.now().Token)
+			require.NoError(t, err)
+			return time.Until(until)
+		}
+		var foreign atomic.Bool
+		opts := options()
+		opts.Foreign = foreign.Load
+		end := keep(t, takeWith(t, s, join(t, s), opts), nothing)
+		require.Equal(t, 2*time.Minute, ahead())
+
+		pass(32 * time.Second)
+		foreign.Store(true)
+		pass(5 * time.Second) // the next look for something to commit
+		require.Equal(t, 1, s.written(), "it has stood for longer than a third of the period")
+		require.InDelta(t, 30*time.Second, ahead(), float64(3*time.Second))
+		pass(time.Minute)
+		require.Equal(t, 7, s.written())
+
+		foreign.Store(false)
+		pass(11 * time.Second)
+		require.Equal(t, 8, s.written())
+		require.Greater(t, ahead(), 100*time.Second)
+		pass(time.Minute)
+		require.Equal(t, 9, s.written())
+		require.NoError(t, end())
 	})
 }
 
@@ -155,16 +323,9 @@ func TestLostAnswerDoesNotLoseTheLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newTable()
 		l := take(t, s)
-		heard := false // guarded by s.mu, under which faults are decided
-		s.fault = func(method string) fault {
-			if method == "Renew" && !heard {
-				heard = true
-				return unheard
-			}
-			return none
-		}
+		s.with(once(unheard, "Renew"))
 		end := keep(t, l, nothing)
-		pass(2 * time.Minute)
+		pass(5 * time.Minute)
 		require.True(t, l.Trusted())
 		require.NoError(t, end())
 	})
@@ -173,50 +334,75 @@ func TestLostAnswerDoesNotLoseTheLease(t *testing.T) {
 func TestLostAnswerToAClaimIsResolvedByReading(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newTable()
-		s.fault = func(method string) fault {
-			if method == "Claim" {
-				return unheard
-			}
-			return none
-		}
+		s.with(all(unheard, "Claim"))
 		require.True(t, take(t, s).Trusted())
 	})
 }
 
-func TestTrustEndsBeforeAWatcherMayClaim(t *testing.T) {
+func TestLeaseIsTrustedWhileItsSessionIs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newTable()
 		l := take(t, s)
-		s.fault = func(string) fault { return unending }
-		end := keep(t, l, nothing)
-
-		w := lease.NewWatcher(options().Period)
-		now := time.Now()
-		w.Observe(key.Stream, []lease.Item{s.now()}, now, now) // at best as early as the claim itself
-		for !w.Dead(s.now()) {
-			if !l.Trusted() {
-				require.NoError(t, end())
-				require.Greater(t, time.Since(now), 26*time.Second)
-				return
-			}
-			pass(100 * time.Millisecond)
-			w.Observe(key.Stream, []lease.Item{s.now()}, time.Now(), time.Now())
-		}
-		t.Fatal("the lease was trusted when another client could claim it")
+		s.with(all(unending, "Beat", "Member"))
+		end := keep(t, l, func() string { return strconv.Itoa(1 + int(time.Now().Unix())) })
+		pass(27*time.Second - time.Nanosecond)
+		require.True(t, l.Trusted())
+		require.Equal(t, 5, s.written(), "its item is fresh")
+		pass(time.Nanosecond)
+		require.False(t, l.Trusted())
+		require.NoError(t, l.Context().Err())
+		require.NoError(t, end())
 	})
+}
+
+func TestLeaseIsTrustedForOneHorizonFromItsLastWrite(t *testing.T) {
+	for name, c := range map[string]struct {
+		opts    lease.Options
+		horizon time.Duration
+	}{
+		"alone":                    {options(), 4 * options().Period},
+		"beside a built-in input":  {beside(), options().Period},
+		"by what was written then": {opts: func() lease.Options { o := options(); o.Foreign = onlyFirst(); return o }(), horizon: options().Period},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newTable()
+				session := join(t, s)
+				s.with(func(method string) fault {
+					switch method {
+					case "Claim":
+						return fault{takes: 2 * time.Second}
+					case "Renew", "Get":
+						return unending
+					}
+					return none
+				})
+				l := takeWith(t, s, session, c.opts)
+				end := keep(t, l, nothing)
+				pass(c.horizon - options().Period/10 - 2*time.Second - time.Nanosecond)
+				require.True(t, l.Trusted())
+				pass(time.Nanosecond)
+				require.True(t, session.Trusted())
+				require.False(t, l.Trusted())
+				require.NoError(t, l.Context().Err())
+				require.NoError(t, end())
+			})
+		})
+	}
+}
+
+// onlyFirst returns an Options.Foreign that a built-in input is there at the claim, and
+// not any more afterwards.
+func onlyFirst() func() bool {
+	first := true
+	return func() bool { defer func() { first = false }(); return first }
 }
 
 func TestDeliveryWaitsForTrustAndGoesOnWhenNobodyTookTheShard(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newTable()
-		l := take(t, s)
-		away := true // guarded by s.mu
-		s.fault = func(string) fault {
-			if away {
-				return unsent
-			}
-			return none
-		}
+		l := takeWith(t, s, join(t, s), beside())
+		s.with(all(unsent))
 		end := keep(t, l, nothing)
 		pass(time.Minute)
 		require.False(t, l.Trusted())
@@ -225,22 +411,92 @@ func TestDeliveryWaitsForTrustAndGoesOnWhenNobodyTookTheShard(t *testing.T) {
 		go func() { waited <- l.Await(t.Context()) }()
 		synctest.Wait()
 		require.Empty(t, waited)
-		s.mu.Lock()
-		away = false
-		s.mu.Unlock()
+		s.with(nil)
+		start := time.Now()
 		require.NoError(t, <-waited)
 		require.True(t, l.Trusted())
+		require.LessOrEqual(t, time.Since(start), options().Period/10)
 		require.NoError(t, end())
 	})
 }
 
-func TestLeaseTakenByAnotherIsLostAndWritesNothingMore(t *testing.T) {
+func TestDeliveryThatWaitsEndsWithItsContextAndWithTheLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newTable()
 		l := take(t, s)
-		end := keep(t, l, func() string { return "500" })
+		s.with(all(unsent))
+		end := keep(t, l, nothing)
+		pass(time.Minute)
+
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		require.ErrorIs(t, l.Await(ctx), context.DeadlineExceeded)
+		waited := make(chan error, 1)
+		go func() { waited <- l.Await(t.Context()) }()
+		s.with(nil)
+		s.evict(t)
+		err := <-waited
+		require.ErrorIs(t, err, lease.ErrLost)
+		require.ErrorIs(t, err, lease.ErrEvicted)
+		synctest.Wait()
+		require.ErrorIs(t, end(), lease.ErrLost)
+	})
+}
+
+func TestWallClockJumpEndsTrustInALeaseUntilItsItemIsWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTable()
+		l := take(t, s)
+		end := keep(t, l, nothing)
 		pass(time.Second)
-		s.Change(key, func(item *lease.Item) { item.Owner, item.Term, item.Period, item.Sequence = "other", "", 0, "600" })
+		l.JumpWall(time.Hour)
+		require.False(t, l.Trusted())
+		start := time.Now()
+		require.NoError(t, l.Await(t.Context()))
+		require.Zero(t, time.Since(start), "it is written at once")
+		require.Equal(t, 1, s.written())
+		require.NoError(t, end())
+	})
+}
+
+func TestTimeThatAMachineWasSuspendedForEndsTrust(t *testing.T) {
+	s := newTable()
+	session, err := lease.Join(t.Context(), s, lease.Report{}, options())
+	require.NoError(t, err)
+	l := takeWith(t, s, session, options())
+	require.True(t, l.Trusted())
+	l.JumpWall(time.Hour) // on the real clock, the monotonic one stands still
+	require.False(t, l.Trusted())
+	require.True(t, session.Trusted())
+	session.JumpWall(time.Hour)
+	require.False(t, session.Trusted())
+}
+
+func TestCheckFindsOutAboutATheftAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTable()
+		l := take(t, s)
+		end := keep(t, l, nothing)
+		pass(time.Second)
+		l.Check()
+		synctest.Wait()
+		require.Equal(t, 1, s.written())
+		s.steal()
+		l.Check()
+		synctest.Wait()
+		require.ErrorIs(t, context.Cause(l.Context()), lease.ErrLost)
+		require.ErrorIs(t, end(), lease.ErrLost)
+	})
+}
+
+func TestStolenLeaseWhoseNewOwnerHasMovedWritesNothingMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTable()
+		l := take(t, s)
+		end := keep(t, l, always("500"))
+		pass(time.Second)
+		s.steal()
+		s.Change(key, func(item *lease.Item) { item.Sequence = "600" })
 
 		<-l.Context().Done()
 		require.ErrorIs(t, context.Cause(l.Context()), lease.ErrLost)
@@ -248,52 +504,126 @@ func TestLeaseTakenByAnotherIsLostAndWritesNothingMore(t *testing.T) {
 		require.False(t, l.Trusted())
 		require.ErrorIs(t, l.Release(t.Context(), "500"), lease.ErrLost)
 		require.Equal(t, "600", s.now().Sequence, "the new owner has moved")
-		require.Equal(t, "other", s.now().Owner)
+		require.Equal(t, "built-in", s.now().Owner)
+		require.Zero(t, s.written())
 	})
 }
 
-func TestOwnerThatHasNotMovedGetsTheLastWord(t *testing.T) {
+func TestLeaseClaimedByAnotherMemberWritesNothingMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newTable()
-		end := keep(t, take(t, s), func() string { return "500" })
+		l := take(t, s)
+		end := keep(t, l, always("500"))
+		s.Change(key, func(item *lease.Item) { item.Owner, item.Term = "other", "its own" })
+		<-l.Context().Done()
+		require.ErrorIs(t, end(), lease.ErrLost)
+		require.Empty(t, s.now().Sequence, "it reads already")
+		require.Zero(t, s.written())
+	})
+}
+
+func TestLeaseIsLostWithItsItem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTable()
+		l := take(t, s)
+		end := keep(t, l, always("500"))
+		deleted, err := s.Delete(others(t.Context()), s.now())
+		require.NoError(t, err)
+		require.True(t, deleted)
+		<-l.Context().Done()
+		require.ErrorIs(t, context.Cause(l.Context()), lease.ErrLost)
+		require.ErrorIs(t, end(), lease.ErrDeleted)
+		require.False(t, s.now().Exists)
+	})
+}
+
+func TestBuiltInInputThatHasNotMovedGetsTheFinalCheckpoint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTable()
+		end := keep(t, take(t, s), always("500"))
 		pass(time.Second)
-		s.Change(key, func(item *lease.Item) { item.Owner, item.Term, item.Period = "other", "", 0 }) // as the built-in input takes a shard
+		s.steal()
 		pass(5 * time.Second)
 		require.ErrorIs(t, end(), lease.ErrLost)
 		require.Equal(t, "500", s.now().Sequence)
-		require.Equal(t, "other", s.now().Owner)
+		require.Equal(t, "built-in", s.now().Owner)
 	})
 }
 
-func TestRequestReachesTheOwnerWithItsNextRenewalAndIsGranted(t *testing.T) {
+func TestEachClaimAndEachHandOverHasAFreshTermAndTheNextNumber(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newTable()
-		news := make(chan struct{}, 10)
-		opts := options()
-		opts.OnWanted = func() { news <- struct{}{} }
-		l := takeWith(t, s, opts)
-		require.NoError(t, s.Ask(t.Context(), s.now(), "other"))
-		end := keep(t, l, nothing)
-		<-news
-		pass(options().Period)
-		require.Empty(t, news, "it is told once")
-		require.NoError(t, end())
+		session := join(t, s)
+		l := takeWith(t, s, session, options())
+		require.EqualValues(t, 1, l.Number())
+		first := s.now()
 		require.NoError(t, l.HandOver(t.Context(), "100", "other"))
 		require.False(t, l.Trusted())
-		require.Equal(t, lease.Item{Exists: true, Key: key, Sequence: "100", Owner: "other", Token: s.now().Token, Period: options().Period}, s.now())
+		second := s.now()
+		require.Equal(t, lease.Item{
+			Exists: true, Key: key, Sequence: "100", Owner: "other", Number: 2, Term: second.Term, Token: second.Token,
+		}, second)
+
+		s.Change(key, func(item *lease.Item) { item.Owner, item.Term = "me", "of the other's hand-over"; item.Number++ })
+		l = takeWith(t, s, session, options())
+		require.EqualValues(t, 4, l.Number())
+		third := s.now()
+		terms := []string{"", first.Term, second.Term, third.Term}
+		slices.Sort(terms)
+		require.Len(t, slices.Compact(terms), 4)
 	})
+}
+
+func TestLateWritesOfAnEarlierOwnershipDoNothing(t *testing.T) {
+	for _, method := range []string{"Renew", "Release", "Finish", "HandOver"} {
+		t.Run(method, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newTable()
+				session := join(t, s)
+				l := takeWith(t, s, session, options())
+				s.with(once(fault{late: time.Minute, unheard: true}, method))
+				end := func() error { return nil }
+				ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+				defer cancel()
+				switch method { // attempts that are given up
+				case "Renew":
+					end = keep(t, l, always("90"))
+					pass(5 * time.Second)
+				case "Release":
+					require.Error(t, l.Release(ctx, "90"))
+				case "Finish":
+					require.Error(t, l.Finish(ctx, "90"))
+				case "HandOver":
+					require.Error(t, l.HandOver(ctx, "90", "other"))
+				}
+				require.NoError(t, end())
+				require.Empty(t, s.now().Sequence)
+				require.Equal(t, "me", s.now().Owner)
+
+				l = takeWith(t, s, session, options()) // as its own, which it does not read
+				end = keep(t, l, always("100"))
+				pass(55 * time.Second)
+				before := s.now()
+				require.Equal(t, "100", before.Sequence)
+				pass(8 * time.Second)
+				require.Equal(t, before, s.now())
+				require.True(t, l.Trusted())
+				require.NoError(t, end())
+			})
+		})
+	}
 }
 
 func TestLeaseIsNotTrustedWhileItsLastWriteHasNoAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newTable()
 		l := take(t, s)
-		s.fault = func(method string) fault {
+		s.with(func(method string) fault {
 			if method == "Get" {
 				return unending
 			}
 			return unheard
-		}
+		})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		ended := make(chan error, 1)
@@ -302,29 +632,40 @@ func TestLeaseIsNotTrustedWhileItsLastWriteHasNoAnswer(t *testing.T) {
 		require.Equal(t, "other", s.now().Owner, "it may read already")
 		require.False(t, l.Trusted())
 		require.Error(t, <-ended)
+		require.ErrorIs(t, context.Cause(l.Context()), lease.ErrLost, "nobody reads on under this term")
 	})
 }
 
-func TestLastWordOfTheFormerOwnerIsWaitedForButNotForEver(t *testing.T) {
+func TestFinalCheckpointOfTheBuiltInInputIsAwaitedButNotForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newTable()
-		l := take(t, s)
+		l := takeWith(t, s, join(t, s), beside())
 		begin := time.Now()
-		go func() {
-			pass(3 * time.Second)
-			s.Change(key, func(item *lease.Item) { item.Sequence = "100" })
-		}()
-		after, err := l.LastWord(t.Context(), 7*time.Second)
+		time.AfterFunc(3*time.Second, func() { s.Change(key, func(item *lease.Item) { item.Sequence = "100" }) })
+		after, err := l.AwaitFinalCheckpoint(t.Context(), 7*time.Second)
 		require.NoError(t, err)
 		require.Equal(t, "100", after)
 		require.Less(t, time.Since(begin), 4*time.Second)
 
 		begin = time.Now()
-		after, err = l.LastWord(t.Context(), 47*time.Second)
+		after, err = l.AwaitFinalCheckpoint(t.Context(), 47*time.Second)
 		require.NoError(t, err)
 		require.Equal(t, "100", after)
 		require.Equal(t, 47*time.Second, time.Since(begin))
 		require.True(t, l.Trusted(), "it is renewed meanwhile")
+	})
+}
+
+func TestAwaitingTheFinalCheckpointEndsWithTheLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTable()
+		l := take(t, s)
+		time.AfterFunc(2*time.Second, s.steal)
+		begin := time.Now()
+		_, err := l.AwaitFinalCheckpoint(t.Context(), time.Minute)
+		require.ErrorIs(t, err, lease.ErrLost)
+		require.Equal(t, 3*time.Second, time.Since(begin))
+		require.ErrorIs(t, context.Cause(l.Context()), lease.ErrLost)
 	})
 }
 
@@ -333,12 +674,11 @@ func TestAttemptThatArrivesLateDoesNotMoveTheCheckpointBack(t *testing.T) {
 		s := newTable()
 		l := take(t, s)
 		late := l.Link() // what an attempt that hangs in the network carries
-		acked := "100"
-		end := keep(t, l, func() string { return acked })
+		end := keep(t, l, always("100"))
 		pass(6 * time.Second)
 		require.Equal(t, "100", s.now().Sequence)
 
-		_, err := s.Renew(t.Context(), key, late, "late", lease.Move{"", "50"})
+		_, err := s.Renew(others(t.Context()), key, late, "late", lease.Move{From: "", To: "50"})
 		require.ErrorIs(t, err, lease.ErrConflict)
 		require.Equal(t, "100", s.now().Sequence)
 		require.NoError(t, end())
@@ -349,46 +689,44 @@ func TestEarlierAttemptThatTookEffectIsBuiltUpon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newTable()
 		l := take(t, s)
-		// The first attempt is given up, its reading too, and then arrives.
-		hung, link := 0, l.Link()
-		s.fault = func(string) fault {
-			if hung++; hung <= 2 {
-				return unending
+		// The first attempt is given up after six seconds, its reading too, and then arrives.
+		first := fault{late: 12*time.Second + 100*time.Millisecond, takes: time.Hour}
+		renewed, read := once(first, "Renew"), once(unending, "Get")
+		s.with(func(method string) fault {
+			if method == "Renew" {
+				return renewed(method)
 			}
-			return none
-		}
-		end := keep(t, l, func() string { return "100" })
-		pass(5*time.Second + 12*time.Second + 100*time.Millisecond)
-		_, err := s.Renew(t.Context(), key, link, "arrived late", lease.Move{"", "90"})
-		require.NoError(t, err)
-
-		pass(10 * time.Second)
+			return read(method)
+		})
+		acked := "90"
+		end := keep(t, l, func() string { defer func() { acked = "100" }(); return acked })
+		pass(27*time.Second + 100*time.Millisecond)
 		require.True(t, l.Trusted())
-		require.Equal(t, []string{"90", "100"}, s.history[:2])
+		require.Equal(t, []string{"90", "100"}, s.history)
 		require.NoError(t, end())
 	})
 }
 
-func TestReleaseAndFinishSurviveALostAnswer(t *testing.T) {
-	for _, method := range []string{"Release", "Finish"} {
+func TestLastWritesSurviveALostAnswer(t *testing.T) {
+	for _, method := range []string{"Release", "Finish", "HandOver"} {
 		t.Run(method, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newTable()
 				l := take(t, s)
-				s.fault = func(m string) fault {
-					if m == method {
-						return unheard
-					}
-					return none
+				s.with(all(unheard, method))
+				switch method {
+				case "Release":
+					require.NoError(t, l.Release(t.Context(), "100"))
+				case "Finish":
+					require.NoError(t, l.Finish(t.Context(), "100"))
+				case "HandOver":
+					require.NoError(t, l.HandOver(t.Context(), "100", "other"))
 				}
-				last := l.Release
-				if method == "Finish" {
-					last = l.Finish
-				}
-				require.NoError(t, last(t.Context(), "100"))
 				require.Equal(t, "100", s.now().Sequence)
-				require.Empty(t, s.now().Owner)
+				require.Equal(t, method == "HandOver", s.now().Owner == "other")
+				require.Equal(t, method != "HandOver", s.now().Owner == "")
 				require.Equal(t, method == "Finish", s.now().Finished)
+				require.Equal(t, 1, s.written())
 				require.False(t, l.Trusted())
 			})
 		})
@@ -399,7 +737,7 @@ func TestReleaseEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newTable()
 		l := take(t, s)
-		s.fault = func(string) fault { return unending }
+		s.with(all(unending))
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
 		start := time.Now()
@@ -408,95 +746,176 @@ func TestReleaseEndsWithItsContext(t *testing.T) {
 	})
 }
 
-func TestRenewalLeavesALastWordOfTheFormerOwnerAlone(t *testing.T) {
+func TestNoWriteStoresLessThanTheFinalCheckpointOfTheBuiltInInput(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newTable()
 		l := take(t, s)
-		end := keep(t, l, func() string { return "50" })
+		acked := "50" // owned by Keep between start and end
+		end := keep(t, l, func() string { return acked })
 		pass(6 * time.Second)
 		require.Equal(t, "50", s.now().Sequence)
 		s.Change(key, func(item *lease.Item) { item.Sequence = "77" }) // unconditionally, as the built-in input yields
-		pass(15 * time.Second)
-		require.Equal(t, 2, s.written())
+		pass(time.Minute)
+		require.Equal(t, 2, s.written(), "the touch")
 		require.Equal(t, "77", s.now().Sequence)
 		require.NoError(t, end())
-		require.NoError(t, l.Release(t.Context(), "50"))
-		require.Equal(t, "77", s.now().Sequence)
+
+		s.Change(key, func(item *lease.Item) { item.Sequence = "88" })
+		acked = "80"
+		end = keep(t, l, func() string { return acked })
+		pass(10 * time.Second)
+		require.True(t, l.Trusted())
+		require.Equal(t, "88", s.now().Sequence)
+		require.NoError(t, end())
+
+		s.Change(key, func(item *lease.Item) { item.Sequence = "99" })
+		require.NoError(t, l.Release(t.Context(), "90"))
+		require.Equal(t, []string{"50", "77", "88", "99"}, s.history)
 	})
 }
 
-func TestOlderLookDoesNotCountTowardsDeath(t *testing.T) {
-	start := time.Now()
-	at := func(s float64) time.Time { return start.Add(time.Duration(s * float64(time.Second))) }
-	w := lease.NewWatcher(10 * time.Second)
-	item := lease.Item{Key: key, Exists: true, Owner: "other", Term: "1", Token: "a"}
-
-	w.Observe(key.Stream, []lease.Item{item}, at(0), at(2))
-	w.Observe(key.Stream, []lease.Item{item}, at(11), at(20))
-	require.False(t, w.Dead(item), "eleven seconds from the start of one look to the start of the other, nine that are certain")
-	due, ok := w.NextDue(at(11), "me")
-	require.True(t, ok)
-	require.Equal(t, at(12), due)
-	w.Observe(key.Stream, []lease.Item{item}, at(12), at(12))
-	require.True(t, w.Dead(item))
+func TestLostSessionWritesToNoShardsItem(t *testing.T) {
+	for name, last := range map[string]func(ctx context.Context, l *lease.Lease) error{
+		"Release":  func(ctx context.Context, l *lease.Lease) error { return l.Release(ctx, "500") },
+		"Finish":   func(ctx context.Context, l *lease.Lease) error { return l.Finish(ctx, "500") },
+		"HandOver": func(ctx context.Context, l *lease.Lease) error { return l.HandOver(ctx, "500", "other") },
+		"Keep":     func(ctx context.Context, l *lease.Lease) error { return l.Keep(ctx, always("600")) },
+		"AwaitFinalCheckpoint": func(ctx context.Context, l *lease.Lease) error {
+			_, err := l.AwaitFinalCheckpoint(ctx, time.Hour)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newTable()
+				session := join(t, s)
+				l := takeWith(t, s, session, beside())
+				end := keep(t, l, nothing)
+				s.evict(t)
+				<-session.Context().Done()
+				synctest.Wait()
+				require.ErrorIs(t, end(), lease.ErrEvicted)
+				before, asked := s.now(), len(s.requests)
+				start := time.Now()
+				err := last(t.Context(), l)
+				require.ErrorIs(t, err, lease.ErrLost)
+				require.ErrorIs(t, err, lease.ErrEvicted)
+				require.Zero(t, time.Since(start))
+				require.ErrorIs(t, context.Cause(l.Context()), lease.ErrLost)
+				require.ErrorIs(t, context.Cause(l.Context()), lease.ErrEvicted)
+				require.ErrorIs(t, l.Await(t.Context()), lease.ErrEvicted)
+				_, _, err = lease.Take(t.Context(), t.Context(), session, s, s.now(), lease.Origin{}, options())
+				require.ErrorIs(t, err, lease.ErrEvicted)
+				require.Equal(t, before, s.now())
+				require.Len(t, s.requests, asked)
+			})
+		})
+	}
 }
 
-func TestOneRenewalDefeatsDeath(t *testing.T) {
-	start := time.Now()
-	w := lease.NewWatcher(10 * time.Second)
-	item := lease.Item{Key: key, Exists: true, Owner: "other", Term: "1", Token: "a"}
-	w.Observe(key.Stream, []lease.Item{item}, start, start)
-	item.Token = "b"
-	w.Observe(key.Stream, []lease.Item{item}, start.Add(9*time.Second), start.Add(9*time.Second))
-	w.Observe(key.Stream, []lease.Item{item}, start.Add(11*time.Second), start.Add(11*time.Second))
-	require.False(t, w.Dead(item))
+func TestSessionThatIsLostWhileALeaseLooksForSomethingToCommitWritesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTable()
+		session := join(t, s)
+		l := takeWith(t, s, session, options())
+		err := l.Keep(t.Context(), func() string {
+			s.evict(t)
+			<-session.Context().Done()
+			return "500"
+		})
+		require.ErrorIs(t, err, lease.ErrEvicted)
+		require.Zero(t, s.asked("Renew"))
+	})
 }
 
-func TestOwnerIsAliveOnceItWasSeenToRenew(t *testing.T) {
-	start := time.Now()
-	at := func(s int) time.Time { return start.Add(time.Duration(s) * time.Second) }
-	w := lease.NewWatcher(10 * time.Second)
-	item := lease.Item{Key: key, Exists: true, Owner: "other", Term: "1", Token: "a"}
-	w.Observe(key.Stream, []lease.Item{item}, at(0), at(0))
-	require.False(t, w.Alive(item), "it may have died long ago")
-	item.Token = "b"
-	w.Observe(key.Stream, []lease.Item{item}, at(5), at(5))
-	require.True(t, w.Alive(item))
-	w.Observe(key.Stream, []lease.Item{item}, at(15), at(15))
-	require.False(t, w.Alive(item))
-	item.Owner, item.Token = "third", "c"
-	w.Observe(key.Stream, []lease.Item{item}, at(16), at(16))
-	require.False(t, w.Alive(item), "a new owner has yet to renew")
+func TestLostSessionYieldsNoFinalCheckpoint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTable()
+		session := join(t, s)
+		l := takeWith(t, s, session, options())
+		s.with(all(unending, "Release"))
+		ended := make(chan error, 1)
+		go func() { ended <- l.Release(t.Context(), "500") }()
+		synctest.Wait()
+		// The session is lost, and the shard stolen, while the release is under way.
+		s.evict(t)
+		session.Report(lease.Report{Changes: 1})
+		s.steal()
+		require.ErrorIs(t, <-ended, lease.ErrLost)
+		require.ErrorIs(t, context.Cause(session.Context()), lease.ErrEvicted)
+		require.Equal(t, "built-in", s.now().Owner)
+		require.Empty(t, s.now().Sequence, "whoever the shard was stolen from may be a successor")
+	})
 }
 
-func TestLongerPeriodOfTheOwnerCounts(t *testing.T) {
-	start := time.Now()
-	w := lease.NewWatcher(10 * time.Second)
-	item := lease.Item{Key: key, Exists: true, Owner: "other", Token: "a", Period: time.Minute}
-	w.Observe(key.Stream, []lease.Item{item}, start, start)
-	w.Observe(key.Stream, []lease.Item{item}, start.Add(59*time.Second), start.Add(59*time.Second))
-	require.False(t, w.Dead(item))
-	w.Observe(key.Stream, []lease.Item{item}, start.Add(time.Minute), start.Add(time.Minute))
-	require.True(t, w.Dead(item))
+func TestLeaseEndsWithItsHolder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTable()
+		holder, cancel := context.WithCancelCause(t.Context())
+		l, _, err := lease.Take(t.Context(), holder, join(t, s), s, s.now(), lease.Origin{}, options())
+		require.NoError(t, err)
+		why := errors.New("the input is closed")
+		cancel(why)
+		<-l.Context().Done()
+		require.Equal(t, why, context.Cause(l.Context()))
+		require.False(t, l.Trusted())
+		require.NoError(t, l.Release(t.Context(), "100"), "it is still its own")
+		require.Equal(t, "100", s.now().Sequence)
+	})
 }
 
-func TestOwnerWithoutATermIsGivenThreePeriods(t *testing.T) {
-	start := time.Now()
-	w := lease.NewWatcher(10 * time.Second)
-	item := lease.Item{Key: key, Exists: true, Owner: "built-in", Token: "a"}
-	w.Observe(key.Stream, []lease.Item{item}, start, start)
-	w.Observe(key.Stream, []lease.Item{item}, start.Add(29*time.Second), start.Add(29*time.Second))
-	require.False(t, w.Dead(item))
-	w.Observe(key.Stream, []lease.Item{item}, start.Add(30*time.Second), start.Add(30*time.Second))
-	require.True(t, w.Dead(item))
+// holder is a context that counts who waits for its end.
+type holder struct {
+	context.Context //nolint:containedctx // it is one
+	waiting         atomic.Int32
 }
 
-func TestWatcherKeepsStreamsApart(t *testing.T) {
-	start := time.Now()
-	w := lease.NewWatcher(time.Second)
-	item := lease.Item{Key: key, Exists: true, Owner: "other", Term: "1", Token: "a"}
-	w.Observe(key.Stream, []lease.Item{item}, start, start)
-	w.Observe("another stream", nil, start.Add(time.Second), start.Add(time.Second))
-	w.Observe(key.Stream, []lease.Item{item}, start.Add(time.Second), start.Add(time.Second))
-	require.True(t, w.Dead(item))
+func (h *holder) Done() <-chan struct{} { return make(chan struct{}) }
+func (h *holder) Value(any) any         { return nil }
+func (h *holder) AfterFunc(func()) (stop func() bool) {
+	h.waiting.Add(1)
+	return func() bool { h.waiting.Add(-1); return true }
+}
+
+func TestHolderKeepsNothingOfALeaseThatHasEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTable()
+		session, h := join(t, s), &holder{Context: t.Context()}
+		take := func() *lease.Lease {
+			l, _, err := lease.Take(t.Context(), h, session, s, s.now(), lease.Origin{}, options())
+			require.NoError(t, err)
+			return l
+		}
+		l := take()
+		require.EqualValues(t, 1, h.waiting.Load())
+		require.NoError(t, l.Release(t.Context(), "100"))
+		synctest.Wait()
+		require.Zero(t, h.waiting.Load())
+
+		l = take()
+		s.evict(t)
+		<-l.Context().Done()
+		synctest.Wait()
+		require.Zero(t, h.waiting.Load())
+	})
+}
+
+func TestThoseWhoWaitForTrustDoNotHurryTheRetries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTable()
+		l := takeWith(t, s, join(t, s), beside())
+		s.with(all(unsent))
+		end := keep(t, l, nothing)
+		pass(30 * time.Second)
+		require.False(t, l.Trusted())
+		renewed, beaten := s.asked("Renew"), s.asked("Beat")
+		for range 100 {
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			require.ErrorIs(t, l.Await(ctx), context.DeadlineExceeded)
+			cancel()
+		}
+		require.LessOrEqual(t, s.asked("Renew")-renewed, 10, "ten seconds, at a pause of one and a half at least")
+		require.LessOrEqual(t, s.asked("Beat")-beaten, 10)
+		require.NoError(t, end())
+	})
 }

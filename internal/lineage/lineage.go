@@ -7,8 +7,10 @@
 package lineage
 
 import (
+	"fmt"
 	"math/big"
 	"slices"
+	"strings"
 
 	"github.com/benthos-plugins/aws-kinesis/internal/sequence"
 )
@@ -30,6 +32,15 @@ type Shard struct {
 	FirstSequence, LastSequence string
 }
 
+// ShardID returns the id of a shard in Kinesis, shardId-000000000000 for one that is
+// written as 0 or in full.
+func ShardID(written string) string {
+	if strings.HasPrefix(written, "shardId-") {
+		return written
+	}
+	return fmt.Sprintf("shardId-%012s", strings.TrimLeft(written, "0"))
+}
+
 // Holds reports whether a sequence number can be one of this shard's. One that is
 // below all of them was recorded for a shard of the same id in a stream that was
 // deleted and made anew. A bound that is not known excludes none.
@@ -40,11 +51,11 @@ func (s Shard) Holds(number string) bool {
 // keys is the number of hash keys, which go from 0 to 2^128-1: those of MD5.
 var keys = new(big.Int).Lsh(big.NewInt(1), 128)
 
-// Whole reports whether the open shards share out all hash keys, each to one of
-// them, as those of a stream always do. A list that is not whole lags behind the
+// Covers reports whether the open shards share out all hash keys, each to one of
+// them, as those of a stream always do. A list that does not lags behind the
 // stream. Nothing can be told of one with keys that are not known, which counts as
 // whole.
-func Whole(shards []Shard) bool {
+func Covers(shards []Shard) bool {
 	type span struct{ first, last *big.Int }
 	var open []span
 	for _, s := range shards {

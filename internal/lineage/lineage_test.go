@@ -317,16 +317,16 @@ func TestListIsWholeThatSharesOutAllKeys(t *testing.T) {
 				Shard{FirstKey: middle.Add(middle, big.NewInt(1)).String(), LastKey: last.String()})
 		}
 		shards = rapid.Permutation(shards).Draw(t, "order")
-		require.True(t, Whole(shards))
+		require.True(t, Covers(shards))
 
 		i := rapid.IntRange(0, len(shards)-1).Draw(t, "other")
 		if shards[i].Closed {
 			shards[i].Closed = false
-			require.False(t, Whole(shards), "parent and children at once")
+			require.False(t, Covers(shards), "parent and children at once")
 			return
 		}
-		require.False(t, Whole(slices.Delete(slices.Clone(shards), i, i+1)), "a child is missing")
+		require.False(t, Covers(slices.Delete(slices.Clone(shards), i, i+1)), "a child is missing")
 		shards[i].LastKey = ""
-		require.True(t, Whole(shards), "nothing is known")
+		require.True(t, Covers(shards), "nothing is known")
 	})
 }

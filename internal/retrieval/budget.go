@@ -60,8 +60,8 @@ func (b *Budget) Held() int64 {
 }
 
 // Reserve sets bytes aside, as soon as there are so many, or all of them if that
-// is less, and returns how many. starving is called once when it has to wait.
-func (b *Budget) Reserve(ctx context.Context, bytes int64, starving func()) (int64, error) {
+// is less, and returns how many. onWait is called once when it has to wait.
+func (b *Budget) Reserve(ctx context.Context, bytes int64, onWait func()) (int64, error) {
 	bytes = min(bytes, b.limit)
 	b.mu.Lock()
 	if len(b.waiting) == 0 && b.free >= bytes {
@@ -73,8 +73,8 @@ func (b *Budget) Reserve(ctx context.Context, bytes int64, starving func()) (int
 	b.waiting = append(b.waiting, w)
 	b.mu.Unlock()
 
-	if starving != nil {
-		starving()
+	if onWait != nil {
+		onWait()
 	}
 	select {
 	case <-w.ready:

@@ -49,10 +49,10 @@ func StreamParameters(stream string) (name, arn *string) {
 type Hooks struct {
 	// OnThrottle is called for each throttled call.
 	OnThrottle func()
-	// OnTrouble is called for each call that failed otherwise and is retried.
-	OnTrouble func(error)
-	// OnStarving is called when a read has to wait for the budget.
-	OnStarving func()
+	// OnError is called for each call that failed otherwise and is retried.
+	OnError func(error)
+	// OnBudgetWait is called when a read has to wait for the budget.
+	OnBudgetWait func()
 }
 
 // Poller is the source that asks with GetRecords, paced by the limits of a shard
@@ -173,7 +173,7 @@ func (p *Poller) read(ctx context.Context) (Page, error) {
 	if p.behind {
 		expected = p.expected
 	}
-	reserved, err := p.budget.Reserve(ctx, expected, p.hooks.OnStarving)
+	reserved, err := p.budget.Reserve(ctx, expected, p.hooks.OnBudgetWait)
 	if err != nil {
 		return Page{}, err
 	}
@@ -381,8 +381,8 @@ func (p *Poller) recover(err error) time.Duration {
 		return backoff(p.ends + 2)
 	}
 	p.failures++
-	if p.hooks.OnTrouble != nil {
-		p.hooks.OnTrouble(err)
+	if p.hooks.OnError != nil {
+		p.hooks.OnError(err)
 	}
 	return backoff(p.failures)
 }

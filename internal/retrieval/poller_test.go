@@ -148,7 +148,7 @@ func TestExpiredIteratorResumesAfterTheLastRecordRead(t *testing.T) {
 		s := start(t, awsfake.Options{})
 		put(t, s, 0, 5)
 		troubles := 0
-		p := newPoller(s, retrieval.Position{}, retrieval.Hooks{OnTrouble: func(error) { troubles++ }})
+		p := newPoller(s, retrieval.Position{}, retrieval.Hooks{OnError: func(error) { troubles++ }})
 		require.Equal(t, records(0, 5), read(t, p, 5))
 		pass(6 * time.Minute) // the output was busy
 		put(t, s, 5, 5)
@@ -225,7 +225,7 @@ func TestFaultsCostNoRecordAndBringNoneTwice(t *testing.T) {
 					noticed := 0
 					p := newPoller(s, retrieval.Position{}, retrieval.Hooks{
 						OnThrottle: func() { noticed++ },
-						OnTrouble:  func(error) { noticed++ },
+						OnError:    func(error) { noticed++ },
 					})
 					if operation == "GetRecords" {
 						require.Equal(t, records(0, 3), read(t, p, 3))
@@ -411,7 +411,7 @@ func TestAnswerWithoutContentsIsNoEndOfAnOpenShard(t *testing.T) {
 		s := start(t, awsfake.Options{})
 		put(t, s, 0, 5)
 		var troubles []error
-		p := newPoller(s, retrieval.Position{}, retrieval.Hooks{OnTrouble: func(err error) { troubles = append(troubles, err) }})
+		p := newPoller(s, retrieval.Position{}, retrieval.Hooks{OnError: func(err error) { troubles = append(troubles, err) }})
 		got := read(t, p, 1)
 		s.Inject(awsfake.Fault{Operation: "GetRecords", Times: 10, Answer: []byte(`{"Records":[],"MillisBehindLatest":0}`)})
 		require.Equal(t, records(0, 5), append(got, read(t, p, 4)...))
@@ -424,7 +424,7 @@ func TestShardThatEndsWithoutChildrenEndsWhenTheStreamSaysSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := start(t, awsfake.Options{})
 		put(t, s, 0, 10)
-		p := newPoller(s, retrieval.Position{}, retrieval.Hooks{OnTrouble: func(err error) { t.Error(err) }})
+		p := newPoller(s, retrieval.Position{}, retrieval.Hooks{OnError: func(err error) { t.Error(err) }})
 		require.Equal(t, records(0, 10), read(t, p, 10))
 		low, high, err := s.Split(stream, shard)
 		require.NoError(t, err)

@@ -21,14 +21,24 @@ type Table struct {
 	// ignore them. An item that was removed has only its key afterwards.
 	Wrote func(before, after lease.Item)
 
-	mu    sync.Mutex
-	items map[lease.Key]lease.Item
+	// Beaten is told of each change of a member's item, under the lock of the table; nil
+	// to ignore them. Where there is none the id is empty.
+	Beaten func(before, after lease.Member)
+
+	mu      sync.Mutex
+	items   map[lease.Key]lease.Item
+	members map[string]lease.Member
 }
 
-var _ lease.Store = (*Table)(nil)
+var (
+	_ lease.Store   = (*Table)(nil)
+	_ lease.Members = (*Table)(nil)
+)
 
 // New returns an empty table.
-func New() *Table { return &Table{items: map[lease.Key]lease.Item{}} }
+func New() *Table {
+	return &Table{items: map[lease.Key]lease.Item{}, members: map[string]lease.Member{}}
+}
 
 func (t *Table) request(ctx context.Context, method string, serve func() error) error {
 	if t.Network == nil {
@@ -40,8 +50,9 @@ func (t *Table) request(ctx context.Context, method string, serve func() error) 
 // write makes one conditional write.
 func (t *Table) write(
 	ctx context.Context, method string, key lease.Key, allowed func(now lease.Item) bool, change func(*lease.Item),
-) (written lease.Item, err error) {
-	err = t.request(ctx, method, func() error {
+) (lease.Item, error) {
+	var written lease.Item // no result by name: it may be set after the request was given up
+	err := t.request(ctx, method, func() error {
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		now := t.at(key)
@@ -109,7 +120,29 @@ func (t *Table) Change(key lease.Key, change func(*lease.Item)) {
 	t.set(now, next)
 }
 
-// AsSeen is the condition that an item is as it was seen before a claim.
+// claimable is the condition of a claim.
+func claimable(seen lease.Item) func(now lease.Item) bool {
+	if seen.Term == "" {
+		return AsSeen(seen)
+	}
+	return func(now lease.Item) bool { return now.Owner == seen.Owner && now.Term == seen.Term }
+}
+
+// Swap makes a write of another client of the table, past the network: next returns
+// what is to stand there, without Exists where that is nothing, and whether the write's
+// own condition allows it.
+func (t *Table) Swap(key lease.Key, next func(now lease.Item) (lease.Item, bool)) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.at(key)
+	after, allowed := next(now)
+	if allowed {
+		t.set(now, after)
+	}
+	return allowed
+}
+
+// AsSeen is the condition that an item is as it was seen.
 func AsSeen(seen lease.Item) func(now lease.Item) bool {
 	return func(now lease.Item) bool {
 		switch {
@@ -118,13 +151,12 @@ func AsSeen(seen lease.Item) func(now lease.Item) bool {
 		case seen.Owner == "":
 			return now.Exists && now.Owner == "" && now.Sequence == seen.Sequence && now.Finished == seen.Finished
 		}
-		return now.Owner == seen.Owner && now.Token == seen.Token
+		return now.Link() == seen.Link()
 	}
 }
 
-// ours reports whether an item has an owner of this module, with a term or yet to
-// begin one.
-func ours(item lease.Item) bool { return item.Owner != "" && (item.Term != "" || item.Period != 0) }
+// ours reports whether an item has an owner of this module.
+func ours(item lease.Item) bool { return item.Owner != "" && !item.Foreign() }
 
 // held is the condition that an item is at a link, which that of another owner has not.
 func held(link lease.Link) func(lease.Item) bool {
@@ -147,12 +179,13 @@ func move(next *lease.Item, sequence lease.Move) {
 
 // Free takes from an item what its owner takes along.
 func Free(item *lease.Item) {
-	item.Owner, item.Term, item.Token, item.Period, item.Wanted = "", "", "", 0, ""
+	item.Owner, item.Term, item.Token = "", "", ""
 }
 
 // Get implements lease.Store.
-func (t *Table) Get(ctx context.Context, key lease.Key) (item lease.Item, err error) {
-	err = t.request(ctx, "Get", func() error {
+func (t *Table) Get(ctx context.Context, key lease.Key) (lease.Item, error) {
+	var item lease.Item
+	err := t.request(ctx, "Get", func() error {
 		item = t.Now(key)
 		return nil
 	})
@@ -165,16 +198,19 @@ func (t *Table) Get(ctx context.Context, key lease.Key) (item lease.Item, err er
 // Claim implements lease.Store.
 func (t *Table) Claim(ctx context.Context, seen lease.Item, grant lease.Grant) (lease.Item, error) {
 	allowed := func(now lease.Item) bool {
-		return AsSeen(seen)(now) && (!grant.Anew || seen.Sequence == "" || now.Sequence == seen.Sequence)
+		return claimable(seen)(now) && (!grant.Anew || seen.Sequence == "" || now.Sequence == seen.Sequence)
 	}
 	return t.write(ctx, "Claim", seen.Key, allowed, func(next *lease.Item) {
 		if grant.Anew {
 			next.Sequence = ""
 		}
 		next.Owner, next.Term, next.Token = grant.Owner, grant.Term, grant.Token
-		next.Period = grant.Period.Truncate(time.Millisecond)
-		next.Wanted, next.Finished = "", false
+		next.Number++
+		next.Finished = false
 		next.Pinned, next.ShardStart = grant.Pinned, ""
+		if !seen.Exists {
+			next.Sequence = grant.Sequence
+		}
 		if (grant.Anew || seen.Sequence == "") && next.Sequence == "" {
 			next.ShardStart = grant.ShardStart
 		}
@@ -221,38 +257,19 @@ func (t *Table) Finish(ctx context.Context, key lease.Key, at lease.Link, sequen
 func (t *Table) HandOver(ctx context.Context, key lease.Key, at lease.Link, sequence lease.Move, to lease.Link) error {
 	_, err := t.write(ctx, "HandOver", key, heldWith(at, sequence), func(next *lease.Item) {
 		move(next, sequence)
-		next.Owner, next.Term, next.Token, next.Wanted = to.Owner, "", to.Token, ""
+		next.Owner, next.Term, next.Token = to.Owner, to.Term, to.Token
+		next.Number++
 		next.Pinned = false
 	})
 	return err
 }
 
-// Ask implements lease.Store.
-func (t *Table) Ask(ctx context.Context, seen lease.Item, client string) error {
-	_, err := t.write(ctx, "Ask", seen.Key, wantedAs(seen), func(next *lease.Item) { next.Wanted = client })
-	return err
-}
-
-// Decline implements lease.Store.
-func (t *Table) Decline(ctx context.Context, seen lease.Item) error {
-	_, err := t.write(ctx, "Decline", seen.Key, wantedAs(seen), func(next *lease.Item) { next.Wanted = "" })
-	return err
-}
-
-// wantedAs is the condition that an item is held in the term in which it was seen, and
-// wanted by whom it was.
-func wantedAs(seen lease.Item) func(lease.Item) bool {
-	return func(now lease.Item) bool {
-		return ours(now) && now.Owner == seen.Owner && now.Term == seen.Term && now.Wanted == seen.Wanted
-	}
-}
-
-// Leave implements lease.Store.
-func (t *Table) Leave(ctx context.Context, taken lease.Item, sequence string) error {
+// Yield implements lease.Store.
+func (t *Table) Yield(ctx context.Context, stolen lease.Item, sequence string) error {
 	notMoved := func(now lease.Item) bool {
-		return now.Owner != "" && now.Owner == taken.Owner && now.Token == taken.Token && now.Sequence == taken.Sequence
+		return now.Owner != "" && now.Owner == stolen.Owner && now.Token == stolen.Token && now.Sequence == stolen.Sequence
 	}
-	_, err := t.write(ctx, "Leave", taken.Key, notMoved, func(next *lease.Item) { next.Sequence, next.ShardStart = sequence, "" })
+	_, err := t.write(ctx, "Yield", stolen.Key, notMoved, func(next *lease.Item) { next.Sequence, next.ShardStart = sequence, "" })
 	return err
 }
 
@@ -261,9 +278,10 @@ func (t *Table) Update(ctx context.Context, seen lease.Item, change func(*lease.
 	return t.write(ctx, "Update", seen.Key, AsSeen(seen), change)
 }
 
-// Remove removes an item that is as it was seen, and reports whether it has.
-func (t *Table) Remove(ctx context.Context, seen lease.Item) (removed bool, err error) {
-	err = t.request(ctx, "Remove", func() error {
+// Delete deletes a shard's item that is as it was seen, and reports whether it has.
+func (t *Table) Delete(ctx context.Context, seen lease.Item) (bool, error) {
+	var removed bool
+	err := t.request(ctx, "Delete", func() error {
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		now := t.at(seen.Key)
@@ -272,5 +290,80 @@ func (t *Table) Remove(ctx context.Context, seen lease.Item) (removed bool, err 
 		}
 		return nil
 	})
-	return removed && err == nil, err
+	if err != nil {
+		return false, err
+	}
+	return removed, nil
+}
+
+// Member implements lease.Members.
+func (t *Table) Member(ctx context.Context, id string) (lease.Member, bool, error) {
+	var m lease.Member
+	var ok bool
+	err := t.request(ctx, "Member", func() error {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		m, ok = t.members[id]
+		return nil
+	})
+	if err != nil {
+		return lease.Member{}, false, err
+	}
+	return m, ok, nil
+}
+
+// Members returns all members, past the network.
+func (t *Table) Members() []lease.Member {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all := make([]lease.Member, 0, len(t.members))
+	for _, m := range t.members {
+		all = append(all, m)
+	}
+	return all
+}
+
+// Join implements lease.Members.
+func (t *Table) Join(ctx context.Context, m lease.Member) error {
+	return t.beat(ctx, "Join", m.ID, func(_ lease.Member, ok bool) bool { return !ok }, &m)
+}
+
+// Beat implements lease.Members.
+func (t *Table) Beat(ctx context.Context, m lease.Member, at string) error {
+	return t.beat(ctx, "Beat", m.ID, func(now lease.Member, ok bool) bool { return ok && now.Token == at }, &m)
+}
+
+// Evict implements lease.Members.
+func (t *Table) Evict(ctx context.Context, m lease.Member) error {
+	next := lease.Member{ID: m.ID, Token: lease.Evicted}
+	return t.beat(ctx, "Evict", m.ID, func(now lease.Member, ok bool) bool { return ok && now.Token == m.Token }, &next)
+}
+
+// Remove implements lease.Members.
+func (t *Table) Remove(ctx context.Context, m lease.Member) error {
+	return t.beat(ctx, "Remove", m.ID, func(now lease.Member, ok bool) bool { return ok && now.Token == m.Token }, nil)
+}
+
+// beat makes one conditional write of a member's item; nil removes it.
+func (t *Table) beat(ctx context.Context, method, id string, allowed func(now lease.Member, ok bool) bool, next *lease.Member) error {
+	return t.request(ctx, method, func() error {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		now, ok := t.members[id]
+		if !allowed(now, ok) {
+			return lease.ErrConflict
+		}
+		var after lease.Member
+		if next == nil {
+			delete(t.members, id)
+		} else {
+			after = *next
+			after.Period = after.Period.Truncate(time.Millisecond)
+			t.members[id] = after
+		}
+		if t.Beaten != nil {
+			t.Beaten(now, after)
+		}
+		return nil
+	})
 }

@@ -1,0 +1,142 @@
+package group
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/lease"
+)
+
+// Outcome says how an assignment came to its end.
+type Outcome int
+
+// The outcomes.
+const (
+	// NotClaimed: the claim failed, or what follows it before the first read. Err says
+	// why, lease.ErrConflict that another was faster.
+	NotClaimed Outcome = iota
+	// Released: the shard is free.
+	Released
+	// Finished: it is closed, read to its end and acknowledged. Children are its own.
+	Finished
+	// HandedOver: it belongs to the recipient To.
+	HandedOver
+	// Lost: it belongs to somebody else, or its item is gone.
+	Lost
+	// Gone: the service does not know the shard.
+	Gone
+	// Failed: the last write has no known outcome.
+	Failed
+)
+
+func (o Outcome) String() string {
+	names := [...]string{"not claimed", "released", "finished", "handed over", "lost", "gone", "failed"}
+	if o < 0 || int(o) >= len(names) {
+		return fmt.Sprintf("Outcome(%d)", int(o))
+	}
+	return names[o]
+}
+
+// Child is a shard that came out of a split or merge.
+type Child struct {
+	ID      string
+	Parents []string
+}
+
+// Exit is what an assignment leaves behind.
+type Exit struct {
+	Outcome  Outcome
+	Children []Child
+	To       string
+	Acked    string // up to which all was acknowledged under a lease that was Lost
+	Err      error
+}
+
+// Exited tells that an assignment came to its end: the lease was let go of, or is used
+// no more.
+func (g *Group) Exited(key lease.Key, e Exit, now time.Time) {
+	s, sh := g.stream(key.Stream), g.shard(key)
+	g.notGiven(sh, e)
+	// A claim that came to nothing may have been released or not.
+	sh.exited(e.Outcome == Failed || e.Outcome == NotClaimed, e.Outcome != Finished && e.Outcome != HandedOver, now)
+	g.dirty = true
+	if e.Outcome == NotClaimed {
+		s.callAt(now.Add(soon))
+		g.notClaimed(sh, e.Err, now)
+		return
+	}
+	sh.acked, sh.stealing = "", false
+	if e.Outcome != Gone {
+		sh.failures, sh.restsUntil = 0, time.Time{}
+	}
+	g.changed(now)
+	g.record(s, sh, e, now)
+	s.callAt(now.Add(soon))
+}
+
+// notGiven takes in that a hand-over came to nothing, which its recipient does not hear
+// of: it goes on to request what it requested, and may still be given it.
+func (g *Group) notGiven(sh *shard, e Exit) {
+	if sh.assignment != HandingOver || e.Outcome == HandedOver {
+		return
+	}
+	if m := g.members.byID[sh.recipient]; m != nil && m.given > 0 && !sh.since.Before(m.givenSince) {
+		m.given--
+	}
+}
+
+func (g *Group) notClaimed(sh *shard, err error, now time.Time) {
+	switch {
+	case errors.Is(err, context.Canceled):
+	case isConflict(err):
+		sh.rest(now, g.every())
+	default:
+		sh.rest(now, g.every())
+		g.say(Warning, "Trying again: %v", err)
+	}
+}
+
+// record takes in what the end of a consumer tells of its shard.
+func (g *Group) record(s *stream, sh *shard, e Exit, now time.Time) {
+	switch e.Outcome {
+	case NotClaimed, Released:
+	case HandedOver:
+		sh.item = lease.Item{Key: sh.key, Exists: true, Owner: e.To, Term: "handed over", Number: sh.item.Number}
+	case Finished:
+		g.say(Info, "Shard %s is closed and has been read to its end", sh.key)
+		// It is the shard that was read which is finished: the list may not have its start
+		// yet, or that of another stream by now.
+		sh.item = lease.Item{Key: sh.key, Exists: true, Finished: true, ShardStart: sh.first}
+		s.addChildren(sh, e.Children)
+		for _, child := range e.Children {
+			s.at(child.ID).atOnce = true
+		}
+	case Lost:
+		g.recordLoss(sh, e)
+	case Gone:
+		sh.rest(now, g.every())
+		g.say(Warning, "Shard %s: %v", sh.key, e.Err)
+		s.listedAt = time.Time{}
+	case Failed:
+		g.say(Warning, "The shard is claimed anew if it is still this client's: %v", e.Err)
+	}
+}
+
+// recordLoss keeps how far a shard was acknowledged whose lease was lost: nobody else
+// knows it, where the item was deleted.
+func (g *Group) recordLoss(sh *shard, e Exit) {
+	sh.acked = e.Acked
+	switch {
+	case errors.Is(e.Err, lease.ErrEvicted):
+		return // all leases are lost, which is told once
+	case !errors.Is(e.Err, lease.ErrDeleted):
+		g.say(Warning, "%v", e.Err)
+		return
+	}
+	g.say(Warning, "The item of shard %s was deleted from table %s by somebody. It is made anew, and reading goes on after sequence number %q, which is how far this process had got. To have a shard read from its start, stop all processes before its item is deleted",
+		sh.key, g.conf.Table, e.Acked)
+	sh.atOnce = true
+	sh.item, sh.uncertain = lease.Item{Key: sh.key}, false
+}

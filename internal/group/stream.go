@@ -1,0 +1,580 @@
+package group
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/lease"
+	"github.com/benthos-plugins/aws-kinesis/internal/lineage"
+)
+
+// enoughNotFound is how often in a row a stream must not be found to be missing.
+const enoughNotFound = 3
+
+// stream is all that is known of one stream.
+type stream struct {
+	name     string
+	explicit []string // shards that are named in the configuration, as written
+
+	// shards has every shard that is known, by its full id, and listed those of the
+	// list, in its order.
+	shards map[string]*shard
+	listed []*shard
+	// ends are the last sequence numbers of shards that were closed, also of those that
+	// have left the stream since.
+	ends map[string]string
+
+	// missing streams have not been listed yet, or do not exist any more. They are tried
+	// again, more and more rarely, and nobody reads them until then.
+	missing  bool
+	notFound int // answers in a row that say so of one that was there
+
+	listedAt   time.Time // start of that list; zero asks for a new one
+	serverTime time.Time // of that list, by the service's clock
+	// newest is the highest id of the list. Ids are given out in ascending order: a shard
+	// that is not listed has been trimmed if its id is lower, and is yet to be listed if
+	// it is higher.
+	newest string
+	// covers is whether the open shards of the list share out all hash keys, as far as
+	// that can be told.
+	covers bool
+	// unlistedTried is the newest shard in the table for which the shards have been listed
+	// anew. It may belong to an earlier stream of the same name.
+	unlistedTried string
+
+	known   bool      // its items have been read
+	startAt time.Time // where shards without an item start; zero for the oldest record
+	// foreignAt is when an item of a built-in input was read last.
+	foreignAt time.Time
+	stoleAt   time.Time // when a shard was last stolen from one
+
+	reads  reads
+	size   int // bytes of its items
+	unread int // shards that nobody has read for a while
+	warned bool
+	err    string // the last error that was told
+}
+
+func newStream(c StreamConfig) *stream {
+	s := &stream{name: c.Name, explicit: c.Shards, shards: map[string]*shard{}, ends: map[string]string{}}
+	for _, written := range c.Shards {
+		s.at(lineage.ShardID(written))
+	}
+	return s
+}
+
+// at returns a shard by its full id, which is made where it is not known.
+func (s *stream) at(id string) *shard {
+	sh := s.shards[id]
+	if sh == nil {
+		key := lease.Key{Stream: s.name, Shard: id}
+		sh = &shard{key: key, item: lease.Item{Key: key}}
+		s.shards[id] = sh
+	}
+	return sh
+}
+
+// forget drops the shards of which nothing is known any more.
+func (s *stream) forget() {
+	for id, sh := range s.shards {
+		if !sh.inList && !sh.item.Exists && len(sh.literals) == 0 && sh.assignment == Idle && !s.names(id) {
+			delete(s.shards, id)
+		}
+	}
+}
+
+// names reports whether the configuration names a shard.
+func (s *stream) names(id string) bool {
+	return slices.ContainsFunc(s.explicit, func(written string) bool { return lineage.ShardID(written) == id })
+}
+
+// covered reports whether a shard is among those that this input reads.
+func (s *stream) covered(id string) bool { return len(s.explicit) == 0 || s.names(id) }
+
+// candidate is a shard that is ours to read, if the lineage and the table let us.
+type candidate struct {
+	*shard
+	written string // as the configuration has it; empty when it has none
+}
+
+func (s *stream) candidates() []candidate {
+	if len(s.explicit) > 0 {
+		cs := make([]candidate, len(s.explicit))
+		for i, written := range s.explicit {
+			cs[i] = candidate{s.at(lineage.ShardID(written)), written}
+		}
+		return cs
+	}
+	cs := make([]candidate, len(s.listed))
+	for i, sh := range s.listed {
+		cs[i].shard = sh
+	}
+	return cs
+}
+
+// StreamSnapshot is what one reading of a stream brought.
+type StreamSnapshot struct {
+	Stream string
+	// Shards is the list, if it was asked for at the time Listed, which is zero where
+	// there is none, and ServerTime when the service answered, by its own clock.
+	Shards             []lineage.Shard
+	Listed, ServerTime time.Time
+	// NotFound is whether the service knows no such stream.
+	NotFound bool
+	// Items are all items of the stream, if they were read between Start and End, which
+	// are zero where they were not. Size is their size in the table, in bytes.
+	Items      []lease.Item
+	Start, End time.Time
+	Size       int
+	// Err is what kept either from being read.
+	Err error
+}
+
+// Begin takes in the first lists of the streams. One that failed is missing for now.
+func (g *Group) Begin(lists []StreamSnapshot, now time.Time) {
+	for _, v := range lists {
+		s := g.stream(v.Stream)
+		if v.Err != nil {
+			s.missing = true
+			s.reads.postpone(g.every(), now)
+			continue
+		}
+		s.setList(v.Shards, v.Listed, v.ServerTime)
+		if !v.ServerTime.IsZero() && (g.began.IsZero() || v.ServerTime.Before(g.began)) {
+			g.began = v.ServerTime
+		}
+	}
+}
+
+func (g *Group) applyStream(v *StreamSnapshot, now time.Time) {
+	s := g.stream(v.Stream)
+	s.reads.underWay = false
+	g.note(&s.err, v.Err)
+	g.dirty = true
+	if s.missing {
+		if v.Err != nil {
+			s.reads.postpone(g.every(), now)
+			return
+		}
+		s.reads.failures = 0
+		g.say(Info, "Stream %s, which was missing, is read now", s.name)
+		s.missing = false
+		if !g.began.IsZero() {
+			v.ServerTime = g.began
+		}
+	}
+	if v.NotFound {
+		s.notFoundAgain(g, now)
+		return
+	}
+	s.reads.done(v.Err, g.every(), now)
+	s.notFound = 0
+	// A list from before a shard's end would undo what its end has told.
+	if !v.Listed.IsZero() && !s.exitedSince(v.Listed) {
+		g.tellUnbegun(s, v.Shards)
+		s.setList(v.Shards, v.Listed, v.ServerTime)
+	}
+	if !v.Start.IsZero() {
+		g.applyItems(s, v, now)
+	}
+}
+
+// notFoundAgain takes in that the service knows no stream of the name.
+func (s *stream) notFoundAgain(g *Group, now time.Time) {
+	s.listedAt = time.Time{}
+	if s.notFound++; s.notFound < enoughNotFound {
+		s.callAt(now.Add(soon))
+		return
+	}
+	// There is nothing to read until there is a stream of this name again.
+	g.say(Warning, "Stream %s does not exist any more: it is looked for again in a while", s.name)
+	s.missing, s.reads.failures = true, 0
+	s.reads.postpone(g.every(), now)
+}
+
+// exitedSince reports whether a shard of the stream came to its end after a time.
+func (s *stream) exitedSince(at time.Time) bool {
+	for _, sh := range s.shards {
+		if sh.exit.at.After(at) {
+			return true
+		}
+	}
+	return false
+}
+
+// setList takes in a list of the shards that was asked for at a time.
+func (s *stream) setList(shards []lineage.Shard, listed, serverTime time.Time) {
+	s.listedAt, s.serverTime, s.covers = listed, serverTime, lineage.Covers(shards)
+	for _, sh := range s.listed {
+		sh.inList = false
+	}
+	s.listed, s.newest = make([]*shard, len(shards)), ""
+	for i, l := range shards {
+		sh := s.at(l.ID)
+		sh.listed, sh.inList = l, true
+		s.listed[i] = sh
+		s.newest = max(s.newest, l.ID)
+		if sh.assignment != Idle && sh.first == "" {
+			sh.first = l.FirstSequence
+		}
+		if l.LastSequence != "" {
+			s.ends[l.ID] = l.LastSequence
+		}
+	}
+	for id := range s.ends {
+		if sh := s.shards[id]; sh == nil || !sh.inList && !sh.item.Exists {
+			delete(s.ends, id)
+		}
+	}
+	s.forget()
+}
+
+// addChildren adds the children of a shard that was read to its end to those known, so
+// that they begin at once. The next list confirms them, and brings those of which
+// another parent has yet to be listed, which would pass for one that was trimmed.
+func (s *stream) addChildren(parent *shard, children []Child) {
+	s.listedAt = time.Time{}
+	parent.listed.Closed = true
+	yetToCome := func(id string) bool { sh := s.shards[id]; return (sh == nil || !sh.inList) && id > s.newest }
+	for _, child := range children {
+		if yetToCome(child.ID) && !slices.ContainsFunc(child.Parents, yetToCome) {
+			sh := s.at(child.ID)
+			sh.listed, sh.inList = lineage.Shard{ID: child.ID, Parents: child.Parents}, true
+			s.listed = append(s.listed, sh)
+		}
+	}
+}
+
+func (g *Group) applyItems(s *stream, v *StreamSnapshot, now time.Time) {
+	first := !s.known
+	s.known, s.size = true, v.Size
+	there := make(map[string]bool, len(v.Items))
+	for _, sh := range s.shards {
+		sh.literals = slices.DeleteFunc(sh.literals, func(l literal) bool {
+			return !slices.ContainsFunc(v.Items, func(item lease.Item) bool { return item.Key == l.item.Key })
+		})
+	}
+	for _, item := range v.Items {
+		id := lineage.ShardID(item.Shard)
+		sh := s.at(id)
+		g.tellMalformed(sh, item)
+		if item.Foreign() {
+			s.foreignAt = now
+		}
+		if id == item.Shard {
+			there[id] = true
+			g.applyItem(s, sh, item, v)
+		} else {
+			sh.applyLiteral(item, g.conf.LeasePeriod, v)
+		}
+		// Where the first process on this stream began is where late shards begin too:
+		// those from before that time that nobody has got to yet, and those from after
+		// it, all of whose records are newer.
+		if !item.StartAt.IsZero() && (s.startAt.IsZero() || item.StartAt.Before(s.startAt)) {
+			s.startAt = item.StartAt
+		}
+	}
+	for id, sh := range s.shards {
+		if !there[id] {
+			g.applyAbsence(s, sh, v, now)
+		}
+	}
+	if first && len(v.Items) == 0 {
+		s.startAt = g.conf.StartFrom
+		if !g.conf.StartFromOldest {
+			s.startAt = s.serverTime
+		}
+	}
+	g.relist(s, now)
+	s.forget()
+	s.callAt(now.Add(g.readEvery(s, now))) // what was read may call for the next one sooner
+}
+
+// applyItem takes in the item of a shard.
+func (g *Group) applyItem(s *stream, sh *shard, item lease.Item, v *StreamSnapshot) {
+	if sh.stale(item, g.self, v.Start) {
+		s.callAt(v.End.Add(askAgain))
+		return
+	}
+	sh.uncertain = false
+	sh.item, sh.vanishedUntil = item, time.Time{}
+	if item.Owner != "" && !g.ids[item.Owner] {
+		sh.acked = "" // it has been read on by another
+	}
+	if item.Owner != g.self && !item.Foreign() {
+		sh.stealing = false
+	}
+	sh.seen.observe(item, g.patience(item), v.Start, v.End)
+	g.check(sh, v.Start)
+}
+
+// applyAbsence takes in that a shard has no item. Somebody has deleted it, where another
+// owned it: that one makes it anew as soon as it notices, and until then nobody else
+// should begin the shard, since its owner alone knows how far it was read. That holds
+// for an owner without a session, too: who deletes the items of all shards may have
+// deleted those of the members with them.
+func (g *Group) applyAbsence(s *stream, sh *shard, v *StreamSnapshot, now time.Time) {
+	if sh.stale(lease.Item{}, g.self, v.Start) {
+		s.callAt(v.End.Add(askAgain))
+		return
+	}
+	if owner := sh.item.Owner; owner != "" && owner != g.self && !sh.item.Foreign() && !sh.assignment.reads() && sh.acked == "" {
+		sh.vanishedUntil = now.Add(g.conf.LeasePeriod + g.conf.RebalancePeriod)
+	}
+	sh.uncertain = false
+	sh.item, sh.seen = lease.Item{Key: sh.key}, sighting{}
+	sh.saidMalformed = ""
+	g.check(sh, v.Start)
+}
+
+// check has a lease renewed whose item is not in the term in which the shard is read.
+// The reading may be older than the claim, but then the renewal finds all well.
+func (g *Group) check(sh *shard, start time.Time) {
+	if sh.assignment == Reading && start.After(sh.since) && (sh.item.Owner != g.self || sh.item.Term != sh.exit.term) {
+		g.pending.Check = append(g.pending.Check, sh.key)
+	}
+}
+
+// applyLiteral takes in an item under another spelling of the shard's id. No lease of
+// ours is ever under one, so its owner is given no more time than the built-in input
+// gives others itself.
+func (sh *shard) applyLiteral(item lease.Item, period time.Duration, v *StreamSnapshot) {
+	i := slices.IndexFunc(sh.literals, func(l literal) bool { return l.item.Key == item.Key })
+	if i < 0 {
+		i = len(sh.literals)
+		sh.literals = append(sh.literals, literal{})
+	}
+	sh.literals[i].item = item
+	sh.literals[i].seen.observe(item, literalPatience*period, v.Start, v.End)
+}
+
+// patience is after how long the owner of an item is taken for dead that is a built-in
+// input. One that has stolen the shard waits for a lease period
+// after the time that stood there, up to a horizon ahead, and only then begins to
+// read; within one more it commits.
+func (g *Group) patience(item lease.Item) time.Duration {
+	if uncommitted(item) {
+		return (lease.Horizons + 2) * g.conf.LeasePeriod
+	}
+	return lease.Horizons * g.conf.LeasePeriod
+}
+
+// uncommitted reports whether a built-in input has claimed an item that was ours and
+// has not committed since: that would have erased the number of the term. It may be
+// waiting, and the member that had the shard may trust its lease still.
+func uncommitted(item lease.Item) bool { return item.Foreign() && item.Number > 0 }
+
+// literalPatience is the number of lease periods after which the built-in input takes
+// an owner for dead: two after the time that its item says, which is one ahead.
+const literalPatience = 3
+
+func (g *Group) tellMalformed(sh *shard, item lease.Item) {
+	if item.Malformed == "" {
+		if item.Key == sh.key {
+			sh.saidMalformed = ""
+		}
+		return
+	}
+	if said := item.Shard + item.Malformed; sh.saidMalformed != said {
+		sh.saidMalformed = said
+		g.say(Warning, "The item of shard %s in table %s is malformed: %s. It is claimed when it has stood still long enough for its owner to be dead", item.Key, g.conf.Table, item.Malformed)
+	}
+}
+
+// relist asks for a new list where the one at hand cannot be true, or is older than
+// what the table knows.
+func (g *Group) relist(s *stream, now time.Time) {
+	if id := s.unlisted(); id > s.unlistedTried {
+		s.unlistedTried, s.listedAt = id, time.Time{}
+	}
+	if slices.ContainsFunc(s.explicit, func(written string) bool { return lineage.ShardID(written) > s.newest }) {
+		s.listedAt = time.Time{} // a shard that is to be read has yet to come
+	}
+	if !s.covers {
+		s.listedAt = time.Time{}
+	}
+	g.suspect(s, now)
+	if s.listedAt.IsZero() && !s.missing {
+		s.callAt(now.Add(g.every()))
+	}
+}
+
+// suspect looks for finished shards that are open: the service may list shards as they
+// were for a while after a reshard. Such a list is soon made anew. When it says the
+// same again, the stream was deleted and made anew, and the mark is of the earlier one;
+// where the sequence of the mark is known not to be of this shard that is certain at
+// once.
+func (g *Group) suspect(s *stream, now time.Time) {
+	for _, sh := range s.shards {
+		if !sh.item.Finished || !sh.inList || sh.listed.Closed || sh.identity(sh.item) == ofEarlierStream {
+			sh.suspectSince, sh.recreated = time.Time{}, false
+			continue
+		}
+		if sh.suspectSince.IsZero() {
+			sh.suspectSince = now
+		}
+		if sh.identity(sh.item) == ofUnknownStream && (sh.recreated || s.listedAt.Sub(sh.suspectSince) >= g.every()) {
+			sh.recreated = true
+		} else {
+			sh.recreated = false
+			s.listedAt = time.Time{}
+		}
+	}
+}
+
+// unlisted returns the highest id of a shard that the table knows and that is newer
+// than the list; empty when there is none.
+func (s *stream) unlisted() string {
+	highest := ""
+	for id, sh := range s.shards {
+		if sh.item.Exists && id > s.newest {
+			highest = max(highest, id)
+		}
+	}
+	return highest
+}
+
+// foreign reports whether a built-in input was seen in a stream of late, for which
+// leases are then renewed as it renews its own.
+func (g *Group) foreign(s *stream, now time.Time) bool {
+	return !s.foreignAt.IsZero() && now.Sub(s.foreignAt) < foreignFor*g.conf.LeasePeriod
+}
+
+// foreignFor is the number of lease periods for which a built-in input that is seen no
+// more may still be there: it may own nothing for a while.
+const foreignFor = 10
+
+// graph is the lineage of the shards that this input reads. Of explicit shards, those
+// that are not listed in the configuration are somebody else's business and hold
+// nobody.
+func (g *Group) graph(s *stream) *lineage.Graph {
+	known := make(map[string]lineage.Progress, len(s.shards))
+	for id, sh := range s.shards {
+		if p, ok := g.progress(sh); ok && s.covered(id) {
+			known[id] = p
+		}
+	}
+	shards := make([]lineage.Shard, 0, len(s.listed))
+	for _, sh := range s.listed {
+		if s.covered(sh.key.Shard) {
+			shards = append(shards, sh.listed)
+		}
+	}
+	return lineage.NewGraph(shards, known)
+}
+
+// progress is what is known of the reading of a shard; ok is false when nothing is.
+func (g *Group) progress(sh *shard) (p lineage.Progress, ok bool) {
+	if sh.assignment != Idle {
+		// One that was begun in an earlier stream is about to find out.
+		now := sh.listed.FirstSequence
+		return lineage.Progress{State: lineage.Reading, Balanced: !g.explicit() && (sh.first == now || sh.first == "" || now == "")}, true
+	}
+	if sh.item.Exists {
+		p = g.progressOf(sh)
+	}
+	for i := range sh.literals {
+		l := &sh.literals[i]
+		switch {
+		case g.ownerOf(l.item, &l.seen) != "":
+			p.State = lineage.Reading
+		case p.State == lineage.Unknown && sh.identity(l.item) != ofEarlierStream:
+			p.State = lineage.Begun
+		}
+	}
+	return p, sh.item.Exists || len(sh.literals) > 0
+}
+
+// progressOf is what an item tells of its shard. One that does not tell of which
+// stream it is holds the shard back, to be read from its start. It proves something of
+// the parents only if its owner was seen to live: one that has not been proved dead yet
+// may have died in an earlier stream.
+func (g *Group) progressOf(sh *shard) (p lineage.Progress) {
+	of, owned := sh.identity(sh.item), g.ownerOf(sh.item, &sh.seen) != "" && sh.item.Owner != g.self
+	if !sh.item.Pinned && !g.names(sh.item) {
+		p.Balanced = of == ofThisStream || of == ofUnknownStream && owned && g.alive(sh)
+		p.Undecided = !p.Balanced && of == ofUnknownStream && owned
+	}
+	switch {
+	case owned:
+		p.State = lineage.Reading
+	case of == ofEarlierStream, sh.recreated:
+		// Whoever had finished the shard of this stream would have written over it.
+		p.State = lineage.Begun
+	case sh.item.Finished && (of == ofThisStream || sh.listed.FirstSequence == ""):
+		p.State = lineage.Finished
+	default:
+		p.State = lineage.Begun
+	}
+	return p
+}
+
+// alive reports whether the owner of a shard's item was seen to live.
+func (g *Group) alive(sh *shard) bool {
+	if sh.item.Foreign() {
+		return sh.seen.alive()
+	}
+	m := g.members.byID[sh.item.Owner]
+	return m != nil && m.moved
+}
+
+// names reports whether the owner of an item names its shards, and shares none.
+func (g *Group) names(item lease.Item) bool {
+	if item.Owner == "" || item.Owner == g.self || item.Foreign() {
+		return false
+	}
+	m := g.members.byID[item.Owner]
+	return m != nil && len(m.Streams) == 0
+}
+
+// finished reports whether nothing will ever be left to read of a stream, which only
+// explicit shards can come to.
+func (g *Group) finished(s *stream) bool {
+	if len(s.explicit) == 0 || !s.known || s.missing {
+		return false
+	}
+	for _, sh := range s.shards {
+		if !sh.suspectSince.IsZero() && !sh.recreated || !sh.unlistedSince.IsZero() || sh.assignment != Idle {
+			return false
+		}
+	}
+	graph := g.graph(s)
+	return !slices.ContainsFunc(s.candidates(), func(c candidate) bool {
+		// Ids are given out in ascending order: one above all is of a shard to come.
+		return c.key.Shard > s.newest || !graph.Finished(c.key.Shard)
+	})
+}
+
+// tellUnbegun tells of the shards that have left the stream and that nobody here or
+// elsewhere has ever begun.
+func (g *Group) tellUnbegun(s *stream, next []lineage.Shard) {
+	if !s.known || g.explicit() || s.missing {
+		return
+	}
+	graph, last := g.graph(s), ""
+	listed := make(map[string]bool, len(next))
+	for _, l := range next {
+		listed[l.ID] = true
+		last = max(last, l.ID)
+	}
+	for _, sh := range s.listed {
+		id := sh.key.Shard
+		if listed[id] || id > last {
+			continue
+		}
+		if !sh.item.Exists && !sh.assignment.reads() && !graph.Finished(id) {
+			g.tellExpired(s, id, "")
+		}
+	}
+}
+
+func (g *Group) tellExpired(s *stream, id, after string) {
+	if g.pending.Expired == nil {
+		g.pending.Expired = map[string]int{}
+	}
+	g.pending.Expired[s.name]++
+	g.say(Error, "Shard %s of stream %s has left the stream, whose retention has passed, before it was known to be read to its end: what it held after sequence number %s, up to %s, is lost. Where that may be anything, raise the retention of the stream",
+		id, s.name, cmp.Or(after, "(its first record)"), cmp.Or(s.ends[id], "(its last record)"))
+	delete(s.ends, id)
+}
