@@ -255,6 +255,18 @@ func TestNothingIsKnownOfOthersWhenASessionBegins(t *testing.T) {
 	require.Len(t, s.next().Evict, 1)
 }
 
+func TestMemberThatWasSeenToMoveBeforeTheSessionTakesNoShare(t *testing.T) {
+	s := begin(t, 2, anna)
+	s.SessionLost(s.now)
+	s.Joined("me again", s.now)
+	for range 5 {
+		s.see("me again")
+		s.pass(time.Second)
+	}
+	s.read()
+	require.Equal(t, ids(0, 1), s.claims())
+}
+
 func TestNothingIsBegunWhileTheSessionIsNotSound(t *testing.T) {
 	s := begin(t, 2)
 	s.read(owned(0, anna))
