@@ -45,11 +45,11 @@ build: ## Build bin/benthos-kinesis and bin/demo.
 
 .PHONY: test
 test: ## Run every test that needs nothing but Go.
-	go test -shuffle=on ./...
+	go test -shuffle=on -timeout 20m ./...
 
 .PHONY: race
 race: ## Run the same tests under the race detector.
-	go test -race -shuffle=on -count=1 ./...
+	go test -race -shuffle=on -count=1 -timeout 30m ./...
 
 .PHONY: stress
 stress: ## Run the tests of PKG under the race detector COUNT times, each in another order and with other seeds.
