@@ -38,7 +38,7 @@ const (
 	// listRoot times the root of the number of members in a large one. Each list costs
 	// in proportion to that number, so all together cost its power of 1.5.
 	listEvery = 1500 * time.Millisecond
-	listRoot  = 400 * time.Millisecond
+	listRoot  = 450 * time.Millisecond
 	// unit is what half a read unit buys: 4 KB, eventually consistent.
 	unit = 4096
 	// quietUnits is what all members together may take, per second, to read the items of
@@ -182,7 +182,7 @@ func (g *Group) schedule(now time.Time) {
 	if ms.reads.ready(now) {
 		// A member sees the others' tokens at other moments than they are written.
 		next := g.listMembersAgain(now)
-		ms.reads.begin(now, next-time.Duration(g.conf.Random()*float64(next/5)))
+		ms.reads.begin(now, g.spread(next))
 		g.pending.ReadMembers, g.pending.Consistently = true, now.Sub(g.joinedAt) < newcomer
 	}
 	for _, s := range g.streams {
@@ -190,13 +190,19 @@ func (g *Group) schedule(now time.Time) {
 			continue
 		}
 		next := g.readEvery(s, now)
-		s.reads.begin(now, next-time.Duration(g.conf.Random()*float64(next/5)))
+		s.reads.begin(now, g.spread(next))
 		g.pending.Refresh = append(g.pending.Refresh, Refresh{
 			Stream: s.name, Missing: s.missing,
 			Shards:     now.Sub(s.listedAt) >= relistAfter*g.conf.RebalancePeriod,
 			Consistent: !s.known,
 		})
 	}
+}
+
+// spread returns a time less up to a tenth at random, so that members that came
+// together do not read together for ever.
+func (g *Group) spread(d time.Duration) time.Duration {
+	return d - time.Duration(g.conf.Random()*float64(d/10))
 }
 
 // watching reports whether the members are to be listed often: this one or another has

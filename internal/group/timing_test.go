@@ -29,8 +29,8 @@ func TestLargeGroupReadsMoreRarely(t *testing.T) {
 	}{
 		{1, 250 * time.Millisecond, 1500 * time.Millisecond, rp, rp, 256 * time.Millisecond},
 		{10, 250 * time.Millisecond, 1500 * time.Millisecond, rp, time.Second * 1280 / 35, 2560 * time.Millisecond},
-		{100, 500 * time.Millisecond, 4 * time.Second, time.Second * 1250 / 35, 4 * lp, 25600 * time.Millisecond},
-		{400, 2 * time.Second, 8 * time.Second, time.Second * 5000 / 35, 4 * lp, 102400 * time.Millisecond},
+		{100, 500 * time.Millisecond, 4500 * time.Millisecond, time.Second * 1250 / 35, 4 * lp, 25600 * time.Millisecond},
+		{400, 2 * time.Second, 9 * time.Second, time.Second * 5000 / 35, 4 * lp, 102400 * time.Millisecond},
 		{10000, 20 * time.Second, 20 * time.Second, 4 * lp, 4 * lp, 2 * lp},
 	} {
 		t.Run(fmt.Sprint(test.members), func(t *testing.T) {
@@ -128,6 +128,6 @@ func TestReadingsAreSpreadAtRandom(t *testing.T) {
 	a := s.next()
 	require.True(t, a.ReadMembers)
 	require.Len(t, a.Refresh, 1)
-	require.Equal(t, s.now.Add(rp-rp/10), s.streams[0].reads.due)
-	require.Equal(t, s.now.Add(1350*time.Millisecond), s.Group.members.reads.due)
+	require.Equal(t, s.now.Add(rp-rp/20), s.streams[0].reads.due)
+	require.Equal(t, s.now.Add(1425*time.Millisecond), s.Group.members.reads.due)
 }
