@@ -114,9 +114,20 @@ func (g *Group) othersChanged(streams []string, now time.Time) {
 			if next := s.reads.began.Add(gap); next.After(at) {
 				at = next
 			}
-			s.callAt(at.Add(time.Duration(g.conf.Random() * float64(gap))))
+			s.callAt(at.Add(time.Duration(g.share(s, now) * float64(gap))))
 		}
 	}
+}
+
+// share is the part of a gap after which this member reads. It is drawn once for each
+// reading: of the many changes that one death or join brings each would draw anew, the
+// least would count, and all members would read at once. Only who waits for shards, and
+// is told of them by those changes, does that.
+func (g *Group) share(s *stream, now time.Time) float64 {
+	if s.reads.share == 0 || g.Waiting(now) {
+		s.reads.share = g.conf.Random()
+	}
+	return s.reads.share
 }
 
 func (g *Group) callAll(at time.Time) {
@@ -131,6 +142,7 @@ type reads struct {
 	began    time.Time // the last one
 	due      time.Time // the next one
 	failures int       // in a row
+	share    float64   // of a gap until the next one, see Group.share; 0 when not drawn
 }
 
 // call brings the next reading forward.
@@ -142,7 +154,7 @@ func (r *reads) call(at time.Time) {
 
 // begin begins a reading, and plans the next one.
 func (r *reads) begin(now time.Time, next time.Duration) {
-	r.underWay, r.began, r.due = true, now, now.Add(next)
+	r.underWay, r.began, r.due, r.share = true, now, now.Add(next), 0
 }
 
 // done ends a reading. After a failure the next one comes soon, and later each time.
