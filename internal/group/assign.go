@@ -199,7 +199,8 @@ func (g *Group) claimOwn(e *eligible, now time.Time) {
 }
 
 // claimLeftovers claims what another member should have claimed and has not: it may be
-// unable to, or its plan may be made from something else.
+// unable to, or its plan may be made from something else. The items are read once more
+// before that: in a large group few have been read since the other did claim.
 func (g *Group) claimLeftovers(plan *balance.Plan, shards []eligible, now time.Time) {
 	patience := g.conf.LeasePeriod/3 + time.Second
 	for i := range shards {
@@ -211,10 +212,13 @@ func (g *Group) claimLeftovers(plan *balance.Plan, shards []eligible, now time.T
 		if e.freeSince.IsZero() {
 			e.freeSince = now
 		}
-		if since := now.Sub(e.freeSince); since > patience {
+		switch late := e.freeSince.Add(patience + time.Millisecond); {
+		case now.Before(late):
+			g.planBy(late)
+		case e.stream.itemsAt.Before(late):
+			g.othersChanged([]string{e.stream.name}, now)
+		default:
 			g.claim(e, false, now)
-		} else {
-			g.planBy(e.freeSince.Add(patience + time.Millisecond))
 		}
 	}
 }

@@ -261,7 +261,24 @@ func TestLeftoverIsClaimedAfterAWhile(t *testing.T) {
 	a := s.next()
 	require.False(t, a.Wake.After(s.now.Add(time.Millisecond)), "without being told of anything")
 	s.pass(time.Millisecond)
+	a = s.next()
+	require.Empty(t, a.Claim, "not before it was seen again")
+	require.Len(t, a.Refresh, 1)
+	s.pass(100 * time.Millisecond)
+	s.readItems(free(1 - slices.Index(ids(0, 1), mine[0])))
 	require.Len(t, s.claims(), 1, "%v after %v", s.now, began)
+}
+
+func TestLeftoverThatWasClaimedUnseenIsNotClaimed(t *testing.T) {
+	s := begin(t, 2, anna)
+	s.read()
+	mine := s.claims()
+	require.Len(t, mine, 1)
+	s.pass(lp/3 + time.Second + time.Millisecond)
+	s.see(me, anna)
+	require.Empty(t, s.claims())
+	s.readItems(owned(1-slices.Index(ids(0, 1), mine[0]), anna))
+	require.Empty(t, s.claims())
 }
 
 func TestLeftoverThatWasClaimedMeanwhileIsNone(t *testing.T) {

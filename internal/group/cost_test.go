@@ -79,6 +79,8 @@ func TestIdleGroupsCostLittle(t *testing.T) {
 				require.True(t, ok, "balanced again within five minutes: %s", s.state())
 				t.Logf("  balanced %8v later, %d shards moved", took.Round(time.Millisecond), s.used.moves)
 				s.pass(time.Minute)
+				t.Logf("  and then %d conflicts, %d readings of the items in all", s.used.conflicts, s.used.refreshed)
+				require.LessOrEqual(t, s.used.conflicts, test.shards/50, "conflicts")
 			}
 		})
 	}

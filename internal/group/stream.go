@@ -44,6 +44,7 @@ type stream struct {
 	unlistedTried string
 
 	known   bool      // its items have been read
+	itemsAt time.Time // start of the last reading of them
 	startAt time.Time // where shards without an item start; zero for the oldest record
 	// foreignAt is when an item of a built-in input was read last.
 	foreignAt time.Time
@@ -248,7 +249,7 @@ func (s *stream) addChildren(parent *shard, children []Child) {
 
 func (g *Group) applyItems(s *stream, v *StreamSnapshot, now time.Time) {
 	first := !s.known
-	s.known, s.size = true, v.Size
+	s.known, s.size, s.itemsAt = true, v.Size, v.Start
 	there := make(map[string]bool, len(v.Items))
 	for _, sh := range s.shards {
 		sh.literals = slices.DeleteFunc(sh.literals, func(l literal) bool {
