@@ -42,8 +42,10 @@ const (
 	// unit is what half a read unit buys: 4 KB, eventually consistent.
 	unit = 4096
 	// quietUnits is what all members together may take, per second, to read the items of
-	// the shards while nothing happens, and busyUnits while something does.
-	quietUnits, busyUnits = 35, 500
+	// the shards while nothing happens, and busyUnits while something does. waitingUnits
+	// is for those alone that wait for shards which nobody reads until they claim them: a
+	// little less than the 3,000 that one key gives.
+	quietUnits, busyUnits, waitingUnits = 35, 500, 2500
 )
 
 // every is the time between two readings for which there is no reason but time, where a
@@ -84,9 +86,9 @@ func (g *Group) listMembersAgain(now time.Time) time.Duration {
 // Those that find it absent instead have to confirm that, one by one.
 func (g *Group) showEvicted() time.Duration { return min(2*g.listMembersEvery(), g.conf.LeasePeriod) }
 
-// cost is the read units that one reading of a stream by every member takes.
-func (g *Group) cost(s *stream) float64 {
-	return float64(max(1, len(g.members.byID))) * math.Ceil(float64(s.size)/unit) / 2
+// cost is the read units that one reading of a stream takes, by a number of members.
+func (s *stream) cost(members int) float64 {
+	return float64(max(1, members)) * math.Ceil(float64(s.size)/unit) / 2
 }
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
@@ -96,20 +98,36 @@ func (g *Group) readEvery(s *stream, now time.Time) time.Duration {
 	if g.foreign(s, now) {
 		return g.every()
 	}
-	dear := min(seconds(g.cost(s)/quietUnits), 4*g.conf.LeasePeriod)
+	dear := min(seconds(s.cost(len(g.members.byID))/quietUnits), 4*g.conf.LeasePeriod)
 	return max(g.conf.RebalancePeriod, dear)
 }
 
 // gap is the least time between two readings of a stream that something has called for.
-func (g *Group) gap(s *stream) time.Duration {
-	return min(seconds(g.cost(s)/busyUnits), 2*g.conf.LeasePeriod)
+// Who waits for shards shares that with the others that do, and with nobody else: what
+// was handed over is not read until its recipient has seen it.
+func (g *Group) gap(s *stream, now time.Time) time.Duration {
+	least := seconds(s.cost(len(g.members.byID)) / busyUnits)
+	if g.Waiting(now) {
+		least = min(least, seconds(s.cost(g.requesters())/waitingUnits))
+	}
+	return min(least, 2*g.conf.LeasePeriod)
+}
+
+// requesters is how many members wait for shards.
+func (g *Group) requesters() (n int) {
+	for _, m := range g.members.byID {
+		if len(m.Requests) > 0 {
+			n++
+		}
+	}
+	return n
 }
 
 // othersChanged has the streams read that another member may have changed something of.
 func (g *Group) othersChanged(streams []string, now time.Time) {
 	for _, s := range g.streams {
 		if len(streams) == 0 || slices.Contains(streams, s.name) {
-			gap := g.gap(s)
+			gap := g.gap(s, now)
 			at := now
 			if next := s.reads.began.Add(gap); next.After(at) {
 				at = next

@@ -42,7 +42,7 @@ func TestLargeGroupReadsMoreRarely(t *testing.T) {
 			require.InDelta(t, test.read, s.readEvery(foo, s.now), 1000)
 			foo.size = 1 << 20
 			require.InDelta(t, test.dear, s.readEvery(foo, s.now), 1000)
-			require.InDelta(t, test.gap, s.gap(foo), 1000)
+			require.InDelta(t, test.gap, s.gap(foo, s.now), 1000)
 		})
 	}
 }
@@ -89,8 +89,28 @@ func TestReadingsThatChangesCallForAreSpread(t *testing.T) {
 	s.says(anna, func(m *lease.Member) { m.Changes = 1 })
 	s.see(anna)
 	gap := 512 * time.Millisecond
-	require.Equal(t, gap, s.gap(s.streams[0]))
+	require.Equal(t, gap, s.gap(s.streams[0], s.now))
 	require.Equal(t, s.now.Add(gap+gap/2), s.streams[0].reads.due)
+}
+
+// Shards that were handed over are read by nobody until their recipients have seen it, so
+// these do not wait for the pace of all. There may be many of them too.
+func TestMembersThatWaitForShardsReadMoreOften(t *testing.T) {
+	s := reading(t, 4, anna)
+	s.Group.conf.Random = func() float64 { return 0 }
+	foo := s.streams[0]
+	foo.size = 10 << 20
+	idle := s.gap(foo, s.now)
+	require.Equal(t, 5120*time.Millisecond, idle, "of two members")
+
+	s.requests, s.requested = map[string]int{anna: 1}, s.now
+	require.Equal(t, 512*time.Millisecond, s.gap(foo, s.now), "this one alone waits")
+	s.says(anna, requesting(1))
+	s.says(me, requesting(1))
+	s.see(me, anna)
+	require.Equal(t, 1024*time.Millisecond, s.gap(foo, s.now), "both wait")
+	s.pass(s.conf.LeasePeriod)
+	require.Equal(t, idle, s.gap(foo, s.now), "what did not come for so long will not come soon")
 }
 
 func TestUrgeHasAllStreamsReadSoon(t *testing.T) {
