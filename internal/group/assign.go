@@ -61,13 +61,12 @@ func (g *Group) eligible(now time.Time) []eligible {
 		if !s.known || s.missing {
 			continue
 		}
-		graph := g.graph(s)
 		for _, c := range s.candidates() {
-			e := eligible{candidate: c, stream: s, owner: g.owner(c.shard), unproven: graph.Unproven(c.key.Shard)}
+			e := eligible{candidate: c, stream: s, owner: g.owner(c.shard), unproven: s.lineage.Unproven(c.key.Shard)}
 			if owner := g.literalOwner(c.shard); owner != "" {
 				e.owner, e.literal = owner, true
 			}
-			if !e.unclaimed(g.self) || graph.Ready(c.key.Shard) {
+			if !e.unclaimed(g.self) || s.lineage.Ready(c.key.Shard) {
 				all = append(all, e)
 			}
 			g.readWhenDue(s, c.shard, now)

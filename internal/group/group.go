@@ -250,6 +250,9 @@ func (g *Group) Next(now time.Time, sound bool) Actions {
 	if g.self != "" && sound {
 		if g.dirty || !g.planAt.IsZero() && !now.Before(g.planAt) {
 			g.dirty, g.planAt = false, time.Time{}
+			for _, s := range g.streams {
+				s.lineage = g.graph(s)
+			}
 			g.assign(now)
 			g.clean(now)
 			g.monitor(now)

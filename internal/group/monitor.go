@@ -23,7 +23,6 @@ func (g *Group) monitor(now time.Time) {
 }
 
 func (g *Group) watch(s *stream, now time.Time) {
-	graph := g.graph(s)
 	read := func(id string) bool {
 		sh := s.shards[id]
 		if sh.assignment != Idle {
@@ -36,7 +35,7 @@ func (g *Group) watch(s *stream, now time.Time) {
 	s.unread = 0
 	for _, sh := range s.listed {
 		id := sh.key.Shard
-		if sh.listed.Closed || graph.Reached(id, read) {
+		if sh.listed.Closed || s.lineage.Reached(id, read) {
 			sh.unreadSince = time.Time{}
 			continue
 		}

@@ -50,6 +50,8 @@ type stream struct {
 	foreignAt time.Time
 	stoleAt   time.Time // when a shard was last stolen from one
 
+	lineage *lineage.Graph // of the last plan
+
 	reads  reads
 	size   int // bytes of its items
 	unread int // shards that nobody has read for a while
@@ -540,10 +542,9 @@ func (g *Group) finished(s *stream) bool {
 			return false
 		}
 	}
-	graph := g.graph(s)
 	return !slices.ContainsFunc(s.candidates(), func(c candidate) bool {
 		// Ids are given out in ascending order: one above all is of a shard to come.
-		return c.key.Shard > s.newest || !graph.Finished(c.key.Shard)
+		return c.key.Shard > s.newest || !s.lineage.Finished(c.key.Shard)
 	})
 }
 
