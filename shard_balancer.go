@@ -24,12 +24,15 @@ import (
 const (
 	// callsAtOnce bounds the claims under way, so that a process that starts on a
 	// thousand shards does not open a thousand connections. refreshesAtOnce does the same
-	// for the streams that are read.
+	// for the streams that are read, and leaves room for those that are well beside many
+	// that hang.
 	callsAtOnce     = 64
-	refreshesAtOnce = 16
-	// callTimeout bounds one small call beside the loop, and one reading of the shards
-	// and leases of a stream is bounded by the lease period, between the other two.
+	refreshesAtOnce = 256
+	// callTimeout bounds one small call beside the loop, listTimeout a list of shards, and
+	// one reading of the leases of a stream is bounded by the lease period, between the
+	// other two.
 	callTimeout         = 5 * time.Second
+	listTimeout         = 10 * time.Second
 	leastRefreshTimeout = 5 * time.Second
 	mostRefreshTimeout  = 30 * time.Second
 	// leaveTimeout bounds the last calls of a process.
@@ -435,8 +438,6 @@ func (b *balancer) refresh(ctx context.Context, r group.Refresh) event {
 		v.Err = ctx.Err()
 		return told
 	}
-	ctx, cancel := context.WithTimeout(ctx, min(max(leastRefreshTimeout, b.conf.leasePeriod), mostRefreshTimeout))
-	defer cancel()
 	// Shards first: an item of a shard that is not listed is then an old one, and one
 	// that is listed without an item cannot have been finished before.
 	switch {
@@ -448,10 +449,12 @@ func (b *balancer) refresh(ctx context.Context, r group.Refresh) event {
 	case r.Shards:
 		b.listShards(ctx, v)
 	}
+	ctx, cancel := context.WithTimeout(ctx, min(max(leastRefreshTimeout, b.conf.leasePeriod), mostRefreshTimeout))
+	defer cancel()
 	start := time.Now()
 	l, err := b.store.list(ctx, r.Stream, r.Consistent)
 	if err != nil {
-		v.Err = errors.Join(v.Err, err)
+		v.Err = err
 		return told
 	}
 	v.Start, v.End, v.Items, v.Size = start, time.Now(), l.items, l.size
@@ -459,6 +462,8 @@ func (b *balancer) refresh(ctx context.Context, r group.Refresh) event {
 }
 
 func (b *balancer) listShards(ctx context.Context, v *group.StreamSnapshot) {
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
 	listed := time.Now()
 	shards, serverTime, err := retrieval.ListShards(ctx, b.lister, v.Stream)
 	if err == nil {
@@ -466,11 +471,13 @@ func (b *balancer) listShards(ctx context.Context, v *group.StreamSnapshot) {
 		return
 	}
 	_, v.NotFound = errors.AsType[*types.ResourceNotFoundException](err)
-	v.Err = err
+	v.ListErr = err
 }
 
 // listMissing looks for a stream that was missing.
 func (b *balancer) listMissing(ctx context.Context, v *group.StreamSnapshot) {
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
 	for _, s := range b.conf.streams {
 		if s.id == v.Stream {
 			*v = firstList(ctx, b.lister, s, b.checkForm)

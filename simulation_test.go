@@ -57,7 +57,7 @@ type simulation struct {
 	streams map[string]*simulatedStream
 	clients map[string]*simulatedClient // all that ever joined, by name
 	present map[string]bool             // ids whose items are in the table
-	passed  map[string]bool             // terms with which shards were handed over
+	passed  map[string]time.Time        // when shards were handed over, by their terms
 	laggard *rand.Rand
 	verdict string // the first broken promise
 	// faulty is whether there are faults, and faultRate how many of the requests
@@ -101,7 +101,7 @@ func newSimulation(t *testing.T, seed uint64) *simulation {
 	s := &simulation{
 		seed: seed, began: time.Now(), table: newMemoryTable(),
 		streams: map[string]*simulatedStream{}, clients: map[string]*simulatedClient{},
-		passed: map[string]bool{}, present: map[string]bool{}, builtIns: map[string]*builtIn{}, past: map[string][]*simulatedStream{},
+		passed: map[string]time.Time{}, present: map[string]bool{}, builtIns: map[string]*builtIn{}, past: map[string][]*simulatedStream{},
 		dice: rand.New(rand.NewPCG(seed, 0)),
 	}
 	remember, rememberMember := s.table.Wrote, s.table.Beaten

@@ -75,14 +75,15 @@ func (g *Group) eligible(now time.Time) []eligible {
 	return all
 }
 
-// readWhenDue has a stream read when the owner of an item may be found to be dead.
+// readWhenDue has a stream read when an item may be found to be free that its owner has
+// not written for long.
 func (g *Group) readWhenDue(s *stream, sh *shard, now time.Time) {
 	by := func(seen *sighting) {
 		if seen.link.Owner != "" && seen.due.After(now) {
 			s.callAt(seen.due)
 		}
 	}
-	if sh.item.Foreign() {
+	if sh.item.Foreign() || sh.item.HandedOver() && sh.item.Owner != g.self {
 		by(&sh.seen)
 	}
 	for i := range sh.literals {
@@ -143,7 +144,8 @@ func (g *Group) balance(shards []eligible, now time.Time) {
 	for _, i := range certain(part.Give) {
 		g.give(&shards[i], plan.Home(i), now)
 	}
-	wanted := certain(part.Request)
+	// Who cannot read the items would not hear that a shard was handed over.
+	wanted := slices.DeleteFunc(certain(part.Request), func(i int) bool { return shards[i].stream.reads.failures > 1 })
 	if !g.stable(now) {
 		wanted = nil // nor is what was requested before
 	}

@@ -655,3 +655,38 @@ func TestClosedShardThatMayHaveBeenReadIsReadWithAWarning(t *testing.T) {
 	require.Equal(t, id(0), a.Claim[0].Key.Shard)
 	require.Contains(t, a.Claim[0].Warning, "is closed and has no item")
 }
+
+// Under the term of a hand-over nobody reads. If its recipient lives and does not claim
+// the shard, which it may be unable to, another does.
+func TestShardThatItsRecipientDoesNotClaimIsClaimedByAnother(t *testing.T) {
+	s := begin(t, 1, anna)
+	handed := owned(0, anna)
+	handed.Term = lease.HandOverMark + "1"
+	passed := time.Duration(0)
+	for ; passed < 3*lp; passed += time.Second {
+		s.see(me, anna)
+		s.readItems(handed)
+		if claims := s.next().Claim; len(claims) > 0 {
+			require.Equal(t, handed, claims[0].Item, "conditional on what was seen")
+			break
+		}
+		s.pass(time.Second)
+	}
+	require.GreaterOrEqual(t, passed, lp)
+	require.Less(t, passed, 2*lp)
+}
+
+// A shard is handed over to nobody who would not hear of it.
+func TestMemberThatCannotReadTheItemsRequestsNothing(t *testing.T) {
+	s := begin(t, 4, anna)
+	items := []lease.Item{owned(0, anna), owned(1, anna), owned(2, anna), owned(3, anna)}
+	s.read(items...)
+	require.NotEmpty(t, s.next().Report.Requests)
+	fail := func() { s.Apply(Snapshot{Stream: &StreamSnapshot{Stream: "foo", Err: errors.New("no")}}, s.now) }
+	fail()
+	require.NotEmpty(t, s.next().Report.Requests, "once is nothing")
+	fail()
+	require.Empty(t, s.next().Report.Requests)
+	s.readItems(items...)
+	require.NotEmpty(t, s.next().Report.Requests)
+}

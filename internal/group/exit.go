@@ -59,8 +59,7 @@ type Exit struct {
 func (g *Group) Exited(key lease.Key, e Exit, now time.Time) {
 	s, sh := g.stream(key.Stream), g.shard(key)
 	g.notGiven(sh, e)
-	// A claim that came to nothing may have been released or not.
-	sh.exited(e.Outcome == Failed || e.Outcome == NotClaimed, e.Outcome != Finished && e.Outcome != HandedOver, now)
+	sh.exited(e.Outcome, now)
 	g.dirty = true
 	if e.Outcome == NotClaimed {
 		s.callAt(now.Add(soon))
@@ -103,7 +102,8 @@ func (g *Group) record(s *stream, sh *shard, e Exit, now time.Time) {
 	switch e.Outcome {
 	case NotClaimed, Released:
 	case HandedOver:
-		sh.item = lease.Item{Key: sh.key, Exists: true, Owner: e.To, Term: "handed over", Number: sh.item.Number}
+		sh.item = lease.Item{Key: sh.key, Exists: true, Owner: e.To, Term: lease.HandOverMark, Number: sh.item.Number}
+		sh.seen = sighting{}
 	case Finished:
 		g.say(Info, "Shard %s is closed and has been read to its end", sh.key)
 		// It is the shard that was read which is finished: the list may not have its start

@@ -130,12 +130,12 @@ func (g *Group) Joined(id string, now time.Time) {
 }
 
 // SessionLost tells that the member is in the group no more. Its consumers exit by
-// themselves; whoever has evicted it is right to take its shards for free.
+// themselves. Whether its shards are free the table tells: it was evicted, or a copy of
+// its machine goes on under its id.
 func (g *Group) SessionLost(now time.Time) {
 	if g.self == "" {
 		return
 	}
-	g.members.gone[g.self] = true
 	g.self = ""
 	g.callAll(now)
 	g.dirty = true

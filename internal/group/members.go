@@ -83,11 +83,11 @@ func (g *Group) applyMembers(v *MemberSnapshot, now time.Time) {
 	ms := &g.members
 	ms.reads.done(v.Err, g.every(), now)
 	g.note(&g.memberErr, v.Err)
+	if !v.Sound {
+		ms.soundSince = v.End // also where nothing could be read, as in an outage
+	}
 	if v.Err != nil || g.self == "" {
 		return
-	}
-	if !v.Sound {
-		ms.soundSince = v.End
 	}
 	// What a reading costs goes by the number of members, for which those from before do
 	// until the list has been taken in.

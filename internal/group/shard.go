@@ -98,6 +98,8 @@ type exit struct {
 	at     time.Time
 	term   string // of the lease
 	failed bool   // the item may or may not be in that term still
+	// finished is whether the shard was read to its end.
+	finished bool
 }
 
 // The transitions of a shard. Invariant: there is at most one consumer of a shard in
@@ -123,10 +125,12 @@ func (sh *shard) handOver(to string, now time.Time) {
 
 func (sh *shard) yield() { sh.assignment = Yielding }
 
-func (sh *shard) exited(failed, uncertain bool, now time.Time) {
+func (sh *shard) exited(o Outcome, now time.Time) {
 	sh.assignment, sh.recipient = Idle, ""
-	sh.exit.at, sh.exit.failed = now, failed
-	sh.uncertain = uncertain
+	sh.exit.at, sh.exit.finished = now, o == Finished
+	// A claim that came to nothing may have been released or not.
+	sh.exit.failed = o == Failed || o == NotClaimed
+	sh.uncertain = o != Finished && o != HandedOver
 }
 
 // stale reports whether an item that was read shows the shard in a term of ours that
@@ -204,7 +208,7 @@ func (sh *shard) warning(unproven bool) string {
 	return ""
 }
 
-// sighting is an item of a built-in input that has not changed between two readings,
+// sighting is an item that has not changed between two readings,
 // on this process's monotonic clock. A process that has just begun must watch first,
 // whatever the item claims about times.
 type sighting struct {
@@ -250,10 +254,15 @@ func (g *Group) owner(sh *shard) string {
 
 // ownerOf returns who has a lease by an item that is alive. A member that is gone has
 // none. One that is not in the list, and that has not been confirmed to be gone,
-// counts as alive.
+// counts as alive. A recipient that has not claimed for a lease period what was handed
+// over to it may live and be unable to: nobody reads the shard under that term.
 func (g *Group) ownerOf(item lease.Item, seen *sighting) string {
 	switch {
-	case item.Foreign() && seen.dead(), g.members.gone[item.Owner]:
+	case g.members.gone[item.Owner]:
+		return ""
+	case item.Owner == g.self || !seen.dead():
+		return item.Owner
+	case item.Foreign(), item.HandedOver():
 		return ""
 	}
 	return item.Owner

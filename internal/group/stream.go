@@ -2,6 +2,7 @@ package group
 
 import (
 	"cmp"
+	"errors"
 	"slices"
 	"time"
 
@@ -30,8 +31,12 @@ type stream struct {
 	missing  bool
 	notFound int // answers in a row that say so of one that was there
 
-	listedAt   time.Time // start of that list; zero asks for a new one
-	serverTime time.Time // of that list, by the service's clock
+	listedAt time.Time // start of that list; zero asks for a new one
+	// listFailures is how often in a row the shards could not be listed, and listAfter
+	// when that is tried again. The items are read meanwhile.
+	listFailures int
+	listAfter    time.Time
+	serverTime   time.Time // of that list, by the service's clock
 	// newest is the highest id of the list. Ids are given out in ascending order: a shard
 	// that is not listed has been trimmed if its id is lower, and is yet to be listed if
 	// it is higher.
@@ -130,8 +135,9 @@ type StreamSnapshot struct {
 	Items      []lease.Item
 	Start, End time.Time
 	Size       int
-	// Err is what kept either from being read.
-	Err error
+	// ListErr is what kept the shards from being listed, and Err the items from being read,
+	// or a stream that was missing from being found.
+	ListErr, Err error
 }
 
 // Begin takes in the first lists of the streams. One that failed is missing for now.
@@ -153,7 +159,7 @@ func (g *Group) Begin(lists []StreamSnapshot, now time.Time) {
 func (g *Group) applyStream(v *StreamSnapshot, now time.Time) {
 	s := g.stream(v.Stream)
 	s.reads.underWay = false
-	g.note(&s.err, v.Err)
+	g.note(&s.err, errors.Join(v.ListErr, v.Err))
 	g.dirty = true
 	if s.missing {
 		if v.Err != nil {
@@ -173,13 +179,29 @@ func (g *Group) applyStream(v *StreamSnapshot, now time.Time) {
 	}
 	s.reads.done(v.Err, g.every(), now)
 	s.notFound = 0
+	g.listTried(s, v, now)
 	// A list from before a shard's end would undo what its end has told.
-	if !v.Listed.IsZero() && !s.exitedSince(v.Listed) {
+	if !v.Listed.IsZero() && !s.finishedSince(v.Listed) {
 		g.tellUnbegun(s, v.Shards)
 		s.setList(v.Shards, v.Listed, v.ServerTime)
 	}
 	if !v.Start.IsZero() {
 		g.applyItems(s, v, now)
+	}
+}
+
+// listTried has a list that failed made again later, and later each time: in a large
+// group the items, which are read after it, cost the table much.
+func (g *Group) listTried(s *stream, v *StreamSnapshot, now time.Time) {
+	switch {
+	case v.ListErr != nil:
+		gap := g.gap(s, now)
+		pause := max(gap, min(soon<<min(s.listFailures, 10), max(g.every(), 2*gap)))
+		s.listFailures++
+		s.listAfter = now.Add(pause)
+		s.callAt(s.listAfter)
+	case !v.Listed.IsZero():
+		s.listFailures, s.listAfter = 0, time.Time{}
 	}
 }
 
@@ -196,10 +218,10 @@ func (s *stream) notFoundAgain(g *Group, now time.Time) {
 	s.reads.postpone(g.every(), now)
 }
 
-// exitedSince reports whether a shard of the stream came to its end after a time.
-func (s *stream) exitedSince(at time.Time) bool {
+// finishedSince reports whether a shard of the stream was finished here after a time.
+func (s *stream) finishedSince(at time.Time) bool {
 	for _, sh := range s.shards {
-		if sh.exit.at.After(at) {
+		if sh.exit.finished && sh.exit.at.After(at) {
 			return true
 		}
 	}
@@ -352,12 +374,15 @@ func (sh *shard) applyLiteral(item lease.Item, period time.Duration, v *StreamSn
 	sh.literals[i].seen.observe(item, literalPatience*period, v.Start, v.End)
 }
 
-// patience is after how long the owner of an item is taken for dead that is a built-in
-// input. One that has stolen the shard waits for a lease period
-// after the time that stood there, up to a horizon ahead, and only then begins to
-// read; within one more it commits.
+// patience is after how long without a change an item is free that is one of a built-in
+// input, or was handed over and not claimed. A built-in input that has stolen the shard
+// waits for a lease period after the time that stood there, up to a horizon ahead, and
+// only then begins to read; within one more it commits.
 func (g *Group) patience(item lease.Item) time.Duration {
-	if uncommitted(item) {
+	switch {
+	case item.HandedOver():
+		return g.conf.LeasePeriod
+	case uncommitted(item):
 		return (lease.Horizons + 2) * g.conf.LeasePeriod
 	}
 	return lease.Horizons * g.conf.LeasePeriod
@@ -398,8 +423,8 @@ func (g *Group) relist(s *stream, now time.Time) {
 		s.listedAt = time.Time{}
 	}
 	g.suspect(s, now)
-	if s.listedAt.IsZero() && !s.missing {
-		s.callAt(now.Add(g.every()))
+	if s.listedAt.IsZero() && !s.missing && s.listFailures == 0 {
+		s.callAt(now.Add(max(g.every(), g.gap(s, now))))
 	}
 }
 

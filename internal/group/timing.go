@@ -223,7 +223,7 @@ func (g *Group) schedule(now time.Time) {
 		s.reads.begin(now, g.spread(next))
 		g.pending.Refresh = append(g.pending.Refresh, Refresh{
 			Stream: s.name, Missing: s.missing,
-			Shards:     now.Sub(s.listedAt) >= relistAfter*g.conf.RebalancePeriod,
+			Shards:     now.Sub(s.listedAt) >= relistAfter*g.conf.RebalancePeriod && !now.Before(s.listAfter),
 			Consistent: !s.known,
 		})
 	}

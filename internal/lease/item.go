@@ -3,6 +3,7 @@ package lease
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 )
 
@@ -56,6 +57,13 @@ type Item struct {
 	// Raw is the store's own record of what it could not read, for its conditions.
 	Raw any
 }
+
+// HandOverMark begins the term of each hand-over. Under such a term nobody reads: the
+// recipient claims the shard first, which gives it another.
+const HandOverMark = "+"
+
+// HandedOver reports whether the shard was passed to its owner, who has not claimed it.
+func (i Item) HandedOver() bool { return i.Owner != "" && strings.HasPrefix(i.Term, HandOverMark) }
 
 // Foreign reports whether the owner is an instance of the built-in input, which writes
 // no term.

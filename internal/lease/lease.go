@@ -469,7 +469,7 @@ func (l *Lease) Finish(ctx context.Context, sequence string) error {
 // HandOver commits the last sequence and passes the shard to the member that
 // requested it, and is otherwise like Release.
 func (l *Lease) HandOver(ctx context.Context, sequence, to string) error {
-	next := Link{Owner: to, Term: newTerm(), Token: l.opts.newToken(time.Now(), l.opts.horizon())}
+	next := Link{Owner: to, Term: HandOverMark + newTerm(), Token: l.opts.newToken(time.Now(), l.opts.horizon())}
 	write := func(ctx context.Context, key Key, at Link, sequence Move) error {
 		return l.store.HandOver(ctx, key, at, sequence, next)
 	}
