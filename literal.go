@@ -23,8 +23,8 @@ import (
 // the store under which to hold the lease, and the literal items as they are.
 func (b *balancer) settleLiterals(ctx context.Context, c group.Claim) (lease.Store, []lease.Item, error) {
 	literals := make([]lease.Item, 0, len(c.Literals)+1)
-	kept := lease.Key{Stream: c.Key.Stream, Shard: c.Written}
-	known := c.Written == "" || kept == c.Key
+	kept := lease.Item{Key: lease.Key{Stream: c.Key.Stream, Shard: c.Written}} // there may be none yet
+	known := false
 	for _, literal := range c.Literals {
 		if literal.Owner != "" {
 			var err error
@@ -32,21 +32,18 @@ func (b *balancer) settleLiterals(ctx context.Context, c group.Claim) (lease.Sto
 				return nil, nil, fmt.Errorf("freeing item %q of shard %s, whose owner is dead: %w", literal.Shard, c.Key, err)
 			}
 		}
-		known = known || literal.Key == kept
+		if literal.Key == kept.Key {
+			kept, known = literal, true
+		}
 		literals = append(literals, literal)
 	}
-	if !known {
-		literals = append(literals, lease.Item{Key: kept})
-	}
-	if c.Written == "" || kept == c.Key {
+	if c.Written == "" || kept.Key == c.Key {
 		return b.store, literals, nil
 	}
-	for _, literal := range literals {
-		if literal.Key == kept {
-			return &mirroring{leaseTable: b.store, literal: literal, taken: b.urge, warn: b.log.Warnf}, literals, nil
-		}
+	if !known {
+		literals = append(literals, kept)
 	}
-	return nil, nil, fmt.Errorf("shard %s has no literal item %q", c.Key, kept.Shard)
+	return &mirroring{leaseTable: b.store, literal: kept, taken: b.urge, warn: b.log.Warnf}, literals, nil
 }
 
 // position is the sequence number after which to read a shard whose item was

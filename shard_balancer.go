@@ -17,16 +17,16 @@ import (
 	"github.com/benthos-plugins/aws-kinesis/internal/consumer"
 	"github.com/benthos-plugins/aws-kinesis/internal/group"
 	"github.com/benthos-plugins/aws-kinesis/internal/lease"
-	"github.com/benthos-plugins/aws-kinesis/internal/lineage"
 	"github.com/benthos-plugins/aws-kinesis/internal/retrieval"
 )
 
 const (
-	// callsAtOnce bounds the claims under way, so that a process that starts on a
-	// thousand shards does not open a thousand connections. refreshesAtOnce does the same
-	// for the streams that are read, and leaves room for those that are well beside many
-	// that hang.
-	callsAtOnce     = 64
+	// claimsOfStream and claimsAtOnce bound the claims under way, of one stream and of
+	// all, so that a process that starts on a thousand shards does not open a thousand
+	// connections. refreshesAtOnce does the same for the streams that are read. What hangs
+	// in one stream leaves room for the others.
+	claimsOfStream  = 64
+	claimsAtOnce    = 256
 	refreshesAtOnce = 256
 	// callTimeout bounds one small call beside the loop, listTimeout a list of shards, and
 	// one reading of the leases of a stream is bounded by the lease period, between the
@@ -67,9 +67,10 @@ type balancer struct {
 
 	finished chan struct{} // closed when every explicit shard has been read to its end
 	events   chan event
-	urged    chan struct{} // cap 1: the items of all streams are to be read soon
-	calls    chan struct{} // a token for each claim under way
-	reading  chan struct{} // a token for each stream that is read
+	urged    chan struct{}            // cap 1: the items of all streams are to be read soon
+	claims   chan struct{}            // a token for each claim under way
+	turns    map[string]chan struct{} // the same of one stream
+	reading  chan struct{}            // a token for each stream that is read
 	foreign  map[string]*atomic.Bool
 
 	group     *group.Group
@@ -122,10 +123,11 @@ func newBalancer(life context.Context, in *input, c clients, store leaseTable, l
 		StartFromOldest: in.conf.startFromOldest, StartFrom: in.conf.startFrom,
 		Table: in.conf.table.name, Random: rand.Float64,
 	}
-	foreign := map[string]*atomic.Bool{}
+	foreign, turns := map[string]*atomic.Bool{}, map[string]chan struct{}{}
 	for _, s := range in.conf.streams {
 		conf.Streams = append(conf.Streams, group.StreamConfig{Name: s.id, Shards: s.shards})
 		foreign[s.id] = &atomic.Bool{}
+		turns[s.id] = make(chan struct{}, claimsOfStream)
 	}
 	g := group.New(conf)
 	g.Begin(lists, time.Now())
@@ -136,7 +138,8 @@ func newBalancer(life context.Context, in *input, c clients, store leaseTable, l
 		finished:  make(chan struct{}),
 		events:    make(chan event),
 		urged:     make(chan struct{}, 1),
-		calls:     make(chan struct{}, callsAtOnce),
+		claims:    make(chan struct{}, claimsAtOnce),
+		turns:     turns,
 		reading:   make(chan struct{}, refreshesAtOnce),
 		foreign:   foreign,
 		group:     g,
@@ -208,25 +211,34 @@ func (b *balancer) finish() (cutShort bool) {
 // shards that were handed over to it, and claims that were cut short. Other members
 // would find them, but not the built-in input.
 func (b *balancer) freeLate(ctx context.Context, id string) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
-	defer cancel()
+	var calls sync.WaitGroup
 	for _, s := range b.conf.streams {
-		l, err := b.store.list(ctx, s.id, true)
-		var calls sync.WaitGroup
-		for _, item := range l.items {
-			if item.Owner == id {
-				calls.Go(func() {
-					if _, err := b.store.vacate(ctx, item); err != nil && !errors.Is(err, lease.ErrConflict) {
-						b.log.Warnf("Others will notice in a while that shard %s is free: %v", item.Key, err)
-					}
-				})
-			}
-		}
-		calls.Wait()
-		if err != nil {
-			b.log.Warnf("Others will notice in a while which shards this client leaves: %v", err)
+		calls.Go(func() {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
+			defer cancel()
+			b.freeLateOf(ctx, s.id, id)
+		})
+	}
+	calls.Wait()
+}
+
+func (b *balancer) freeLateOf(ctx context.Context, stream, id string) {
+	l, err := b.store.list(ctx, stream, true)
+	if err != nil {
+		b.log.Warnf("Others will notice in a while which shards of stream %s this client leaves: %v", stream, err)
+		return
+	}
+	var calls sync.WaitGroup
+	for _, item := range l.items {
+		if item.Owner == id {
+			calls.Go(func() {
+				if _, err := b.store.vacate(ctx, item); err != nil && !errors.Is(err, lease.ErrConflict) {
+					b.log.Warnf("Others will notice in a while that shard %s is free: %v", item.Key, err)
+				}
+			})
 		}
 	}
+	calls.Wait()
 }
 
 // act carries out what the group decides, and returns when to ask it again.
@@ -384,9 +396,7 @@ func (b *balancer) sharedAtFirst() []string {
 
 // leave takes the member out of the group, so that no more shards are handed to it.
 func (b *balancer) leave(s *lease.Session) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.Context()), leaveTimeout)
-	defer cancel()
-	if err := s.Leave(ctx); err != nil {
+	if err := s.Leave(context.WithoutCancel(s.Context())); err != nil { // it bounds itself
 		b.log.Warnf("Others will notice in a while that this client has gone: %v", err)
 	}
 }
@@ -408,7 +418,9 @@ func (b *balancer) readMembers(ctx context.Context, consistent bool) event {
 	v.End = time.Now()
 	b.recreateTable(ctx, v.Err)
 	return func(now time.Time) {
-		v.Sound = b.session != nil && b.session.Trusted()
+		if b.session != nil {
+			v.SoundSince = b.session.SoundSince()
+		}
 		b.group.Apply(group.Snapshot{Members: v}, now)
 	}
 }
@@ -607,17 +619,34 @@ func (b *balancer) claimAndPlace(ctx context.Context, c group.Claim, h *holding,
 func (b *balancer) awaitFinalCheckpoint(ctx context.Context, held *lease.Lease) (string, error) {
 	waiting, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
-	stop := context.AfterFunc(ctx, func() {
-		time.AfterFunc(stolenTimeout, func() { cancel(context.Cause(ctx)) })
-	})
-	defer stop()
+	go func() { // ends with the wait
+		select {
+		case <-ctx.Done():
+		case <-waiting.Done():
+			return
+		}
+		last := time.NewTimer(stolenTimeout)
+		defer last.Stop()
+		select {
+		case <-last.C:
+			cancel(context.Cause(ctx))
+		case <-waiting.Done():
+		}
+	}()
 	return held.AwaitFinalCheckpoint(waiting, b.conf.commitPeriod+b.conf.stealGracePeriod)
 }
 
 func (b *balancer) claim(ctx context.Context, session *lease.Session, store lease.Store, c group.Claim) (*lease.Lease, lease.Item, error) {
+	turn := b.turns[c.Key.Stream]
 	select {
-	case b.calls <- struct{}{}:
-		defer func() { <-b.calls }()
+	case turn <- struct{}{}:
+		defer func() { <-turn }()
+	case <-ctx.Done():
+		return nil, lease.Item{}, ctx.Err()
+	}
+	select {
+	case b.claims <- struct{}{}:
+		defer func() { <-b.claims }()
 	case <-ctx.Done():
 		return nil, lease.Item{}, ctx.Err()
 	}
@@ -694,8 +723,6 @@ func exitOf(r consumer.Result) group.Exit {
 // firstList lists the shards of a stream that is about to be read.
 func firstList(ctx context.Context, lister shardLister, s stream, checkForm func(context.Context, string) error) group.StreamSnapshot {
 	v := group.StreamSnapshot{Stream: s.id, Listed: time.Now()}
-	var shards []lineage.Shard
-	shards, v.ServerTime, v.Err = listStream(ctx, lister, s, checkForm)
-	v.Shards = shards
+	v.Shards, v.ServerTime, v.Err = listStream(ctx, lister, s, checkForm)
 	return v
 }

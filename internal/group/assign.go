@@ -49,7 +49,7 @@ func (g *Group) assign(now time.Time) {
 		case e.unclaimed(g.self):
 			g.claim(e, false, now)
 		case e.owner != g.self:
-			g.confirm(e.owner)
+			g.confirm(e)
 			g.tellWaiting(e)
 		}
 	}
@@ -119,7 +119,7 @@ func (g *Group) balance(shards []eligible, now time.Time) {
 	// too little of. That says nothing of the others.
 	uncertain := map[string]bool{}
 	shards = slices.DeleteFunc(shards, func(e eligible) bool {
-		confirming := g.confirm(e.owner)
+		confirming := g.confirm(&e)
 		if e.uncertain || confirming {
 			uncertain[e.stream.name] = true
 		}
@@ -144,8 +144,7 @@ func (g *Group) balance(shards []eligible, now time.Time) {
 	for _, i := range certain(part.Give) {
 		g.give(&shards[i], plan.Home(i), now)
 	}
-	// Who cannot read the items would not hear that a shard was handed over.
-	wanted := slices.DeleteFunc(certain(part.Request), func(i int) bool { return shards[i].stream.reads.failures > 1 })
+	wanted := certain(part.Request)
 	if !g.stable(now) {
 		wanted = nil // nor is what was requested before
 	}
@@ -162,8 +161,11 @@ func (g *Group) pinned(e *eligible) bool {
 // reports whether that is to be awaited. One that is not there either is gone for good.
 // The shard's item has been read by then, and the owner's is read after it: the other
 // way round it could have joined, claimed and read in between.
-func (g *Group) confirm(owner string) bool {
-	if owner == "" || owner == g.self || g.members.gone[owner] || g.members.byID[owner] != nil || !g.ours(owner) {
+func (g *Group) confirm(e *eligible) bool {
+	owner := e.owner
+	// By the item, which may be a foreign one, or by what we do with the shard ourselves.
+	byMember := !e.literal && e.assignment == Idle && !e.item.Foreign()
+	if owner == "" || owner == g.self || !byMember || g.members.isGone(owner) || g.members.byID[owner] != nil {
 		return false
 	}
 	if !g.confirming[owner] {
@@ -171,18 +173,6 @@ func (g *Group) confirm(owner string) bool {
 		g.pending.Confirm = append(g.pending.Confirm, owner)
 	}
 	return true
-}
-
-// ours reports whether an owner is one of this input, which writes a term.
-func (g *Group) ours(owner string) bool {
-	for _, s := range g.streams {
-		for _, sh := range s.shards {
-			if sh.item.Owner == owner {
-				return !sh.item.Foreign()
-			}
-		}
-	}
-	return false
 }
 
 // claimOwn claims the shards that are ours already, and those that begin here whatever
@@ -284,7 +274,9 @@ func (g *Group) request(shards []eligible, wanted []int, now time.Time) {
 	for _, i := range wanted {
 		switch e := &shards[i]; {
 		case g.members.byID[e.owner] != nil:
-			requests[e.owner]++
+			if e.stream.receives(now) {
+				requests[e.owner]++
+			}
 		case e.assignment == Idle && e.item.Foreign() && !stolen[e.stream.name]:
 			stolen[e.stream.name] = g.steal(shards, e, now)
 		}

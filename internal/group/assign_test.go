@@ -22,7 +22,7 @@ func TestClaimCarriesWhatWasSeen(t *testing.T) {
 	require.Equal(t, []Claim{{
 		Key: key(0), Shard: shardOf(0), Item: item, Literals: []lease.Item{literally(0, "", "")}, StartAt: item.StartAt,
 	}}, a.Claim)
-	require.True(t, s.Busy())
+	require.Equal(t, Claiming, s.shard(key(0)).assignment)
 	require.Zero(t, s.Held("foo"), "the claim is under way")
 	require.Empty(t, s.next().Claim, "one is enough")
 
@@ -414,7 +414,6 @@ func TestClaimUnderWayIsYieldedToo(t *testing.T) {
 	s.Claimed(key(0), "term", "", s.now)
 	require.Empty(t, s.next().Yield)
 	s.exit(0, Exit{Outcome: Released})
-	require.False(t, s.Busy())
 }
 
 // stealing has a stream of which a built-in input owns all shards but some, and renews
@@ -689,4 +688,42 @@ func TestMemberThatCannotReadTheItemsRequestsNothing(t *testing.T) {
 	require.Empty(t, s.next().Report.Requests)
 	s.readItems(items...)
 	require.NotEmpty(t, s.next().Report.Requests)
+}
+
+// Nor is one handed over to a member that cannot claim it, for longer each time. A claim
+// or two may fail by chance.
+func TestMemberThatCannotClaimRequestsNothing(t *testing.T) {
+	s := begin(t, 8, anna)
+	var items []lease.Item
+	for i := range 8 {
+		items = append(items, owned(i, anna))
+	}
+	s.read(items...)
+	require.NotEmpty(t, s.next().Report.Requests)
+	passed := func() string {
+		handed := items[0]
+		handed.Owner, handed.Term = me, lease.HandOverMark+"1"
+		s.readItems(append([]lease.Item{handed}, items[1:]...)...)
+		s.see(me, anna)
+		for _, c := range s.next().Claim {
+			s.Exited(c.Key, Exit{Outcome: NotClaimed, Err: errors.New("denied")}, s.now)
+		}
+		s.pass(mostRest)
+		s.readItems(items...)
+		s.see(me, anna)
+		return fmt.Sprint(s.next().Report.Requests)
+	}
+	require.NotEqual(t, "map[]", passed())
+	require.NotEqual(t, "map[]", passed())
+	var silent []time.Duration
+	for range 3 {
+		require.Equal(t, "map[]", passed())
+		began := s.now.Add(-mostRest)
+		for s.next(); len(s.next().Report.Requests) == 0; s.pass(time.Second) {
+			s.readItems(items...)
+			s.see(me, anna)
+		}
+		silent = append(silent, s.now.Sub(began).Round(10*time.Second))
+	}
+	require.Equal(t, []time.Duration{lp, 2 * lp, 4 * lp}, silent)
 }

@@ -112,11 +112,11 @@ func (g *Group) Cleaned(c Cleaned, now time.Time) {
 		g.tellExpired(g.stream(item.Stream), lineage.ShardID(item.Shard), item.Sequence)
 	}
 	if c.Err == nil {
-		g.cleaned, g.cleanAt, g.cleanErr = 0, time.Time{}, ""
+		g.cleanFailures, g.cleanAt, g.cleanErr = 0, time.Time{}, ""
 		return
 	}
-	g.cleanAt = now.Add(g.every() << min(g.cleaned, 5))
-	g.cleaned++
+	g.cleanAt = now.Add(g.every() << min(g.cleanFailures, 5))
+	g.cleanFailures++
 	if said := FaultText(c.Err); said != g.cleanErr && !errors.Is(c.Err, context.Canceled) {
 		g.say(Warning, "The table could not be tidied, which is tried again and harms nothing until then: %v", c.Err)
 		g.cleanErr = said

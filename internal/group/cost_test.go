@@ -574,7 +574,7 @@ func (n *costNode) act() {
 }
 
 func (n *costNode) readMembers() {
-	v := &MemberSnapshot{Start: n.now, Sound: true}
+	v := &MemberSnapshot{Start: n.now, SoundSince: time.Unix(1, 0)}
 	var size int
 	v.Members, size = n.listMembers()
 	n.used.listed++

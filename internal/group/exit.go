@@ -14,9 +14,10 @@ type Outcome int
 
 // The outcomes.
 const (
+	_ Outcome = iota
 	// NotClaimed: the claim failed, or what follows it before the first read. Err says
 	// why, lease.ErrConflict that another was faster.
-	NotClaimed Outcome = iota
+	NotClaimed
 	// Released: the shard is free.
 	Released
 	// Finished: it is closed, read to its end and acknowledged. Children are its own.
@@ -32,7 +33,7 @@ const (
 )
 
 func (o Outcome) String() string {
-	names := [...]string{"not claimed", "released", "finished", "handed over", "lost", "gone", "failed"}
+	names := [...]string{"none", "not claimed", "released", "finished", "handed over", "lost", "gone", "failed"}
 	if o < 0 || int(o) >= len(names) {
 		return fmt.Sprintf("Outcome(%d)", int(o))
 	}
@@ -61,9 +62,9 @@ func (g *Group) Exited(key lease.Key, e Exit, now time.Time) {
 	g.notGiven(sh, e)
 	sh.exited(e.Outcome, now)
 	g.dirty = true
+	s.callAt(now.Add(soon))
 	if e.Outcome == NotClaimed {
-		s.callAt(now.Add(soon))
-		g.notClaimed(sh, e.Err, now)
+		g.notClaimed(s, sh, e.Err, now)
 		return
 	}
 	sh.acked, sh.stealing = "", false
@@ -72,7 +73,6 @@ func (g *Group) Exited(key lease.Key, e Exit, now time.Time) {
 	}
 	g.changed(now)
 	g.record(s, sh, e, now)
-	s.callAt(now.Add(soon))
 }
 
 // notGiven takes in that a hand-over came to nothing, which its recipient does not hear
@@ -86,23 +86,37 @@ func (g *Group) notGiven(sh *shard, e Exit) {
 	}
 }
 
-func (g *Group) notClaimed(sh *shard, err error, now time.Time) {
-	switch {
-	case errors.Is(err, context.Canceled):
-	case isConflict(err):
-		sh.rest(now, g.every())
-	default:
-		sh.rest(now, g.every())
+func (g *Group) notClaimed(s *stream, sh *shard, err error, now time.Time) {
+	if errors.Is(err, context.Canceled) {
+		return
+	}
+	sh.rest(now, g.every())
+	if !isConflict(err) {
+		s.claimFailed(g.conf.LeasePeriod, now)
 		g.say(Warning, "Trying again: %v", err)
 	}
 }
+
+// claimFailed has no shards of the stream requested for a while, longer each time: what
+// is handed over to a member that cannot claim it stands unread for a lease period.
+func (s *stream) claimFailed(period time.Duration, now time.Time) {
+	if now.Before(s.requestAfter) {
+		return
+	}
+	if s.claimFailures++; s.claimFailures > fewClaimFailures {
+		s.requestAfter = now.Add(period << min(s.claimFailures-fewClaimFailures-1, 6))
+	}
+}
+
+// fewClaimFailures is how many claims in a row may fail by chance.
+const fewClaimFailures = 2
 
 // record takes in what the end of a consumer tells of its shard.
 func (g *Group) record(s *stream, sh *shard, e Exit, now time.Time) {
 	switch e.Outcome {
 	case NotClaimed, Released:
 	case HandedOver:
-		sh.item = lease.Item{Key: sh.key, Exists: true, Owner: e.To, Term: lease.HandOverMark, Number: sh.item.Number}
+		sh.item = lease.Item{Key: sh.key, Exists: true, Owner: e.To, Term: lease.HandOverMark}
 		sh.seen = sighting{}
 	case Finished:
 		g.say(Info, "Shard %s is closed and has been read to its end", sh.key)

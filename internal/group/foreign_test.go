@@ -60,7 +60,7 @@ func (b *beside) look(after time.Duration) []Claim {
 		b.now = b.now.Add(min(next.Sub(b.now), time.Second))
 		b.group.Apply(Snapshot{Members: &MemberSnapshot{
 			Members: []lease.Member{{ID: "ours", Token: b.now.String(), Period: besidePeriod, Report: lease.Report{Streams: []string{"orders"}}}},
-			Start:   b.now, End: b.now, Sound: true,
+			Start:   b.now, End: b.now, SoundSince: time.Unix(1, 0),
 		}}, b.now)
 		b.group.Apply(Snapshot{Stream: &StreamSnapshot{Stream: "orders", Items: b.items, Start: b.now, End: b.now}}, b.now)
 		claims = append(claims, b.group.Next(b.now, true).Claim...)

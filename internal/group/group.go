@@ -86,7 +86,8 @@ type Group struct {
 	pending  Actions   // decided, and not handed out yet
 	cleaning bool
 	cleanAt  time.Time // not before
-	cleaned  int       // rounds that failed in a row
+	// cleanFailures is how many rounds of chores failed in a row.
+	cleanFailures int
 
 	memberErr, cleanErr string // last errors that were told
 }
@@ -146,6 +147,7 @@ func (g *Group) SessionLost(now time.Time) {
 func (g *Group) Claimed(key lease.Key, term, first string, now time.Time) {
 	if sh := g.shard(key); sh != nil {
 		sh.claimed(term, first, now)
+		g.stream(key.Stream).claimFailures = 0
 		g.changes++
 		g.told.pending(now)
 		g.planBy(now.Add(tellEvery)) // of a thousand claims one plan is made
@@ -162,7 +164,7 @@ func (g *Group) Confirmed(owner string, there bool, err error, now time.Time) {
 		g.planBy(now.Add(g.every() / 2))
 		g.note(&g.memberErr, err)
 	case !there:
-		g.members.gone[owner] = true
+		g.members.nowGone(owner, now)
 		g.dirty = true
 	default:
 		g.members.callAt(now) // it has joined since the list was read
@@ -319,18 +321,6 @@ func (g *Group) Held(name string) (held int) {
 		}
 	}
 	return held
-}
-
-// Busy reports whether any shard is claimed, read or given up.
-func (g *Group) Busy() bool {
-	for _, s := range g.streams {
-		for _, sh := range s.shards {
-			if sh.assignment != Idle {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // Unread returns how many shards of a stream nobody has read for a while.

@@ -15,9 +15,9 @@ import (
 type members struct {
 	period time.Duration // our lease period
 	byID   map[string]*member
-	// gone are ids of members that are known to be gone for good: an id is never used
-	// again.
-	gone map[string]bool
+	// gone are ids of members that are known to be gone for good, and since when: an id is
+	// never used again.
+	gone map[string]time.Time
 	// tombs are the members that were evicted and whose items are there still.
 	tombs map[string]tomb
 	known bool // the list has been read since the session began
@@ -55,7 +55,7 @@ type member struct {
 }
 
 func newMembers(period time.Duration) members {
-	return members{period: period, byID: map[string]*member{}, gone: map[string]bool{}, tombs: map[string]tomb{}}
+	return members{period: period, byID: map[string]*member{}, gone: map[string]time.Time{}, tombs: map[string]tomb{}}
 }
 
 // rejoin forgets what was seen before the session: nothing is known of how long tokens
@@ -73,18 +73,22 @@ func (ms *members) callAt(at time.Time) { ms.reads.call(at) }
 type MemberSnapshot struct {
 	Members    []lease.Member
 	Start, End time.Time // of the reading
-	// Sound is whether the own session was trusted at the end of it. One that cannot
-	// write, or has stood still itself, declares nobody dead.
-	Sound bool
-	Err   error
+	// SoundSince is since when the own session had been trusted at the end of it, zero
+	// when it was not. One that cannot write, or has stood still itself, declares nobody
+	// dead, and nor does it for a while afterwards.
+	SoundSince time.Time
+	Err        error
 }
 
 func (g *Group) applyMembers(v *MemberSnapshot, now time.Time) {
 	ms := &g.members
 	ms.reads.done(v.Err, g.every(), now)
 	g.note(&g.memberErr, v.Err)
-	if !v.Sound {
+	switch {
+	case v.SoundSince.IsZero():
 		ms.soundSince = v.End // also where nothing could be read, as in an outage
+	case v.SoundSince.After(ms.soundSince):
+		ms.soundSince = v.SoundSince
 	}
 	if v.Err != nil || g.self == "" {
 		return
@@ -95,14 +99,14 @@ func (g *Group) applyMembers(v *MemberSnapshot, now time.Time) {
 	ms.known = true
 	for _, seen := range v.Members {
 		if seen.Gone() {
-			g.dirty = g.dirty || !ms.gone[seen.ID]
-			ms.gone[seen.ID] = true
+			g.dirty = g.dirty || !ms.isGone(seen.ID)
+			ms.nowGone(seen.ID, now)
 			tombs[seen.ID] = tomb{Member: seen, due: v.End.Add(ms.period)}
 			if before, ok := ms.tombs[seen.ID]; ok {
 				tombs[seen.ID] = before
 			}
 		}
-		if ms.gone[seen.ID] {
+		if ms.isGone(seen.ID) {
 			continue // what is read may be older than what is known
 		}
 		m := before[seen.ID]
@@ -122,12 +126,41 @@ func (g *Group) applyMembers(v *MemberSnapshot, now time.Time) {
 		byID[seen.ID] = m
 	}
 	ms.byID, ms.tombs = byID, tombs
+	g.forgetGone(now)
 	for id, m := range before {
 		if ms.byID[id] == nil {
 			g.left(m, now)
 		}
 	}
 	g.settle(now)
+}
+
+func (ms *members) isGone(id string) bool {
+	_, gone := ms.gone[id]
+	return gone
+}
+
+func (ms *members) nowGone(id string, now time.Time) {
+	if !ms.isGone(id) {
+		ms.gone[id] = now
+	}
+}
+
+// manyGone is how many ids of members that are gone are remembered in any case.
+const manyGone = 1000
+
+// forgetGone forgets old ids of members that are gone, which nobody will read any more:
+// they own nothing, and their items have long been removed.
+func (g *Group) forgetGone(now time.Time) {
+	ms := &g.members
+	if len(ms.gone) <= manyGone {
+		return
+	}
+	owning := g.owning()()
+	maps.DeleteFunc(ms.gone, func(id string, since time.Time) bool {
+		_, there := ms.tombs[id]
+		return !there && !owning[id] && now.Sub(since) > 2*lease.Horizons*ms.period
+	})
 }
 
 // tomb is the item of a member that was evicted.
@@ -187,7 +220,7 @@ func (g *Group) applyMember(m *member, seen lease.Member, v *MemberSnapshot) {
 // left takes in that a member is in the list no more.
 func (g *Group) left(m *member, now time.Time) {
 	g.dirty = true
-	if !g.members.gone[m.ID] {
+	if !g.members.isGone(m.ID) {
 		// It may have left, or been evicted by another: what it owned is confirmed first.
 		g.othersChanged(m.Streams, now)
 	}
@@ -223,7 +256,7 @@ func (ms *members) wasEvicted(id string, err error, show time.Duration, now time
 	if err == nil {
 		evicted := lease.Member{ID: id, Token: lease.Evicted}
 		ms.tombs[id] = tomb{Member: evicted, due: now.Add(show), ours: true}
-		ms.gone[id] = true
+		ms.nowGone(id, now)
 		delete(ms.byID, id)
 		return
 	}

@@ -2,6 +2,7 @@ package group
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -450,4 +451,19 @@ func TestOtherMemberOfANewNameIsANewMember(t *testing.T) {
 	s.see(me) // in the list again, and not seen to live
 	s.read()
 	require.Len(t, s.claims(), 4)
+}
+
+// Ids of members that came and went are not remembered for ever.
+func TestMembersThatAreLongGoneAreForgotten(t *testing.T) {
+	s := begin(t, 2, anna)
+	s.read(owned(0, "owner"))
+	s.Confirmed("owner", false, nil, s.now)
+	for i := range manyGone + 10 {
+		s.Confirmed(fmt.Sprint("gone ", i), false, nil, s.now)
+	}
+	s.see(me, anna)
+	require.Len(t, s.Group.members.gone, manyGone+11, "a list may be as old as that")
+	s.pass(10 * lp)
+	s.see(me, anna)
+	require.Len(t, s.Group.members.gone, 1, "it owns something")
 }

@@ -275,6 +275,7 @@ type process struct {
 	id       string // of its session; empty while it has none
 	token    string
 	trust    time.Time
+	sound    time.Time // since when it has not run out
 	report   lease.Report
 	often    time.Duration
 	beaten   time.Time
@@ -361,6 +362,7 @@ func (p *process) join() {
 		p.after(time.Second, p.join) // under another id
 		return
 	}
+	p.sound = p.w.now
 	p.id, p.token, p.trust, p.report, p.beaten = id, m.Token, start.Add(modelTrust), m.Report, p.w.now
 	p.tell(p.w.delay(100*time.Millisecond), func() { p.g.Joined(id, p.w.now) })
 	p.keep()
@@ -406,6 +408,9 @@ func (p *process) beat() {
 		if err := p.w.table.Beat(context.Background(), next, p.token); err != nil {
 			p.lose()
 			return
+		}
+		if !p.trusted() {
+			p.sound = p.w.now
 		}
 		p.token, p.trust, p.w.begun = next.Token, start.Add(modelTrust), true
 	})
@@ -493,7 +498,9 @@ func (p *process) act() {
 func (p *process) readMembers() {
 	w, v := p.w, &MemberSnapshot{Start: p.w.now}
 	p.tell(w.delay(time.Second), func() {
-		v.End, v.Sound = w.now, p.trusted()
+		if v.End = w.now; p.trusted() {
+			v.SoundSince = p.sound
+		}
 		if fails, _ := w.fails(); fails {
 			v.Err = errModel
 		} else {

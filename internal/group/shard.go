@@ -258,7 +258,7 @@ func (g *Group) owner(sh *shard) string {
 // over to it may live and be unable to: nobody reads the shard under that term.
 func (g *Group) ownerOf(item lease.Item, seen *sighting) string {
 	switch {
-	case g.members.gone[item.Owner]:
+	case g.members.isGone(item.Owner):
 		return ""
 	case item.Owner == g.self || !seen.dead():
 		return item.Owner

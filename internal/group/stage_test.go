@@ -102,7 +102,10 @@ func (s *stage) see(beating ...string) {
 }
 
 func (s *stage) readMembers(start, end time.Time, sound bool) {
-	v := &MemberSnapshot{Start: start, End: end, Sound: sound}
+	v := &MemberSnapshot{Start: start, End: end}
+	if sound {
+		v.SoundSince = time.Unix(1, 0)
+	}
 	for _, id := range slices.Sorted(maps.Keys(s.members)) {
 		v.Members = append(v.Members, s.members[id])
 	}

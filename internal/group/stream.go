@@ -15,8 +15,11 @@ const enoughNotFound = 3
 
 // stream is all that is known of one stream.
 type stream struct {
-	name     string
-	explicit []string // shards that are named in the configuration, as written
+	name string
+	// explicit are the shards that the configuration names, in its order, and named their
+	// ids.
+	explicit []namedShard
+	named    map[string]bool
 
 	// shards has every shard that is known, by its full id, and listed those of the
 	// list, in its order.
@@ -54,6 +57,10 @@ type stream struct {
 	// foreignAt is when an item of a built-in input was read last.
 	foreignAt time.Time
 	stoleAt   time.Time // when a shard was last stolen from one
+	// claimFailures is how often claims have failed, other than because somebody else was
+	// faster, since one succeeded, and requestAfter when shards may be requested again.
+	claimFailures int
+	requestAfter  time.Time
 
 	lineage *lineage.Graph // of the last plan
 
@@ -64,10 +71,15 @@ type stream struct {
 	err    string // the last error that was told
 }
 
+// namedShard is a shard as the configuration has it.
+type namedShard struct{ id, written string }
+
 func newStream(c StreamConfig) *stream {
-	s := &stream{name: c.Name, explicit: c.Shards, shards: map[string]*shard{}, ends: map[string]string{}}
+	s := &stream{name: c.Name, named: map[string]bool{}, shards: map[string]*shard{}, ends: map[string]string{}}
 	for _, written := range c.Shards {
-		s.at(lineage.ShardID(written))
+		id := lineage.ShardID(written)
+		s.explicit, s.named[id] = append(s.explicit, namedShard{id, written}), true
+		s.at(id)
 	}
 	return s
 }
@@ -86,19 +98,20 @@ func (s *stream) at(id string) *shard {
 // forget drops the shards of which nothing is known any more.
 func (s *stream) forget() {
 	for id, sh := range s.shards {
-		if !sh.inList && !sh.item.Exists && len(sh.literals) == 0 && sh.assignment == Idle && !s.names(id) {
+		if !sh.inList && !sh.item.Exists && len(sh.literals) == 0 && sh.assignment == Idle && !s.named[id] {
 			delete(s.shards, id)
 		}
 	}
 }
 
-// names reports whether the configuration names a shard.
-func (s *stream) names(id string) bool {
-	return slices.ContainsFunc(s.explicit, func(written string) bool { return lineage.ShardID(written) == id })
+// receives reports whether shards may be handed over to this member. Who cannot read the
+// items would not hear of it, and who cannot claim would not read them.
+func (s *stream) receives(now time.Time) bool {
+	return s.reads.failures <= 1 && !now.Before(s.requestAfter)
 }
 
 // covered reports whether a shard is among those that this input reads.
-func (s *stream) covered(id string) bool { return len(s.explicit) == 0 || s.names(id) }
+func (s *stream) covered(id string) bool { return len(s.explicit) == 0 || s.named[id] }
 
 // candidate is a shard that is ours to read, if the lineage and the table let us.
 type candidate struct {
@@ -109,8 +122,8 @@ type candidate struct {
 func (s *stream) candidates() []candidate {
 	if len(s.explicit) > 0 {
 		cs := make([]candidate, len(s.explicit))
-		for i, written := range s.explicit {
-			cs[i] = candidate{s.at(lineage.ShardID(written)), written}
+		for i, named := range s.explicit {
+			cs[i] = candidate{s.at(named.id), named.written}
 		}
 		return cs
 	}
@@ -274,11 +287,12 @@ func (s *stream) addChildren(parent *shard, children []Child) {
 func (g *Group) applyItems(s *stream, v *StreamSnapshot, now time.Time) {
 	first := !s.known
 	s.known, s.size, s.itemsAt = true, v.Size, v.Start
-	there := make(map[string]bool, len(v.Items))
+	there := make(map[lease.Key]bool, len(v.Items))
+	for _, item := range v.Items {
+		there[item.Key] = true
+	}
 	for _, sh := range s.shards {
-		sh.literals = slices.DeleteFunc(sh.literals, func(l literal) bool {
-			return !slices.ContainsFunc(v.Items, func(item lease.Item) bool { return item.Key == l.item.Key })
-		})
+		sh.literals = slices.DeleteFunc(sh.literals, func(l literal) bool { return !there[l.item.Key] })
 	}
 	for _, item := range v.Items {
 		id := lineage.ShardID(item.Shard)
@@ -288,7 +302,6 @@ func (g *Group) applyItems(s *stream, v *StreamSnapshot, now time.Time) {
 			s.foreignAt = now
 		}
 		if id == item.Shard {
-			there[id] = true
 			g.applyItem(s, sh, item, v)
 		} else {
 			sh.applyLiteral(item, g.conf.LeasePeriod, v)
@@ -300,8 +313,8 @@ func (g *Group) applyItems(s *stream, v *StreamSnapshot, now time.Time) {
 			s.startAt = item.StartAt
 		}
 	}
-	for id, sh := range s.shards {
-		if !there[id] {
+	for _, sh := range s.shards {
+		if !there[sh.key] {
 			g.applyAbsence(s, sh, v, now)
 		}
 	}
@@ -406,8 +419,15 @@ func (g *Group) tellMalformed(sh *shard, item lease.Item) {
 	}
 	if said := item.Shard + item.Malformed; sh.saidMalformed != said {
 		sh.saidMalformed = said
-		g.say(Warning, "The item of shard %s in table %s is malformed: %s. It is claimed when it has stood still long enough for its owner to be dead", item.Key, g.conf.Table, item.Malformed)
+		g.say(Warning, "The item of shard %s in table %s is malformed: %s. %s", item.Key, g.conf.Table, item.Malformed, whatFollows(item))
 	}
+}
+
+func whatFollows(malformed lease.Item) string {
+	if malformed.Owner == "" {
+		return "It has no owner, and is claimed as any other"
+	}
+	return "It is claimed when it has stood still long enough for its owner to be dead"
 }
 
 // relist asks for a new list where the one at hand cannot be true, or is older than
@@ -416,7 +436,7 @@ func (g *Group) relist(s *stream, now time.Time) {
 	if id := s.unlisted(); id > s.unlistedTried {
 		s.unlistedTried, s.listedAt = id, time.Time{}
 	}
-	if slices.ContainsFunc(s.explicit, func(written string) bool { return lineage.ShardID(written) > s.newest }) {
+	if slices.ContainsFunc(s.explicit, func(named namedShard) bool { return named.id > s.newest }) {
 		s.listedAt = time.Time{} // a shard that is to be read has yet to come
 	}
 	if !s.covers {

@@ -42,6 +42,7 @@ type Session struct {
 	report      Report        // what is to stand there
 	often       time.Duration // between heartbeats; 0 for the usual time
 	trustedFrom time.Time     // start of the attempt whose token stands
+	soundSince  time.Time     // since when trust has not run out
 	renewed     chan struct{} // closed at the next success
 }
 
@@ -160,7 +161,23 @@ func (s *Session) TrustedFor() time.Duration {
 	if s.ctx.Err() != nil {
 		return 0
 	}
-	return s.opts.Period - s.opts.margin() - elapsed(s.trustedFrom, time.Now())
+	return s.trustLeft(time.Now())
+}
+
+func (s *Session) trustLeft(now time.Time) time.Duration {
+	return s.opts.Period - s.opts.margin() - elapsed(s.trustedFrom, now)
+}
+
+// SoundSince returns since when the session has been trusted without a gap; zero when
+// it is not trusted now. Whoever could not write for a while knows nothing of whether
+// others could.
+func (s *Session) SoundSince() time.Time {
+	if !s.Trusted() {
+		return time.Time{}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.soundSince
 }
 
 // renewal returns what is closed at the next heartbeat that succeeds, and asks for one
@@ -276,6 +293,9 @@ func (s *Session) confirm(a attempt) {
 	s.known, s.attempts, s.said, s.beatAt = a.token, nil, a.report, a.start
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if now := time.Now(); s.trustLeft(now) <= 0 {
+		s.soundSince = now
+	}
 	s.trustedFrom = a.start
 	close(s.renewed)
 	s.renewed = make(chan struct{})

@@ -826,3 +826,25 @@ func TestNobodyIsTrustedWhoWasEvicted(t *testing.T) {
 	})
 	t.Logf("evictions: %d", evictions)
 }
+
+// Whoever could not write for a while must not take those for dead that could not either.
+func TestSoundnessCountsFromTheEndOfAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTable()
+		joined := time.Now()
+		session := join(t, s)
+		end := keepSession(t, session)
+		pass(time.Minute)
+		require.Equal(t, joined, session.SoundSince())
+		s.with(all(unsent, "Beat"))
+		pass(20 * time.Second)
+		require.Equal(t, joined, session.SoundSince(), "trust has not run out")
+		pass(20 * time.Second)
+		require.Zero(t, session.SoundSince())
+		s.with(nil)
+		back := time.Now()
+		pass(20 * time.Second)
+		require.WithinRange(t, session.SoundSince(), back, back.Add(3*time.Second))
+		require.NoError(t, end())
+	})
+}
