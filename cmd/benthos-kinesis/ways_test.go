@@ -229,3 +229,34 @@ func TestFilesOfTheArchiveExampleCanBeJoined(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, strings.Join(records, "\n")+"\n", string(content))
 }
+
+// Lint looks at fields, and not at what the fields make together.
+func TestExamplesCanBeStarted(t *testing.T) {
+	files, err := filepath.Glob("../../docs/examples/*.yaml")
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, len(files), 7)
+	for name, value := range map[string]string{
+		"STREAM": "foo", "TABLE": "leases", "REGION": "us-east-1", "AWS_REGION": "us-east-1", "URL": "http://127.0.0.1:1", "ARCHIVE": t.TempDir(),
+		"STREAM_ARN": "arn:aws:kinesis:us-east-1:111122223333:stream/foo", "STREAM_ROLE": "arn:aws:iam::111122223333:role/reader",
+		"TABLE_ROLE": "arn:aws:iam::444455556666:role/checkpoints", "EXTERNAL_ID": "x",
+	} {
+		t.Setenv(name, value)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			file, err := filepath.Abs(file)
+			require.NoError(t, err)
+			r := newRig(t)
+			p := r.start("-c", file, "--set", "http.address="+r.address(), "--set", "input.aws_kinesis.endpoint="+r.url)
+			r.await("the pipeline", func() bool {
+				select {
+				case <-p.ended:
+					require.Fail(t, "it has ended", "%s", &p.log)
+				default:
+				}
+				return strings.Contains(p.log.String(), "Input type aws_kinesis is now active") ||
+					strings.Contains(p.log.String(), "Failed to connect to aws_kinesis")
+			})
+		})
+	}
+}

@@ -113,12 +113,12 @@ const (
 	Finished
 	// HandedOver: another client owns the shard, by our own will.
 	HandedOver
-	// Lost: another client owns the shard.
+	// Lost: the session is lost, the table names another owner, or the item is gone.
 	Lost
 	// Gone: the service does not know the shard.
 	Gone
-	// Failed: the last write to the table did not succeed. The lease runs out by
-	// itself.
+	// Failed: the last write has no known outcome. The table may still name this member,
+	// which then claims the shard anew.
 	Failed
 )
 

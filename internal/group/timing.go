@@ -64,8 +64,8 @@ func (g *Group) listMembersEvery() time.Duration {
 	return min(max(listEvery, time.Duration(math.Sqrt(n)*float64(listRoot))), g.conf.LeasePeriod/3)
 }
 
-// listMembersAgain is the time until the next list: half as long while some members are
-// late, of whom the first ones to notice will evict those that are dead. Who is to claim
+// listMembersAgain is the time until the next list: in a large group half as long while a
+// few members are late, of whom the first ones to notice will evict those that are dead. Who is to claim
 // their shards learns of that by the list. If many are late it is the table, which
 // nothing is asked of twice as often then.
 func (g *Group) listMembersAgain(now time.Time) time.Duration {
