@@ -279,6 +279,40 @@ func TestShardIsLeftToABuiltInInputThatClaimsItsLiteralItem(t *testing.T) {
 	})
 }
 
+// A built-in input that begins between a look at its item and the claim of the shard's.
+func TestShardIsNotReadWhoseLiteralItemWasClaimedMeanwhile(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.table()
+		r.stream("orders", 1)
+		r.putTo("orders", 0, 0, 10)
+		all := r.sequences("orders", shardName(0))
+		literal := awsfake.Item{attrStream: awsfake.String("orders"), attrShard: awsfake.String("0"), attrSequence: awsfake.String(all[3])}
+		require.NoError(r, r.aws.PutItem(tableName, literal))
+		claimed := make(chan struct{}, 1)
+		r.aws.OnWrite(func(w awsfake.Write) {
+			if w.Key[attrShard].Text == shardName(0) && w.After[attrOwner].Text != "" {
+				select {
+				case claimed <- struct{}{}:
+				default:
+				}
+			}
+		})
+		// Each claim of ours is answered late, and the built-in input claims before that.
+		r.aws.Inject(awsfake.Fault{Operation: "UpdateItem", DelayAnswer: time.Second, When: func(c *awsfake.Call) bool {
+			return c.Key()[attrShard].Text == shardName(0)
+		}})
+		in := r.open(`streams: [ orders ]`)
+		<-claimed
+		for range 8 {
+			literal[attrOwner] = awsfake.String("built-in")
+			literal[attrToken] = awsfake.String(time.Now().Add(30 * time.Second).Format(time.RFC3339Nano))
+			require.NoError(r, r.aws.PutItem(tableName, literal))
+			in.nothing(15 * time.Second)
+		}
+		require.Empty(r, r.item("orders", shardName(0)).Owner, "given up")
+	})
+}
+
 func TestLastWriteIsTriedAgainWhateverTheLeasePeriod(t *testing.T) {
 	for _, period := range []string{"30s", "10m", "1h"} {
 		t.Run(period, func(t *testing.T) {

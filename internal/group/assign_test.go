@@ -505,13 +505,16 @@ func TestNothingIsStolenInAStreamInWhichTheOthersHaveNoMore(t *testing.T) {
 		s.list(name, open(1)...)
 	}
 	s.join()
-	for _, name := range []string{"foo", "bar", "baz"} {
-		item := foreign(0, "builtin", "t")
-		item.Stream = name
-		s.rows[item.Key] = item
-		s.readBetween(name, s.now, s.now)
+	for _, token := range []string{"t", "renewed"} {
+		for _, name := range []string{"foo", "bar", "baz"} {
+			item := foreign(0, "builtin", token)
+			item.Stream = name
+			s.rows[item.Key] = item
+			s.readBetween(name, s.now, s.now)
+		}
+		require.Empty(t, s.next().Claim)
+		s.pass(time.Second)
 	}
-	require.Empty(t, s.next().Claim)
 }
 
 func TestShardThatRestsIsNotSaidToBeTaken(t *testing.T) {

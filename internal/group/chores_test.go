@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/benthos-plugins/aws-kinesis/internal/lease"
+	"github.com/benthos-plugins/aws-kinesis/internal/lineage"
 )
 
 // trimmed has a stream whose shards up to n have left it.
@@ -214,4 +215,51 @@ func TestFinishedShardThatLeavesIsNoLoss(t *testing.T) {
 	s.list("foo", shardOf(3))
 	s.read(free(3))
 	require.Empty(t, s.next().Expired)
+}
+
+// What is removed cannot be brought back, so each of these reasons to keep an item counts.
+func TestChoresLeaveAlone(t *testing.T) {
+	t.Run("a literal item with an owner", func(t *testing.T) {
+		s := trimmed(t, 3)
+		s.read(finished(0), literally(0, "builtin", "t"), free(3))
+		require.Equal(t, []lease.Item{finished(0)}, s.next().Clean.Finished)
+	})
+	t.Run("a mark of a shard that is claimed here", func(t *testing.T) {
+		s := begin(t, 1)
+		s.read()
+		require.Len(t, s.next().Claim, 1)
+		s.list("foo", shardOf(3))
+		s.read(finished(0), free(3))
+		require.Nil(t, s.next().Clean)
+	})
+	t.Run("unread shards that this input does not read", func(t *testing.T) {
+		s := newStage(t, shardsNamed("3"))
+		s.list("foo", shardOf(3))
+		s.join()
+		require.Empty(t, expiredIn(s, free(0), free(3)))
+	})
+	t.Run("unread shards while the list cannot be true", func(t *testing.T) {
+		s := trimmed(t, 3)
+		s.read(free(0), free(3))
+		s.next()
+		s.pass(rp)
+		half := shardOf(3)
+		half.FirstKey, half.LastKey = "0", "170141183460469231731687303715884105727"
+		s.Apply(Snapshot{Stream: &StreamSnapshot{Stream: "foo", Listed: s.now, Shards: []lineage.Shard{half}, Err: errors.New("no items")}}, s.now)
+		require.Nil(t, s.next().Clean)
+		require.Equal(t, []lease.Item{free(0)}, expiredIn(s, free(0), free(3)))
+	})
+}
+
+// expiredIn returns the items that are removed as expired after some lists.
+func expiredIn(s *stage, items ...lease.Item) []lease.Item {
+	for range 4 {
+		s.read(items...)
+		if c := s.next().Clean; c != nil {
+			return c.Expired
+		}
+		s.pass(rp)
+		s.see(me)
+	}
+	return nil
 }

@@ -215,6 +215,16 @@ func TestOthersAreToldOfWhatHasChanged(t *testing.T) {
 	require.EqualValues(t, 3, s.next().Report.Changes)
 }
 
+// A session that is lost is told once, and not for each of a thousand shards.
+func TestLeasesThatAreLostWithTheSessionAreNotToldOneByOne(t *testing.T) {
+	s := reading(t, 2)
+	s.next()
+	s.exit(0, Exit{Outcome: Lost, Err: lease.ErrEvicted})
+	require.Empty(t, s.next().Lines)
+	s.exit(1, Exit{Outcome: Lost, Err: errors.New("lease lost: shard foo:1 now belongs to somebody")})
+	require.Len(t, s.next().Lines, 1)
+}
+
 func TestSessionThatIsLostIsJoinedAnewUnderAnotherID(t *testing.T) {
 	s := reading(t, 2)
 	s.SessionLost(s.now)

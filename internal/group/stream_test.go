@@ -226,7 +226,9 @@ func TestShardsOfAStreamWithItemsStartAtTheirOldestRecord(t *testing.T) {
 	s.list("foo", open(2)...)
 	s.join()
 	s.readItems(owned(0, me))
-	for _, c := range s.next().Claim {
+	claims := s.next().Claim
+	require.Len(t, claims, 2)
+	for _, c := range claims {
 		require.Zero(t, c.StartAt)
 	}
 }
