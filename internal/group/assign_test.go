@@ -321,6 +321,39 @@ func TestShardThatCouldNotBeClaimedRestsLongerEachTime(t *testing.T) {
 	require.Equal(t, "[0s 250ms 500ms 1s 2s 4s 8s 16s 20s]", fmt.Sprint(pauses))
 }
 
+func TestShardOfALongLeaseRestsForHalfAMinuteAtMost(t *testing.T) {
+	s := newStage(t, func(c *Config) { c.LeasePeriod, c.RebalancePeriod = 10*time.Minute, 10*time.Minute })
+	s.list("foo", open(1)...)
+	s.join()
+	for range 12 {
+		s.see(me)
+		s.read()
+		require.Len(t, s.next().Claim, 1)
+		s.exit(0, Exit{Outcome: NotClaimed, Err: errors.New("throttled")})
+		s.pass(mostRest)
+	}
+}
+
+func TestFailuresOfLongAgoDoNotCount(t *testing.T) {
+	for name, test := range map[string]struct {
+		pause    time.Duration
+		failures int
+	}{"of late": {4 * 20 * time.Second, 1}, "of long ago": {4*20*time.Second + time.Millisecond, 0}} {
+		t.Run(name, func(t *testing.T) {
+			s := begin(t, 1)
+			s.read()
+			require.Len(t, s.next().Claim, 1)
+			s.exit(0, Exit{Outcome: NotClaimed, Err: errors.New("throttled")})
+			s.pass(soon + test.pause)
+			s.see(me)
+			s.read()
+			claims := s.next().Claim
+			require.Len(t, claims, 1)
+			require.Equal(t, test.failures, claims[0].Failures)
+		})
+	}
+}
+
 func TestBuiltInOwnerIsGivenFourLeasePeriods(t *testing.T) {
 	s := begin(t, 1)
 	s.read(foreign(0, "builtin", "t"))
@@ -560,6 +593,37 @@ func TestShardThatRestsIsNotSaidToBeTaken(t *testing.T) {
 	require.Empty(t, said(a, "Taking shard"))
 	s.pass(time.Second)
 	require.Equal(t, 1, stolen(s.next()), "the round is not spent")
+}
+
+// What is claimed after that was handed over, or left, and nobody else reads it.
+func TestShardThatAnotherMemberHasHadIsStolenNoMore(t *testing.T) {
+	for name, test := range map[string]struct {
+		between []string
+		stolen  bool
+	}{"still ours": {nil, true}, "another's since": {[]string{anna}, false}} {
+		t.Run(name, func(t *testing.T) {
+			s := stealing(t, 2, 0)
+			claims := s.next().Claim
+			require.Len(t, claims, 1)
+			require.True(t, claims[0].Stolen)
+			s.Exited(claims[0].Key, Exit{Outcome: NotClaimed, Err: errors.New("no answer")}, s.now)
+			items := builtins(2, 0)
+			for _, owner := range append(test.between, me) {
+				s.pass(20 * time.Second)
+				for i := range items {
+					if items[i].Key == claims[0].Key {
+						items[i].Owner, items[i].Term = owner, lease.HandOverMark+owner
+					}
+				}
+				s.see(me, anna)
+				s.read(items...)
+			}
+			again := s.next().Claim
+			require.Len(t, again, 1)
+			require.Equal(t, claims[0].Key, again[0].Key)
+			require.Equal(t, test.stolen, again[0].Stolen)
+		})
+	}
 }
 
 func TestExplicitShardsAreClaimedWithoutABalance(t *testing.T) {

@@ -79,6 +79,25 @@ func TestEndOfAShardOfAnEarlierStreamDoesNotFinishThatOfThePresentOne(t *testing
 	require.True(t, a.Claim[0].Anew)
 }
 
+// The list tells the start of a child that its parent's end has not told.
+func TestEndOfAChildIsOfTheStreamThatFirstListedIt(t *testing.T) {
+	s := reading(t, 1)
+	s.exit(0, Exit{Outcome: Finished, Children: []Child{{ID: id(1), Parents: ids(0)}}})
+	require.Len(t, s.next().Claim, 1)
+	s.Claimed(key(1), "term", "", s.now)
+	for _, start := range []string{"1000", "5000"} { // the second one is of a stream made anew
+		s.pass(time.Second)
+		child := shardOf(1)
+		child.FirstSequence = start
+		s.list("foo", child)
+		s.read()
+	}
+	s.exit(1, Exit{Outcome: Finished})
+	a := s.next()
+	require.Len(t, a.Claim, 1)
+	require.True(t, a.Claim[0].Anew)
+}
+
 func TestListFromBeforeTheEndOfAShardUndoesNothing(t *testing.T) {
 	s, children := split(t)
 	start := s.now
@@ -255,6 +274,17 @@ func TestSessionThatIsLostIsJoinedAnewUnderAnotherID(t *testing.T) {
 	require.NotEmpty(t, a.Claim[0].Acked)
 }
 
+func TestRequestsEndWithTheSession(t *testing.T) {
+	s := begin(t, 4, anna)
+	s.read(owned(0, anna), owned(1, anna), owned(2, anna), owned(3, anna))
+	require.NotEmpty(t, s.next().Report.Requests)
+	s.SessionLost(s.now)
+	delete(s.members, me)
+	s.Joined("me again", s.now)
+	require.False(t, s.Waiting(s.now))
+	require.Empty(t, s.next().Report.Requests, "until it knows the others")
+}
+
 func TestNothingIsKnownOfOthersWhenASessionBegins(t *testing.T) {
 	s := begin(t, 2, anna)
 	s.SessionLost(s.now)
@@ -303,12 +333,13 @@ func TestNothingIsDoneBeforeThereIsASession(t *testing.T) {
 }
 
 func TestOutcomesHaveNames(t *testing.T) {
-	require.Equal(t, "not claimed", NotClaimed.String())
-	require.Equal(t, "failed", Failed.String())
-	require.Equal(t, "Outcome(9)", Outcome(9).String())
-	require.Equal(t, "handing over", HandingOver.String())
-	require.Equal(t, "warning", Warning.String())
-	require.Equal(t, lineage.ShardID("0"), id(0))
+	for o, name := range map[Outcome]string{
+		0: "none", NotClaimed: "not claimed", Released: "released", Finished: "finished",
+		HandedOver: "handed over", Lost: "lost", Gone: "gone", Failed: "failed",
+		9: "Outcome(9)", -1: "Outcome(-1)",
+	} {
+		require.Equal(t, name, o.String())
+	}
 }
 
 func TestChildThatThisMemberHadInAnEarlierStreamWaitsForItsParent(t *testing.T) {

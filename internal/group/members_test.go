@@ -52,6 +52,27 @@ func TestMemberThatSharesNoStreamTakesNoShare(t *testing.T) {
 	require.Len(t, s.claims(), 4)
 }
 
+// It may have lost a stream: what it reads of it is for the others then.
+func TestMemberThatSharesOtherStreamsChangesThePlan(t *testing.T) {
+	s := newStage(t, streamsNamed("foo", "bar"))
+	s.list("foo", open(2)...)
+	s.list("bar", open(6)...)
+	s.join(anna)
+	for stream, shards := range s.shards {
+		for i := range shards {
+			item := owned(i, anna)
+			item.Stream = stream
+			s.rows[item.Key] = item
+		}
+	}
+	s.readBetween("foo", s.now, s.now)
+	s.readBetween("bar", s.now, s.now)
+	require.Equal(t, map[string]int{anna: 4}, s.next().Report.Requests)
+	s.says(anna, func(m *lease.Member) { m.Streams = []string{"foo"} })
+	s.see(me, anna)
+	require.Equal(t, map[string]int{anna: 6}, s.next().Report.Requests)
+}
+
 func TestNewcomerClaimsNothingUntilTheListWasRead(t *testing.T) {
 	s := newStage(t)
 	s.list("foo", open(2)...)

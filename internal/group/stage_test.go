@@ -168,7 +168,7 @@ func (s *stage) next() Actions { return s.nextIf(true) }
 func (s *stage) nextIf(sound bool) Actions {
 	a := s.Next(s.now, sound)
 	require.True(s.t, a.Wake.After(s.now), "it is to wake at %v, and it is %v", a.Wake, s.now)
-	require.False(s.t, a.Wake.After(s.now.Add(lp)))
+	require.False(s.t, a.Wake.After(s.now.Add(s.conf.LeasePeriod)))
 	return a
 }
 

@@ -93,6 +93,57 @@ func TestReadingsThatChangesCallForAreSpread(t *testing.T) {
 	require.Equal(t, s.now.Add(gap+gap/2), s.streams[0].reads.due)
 }
 
+// One that is late is dead, or slow. If many are, it is the table.
+func TestMembersAreListedTwiceAsOftenWhileAFewAreLate(t *testing.T) {
+	every := 4500 * time.Millisecond
+	for _, test := range []struct {
+		late  int
+		again time.Duration
+	}{{0, every}, {1, every / 2}, {11, every / 2}, {12, every}, {99, every}} {
+		t.Run(fmt.Sprint(test.late, " of a hundred"), func(t *testing.T) {
+			s := crowd(t, 100)
+			s.pass(every + time.Second + time.Millisecond)
+			var beating []string
+			for i := test.late; i < 99; i++ {
+				beating = append(beating, fmt.Sprint("member ", i))
+			}
+			s.see(append(beating, me)...)
+			require.Equal(t, test.again, s.listMembersAgain(s.now))
+		})
+	}
+}
+
+// Of many changes each would draw anew otherwise, the least would count, and all members
+// would read at once.
+func TestManyChangesCallForOneReadingAtATimeOfItsOwn(t *testing.T) {
+	s := begin(t, 1, anna)
+	drawn := []float64{0.75, 0.25, 0.125}
+	s.Group.conf.Random = func() float64 {
+		next := drawn[0]
+		drawn = drawn[1:]
+		return next
+	}
+	s.read()
+	foo := s.streams[0]
+	foo.size = 1 << 20
+	gap := 512 * time.Millisecond
+	changes := int64(0)
+	due := func() time.Duration {
+		foo.reads.began, foo.reads.due = s.now, s.now.Add(rp)
+		for range 3 {
+			changes++
+			s.says(anna, func(m *lease.Member) { m.Changes = changes })
+			s.see(anna)
+		}
+		return foo.reads.due.Sub(s.now)
+	}
+	require.Equal(t, gap+3*gap/4, due())
+	foo.reads.begin(s.now, rp)
+	require.Equal(t, gap+gap/4, due(), "the next reading has a time of its own")
+	foo.reads.begin(s.now, rp)
+	require.Equal(t, gap+gap/8, due())
+}
+
 // Shards that were handed over are read by nobody until their recipients have seen it, so
 // these do not wait for the pace of all. There may be many of them too.
 func TestMembersThatWaitForShardsReadMoreOften(t *testing.T) {
