@@ -453,41 +453,52 @@ func (r *rig) builtInItem(shard int, client, sequence string) {
 	}))
 }
 
+// stealing opens an input on three shards that a built-in input reads, and returns the
+// one that it steals, as soon as it has.
+func (r *rig) stealing(conf string) (in *process, stolen string) {
+	r.Helper()
+	r.table()
+	r.stream("orders", 3)
+	for shard := range 3 {
+		r.putTo("orders", shard, shard*10, 10)
+		r.builtInItem(shard, "built-in", r.sequences("orders", shardName(shard))[1])
+	}
+	in = r.open(conf)
+	for i := range 1000 {
+		// At other moments than our looks, whose claims it would defeat for ever.
+		pass(97 * time.Millisecond)
+		for shard := range 3 {
+			item := r.item("orders", shardName(shard))
+			if item.Owner == "built-in" && i%50 == 0 {
+				r.builtInItem(shard, "built-in", item.Sequence) // it renews
+			} else if item.Owner != "built-in" {
+				return in, item.Shard
+			}
+		}
+	}
+	require.Fail(r, "no shard is stolen")
+	return nil, ""
+}
+
+// finalCheckpoint is what a built-in input writes when it notices that a shard was stolen
+// from it.
+func (r *rig) finalCheckpoint(shard, sequence string) {
+	r.Helper()
+	item := r.item("orders", shard)
+	require.NoError(r, r.aws.PutItem(tableName, awsfake.Item{
+		"StreamID": awsfake.String("orders"), "ShardID": awsfake.String(shard),
+		"ClientID": awsfake.String(item.Owner), "LeaseTimeout": awsfake.String(item.Token),
+		"LeaseTerm":      awsfake.String(item.Owner + "/" + item.Term),
+		"SequenceNumber": awsfake.String(sequence),
+	}))
+}
+
 func TestShardIsTakenFromABuiltInInputAfterItsLastWord(t *testing.T) {
 	bubble(t, func(r *rig) {
-		r.table()
-		r.stream("orders", 3)
-		for shard := range 3 {
-			r.putTo("orders", shard, shard*10, 10)
-			r.builtInItem(shard, "built-in", r.sequences("orders", shardName(shard))[1])
-		}
-		in := r.open(`streams: [ orders ]`)
-		taken := ""
-		for i := range 1000 {
-			// At other moments than our looks, whose claims it would defeat for ever.
-			pass(97 * time.Millisecond)
-			for shard := range 3 {
-				item := r.item("orders", shardName(shard))
-				if item.Owner == "built-in" && i%50 == 0 {
-					r.builtInItem(shard, "built-in", item.Sequence) // it renews
-				} else if item.Owner != "built-in" {
-					taken = item.Shard
-				}
-			}
-			if taken != "" {
-				break
-			}
-		}
-		require.NotEmpty(r, taken, "a shard is taken")
+		in, taken := r.stealing(`streams: [ orders ]`)
 		in.nothing(2 * time.Second)
 		// The built-in input notices at its next commit, and yields further on.
-		item := r.item("orders", taken)
-		require.NoError(r, r.aws.PutItem(tableName, awsfake.Item{
-			"StreamID": awsfake.String("orders"), "ShardID": awsfake.String(taken),
-			"ClientID": awsfake.String(item.Owner), "LeaseTimeout": awsfake.String(item.Token),
-			"LeaseTerm":      awsfake.String(item.Owner + "/" + item.Term),
-			"SequenceNumber": awsfake.String(r.sequences("orders", taken)[6]),
-		}))
+		r.finalCheckpoint(taken, r.sequences("orders", taken)[6])
 		begin := time.Now()
 		got := in.read(3)[taken]
 		require.Len(r, got, 3)
