@@ -35,19 +35,22 @@ const (
 	costClaims = 64
 )
 
+// The limits are a quarter above what was measured, or less, so that what doubles shows.
+// Those of 500 members are goals.
 func TestIdleGroupsCostLittle(t *testing.T) {
 	for _, test := range []struct {
 		members, shards int
 		full            bool
 		idle            time.Duration
 		reads           float64       // units a second at most
+		writes          float64       // units a shard-minute at most
 		takeover        time.Duration // after the lease period at most
 		kills           int
 	}{
-		{8, 400, false, 10 * time.Minute, 10, 3 * time.Second, 3},
-		{30, 300, false, 5 * time.Minute, 40, 4 * time.Second, 3},
-		{100, 1_000, true, 10 * time.Minute, 100, 5 * time.Second, 5},
-		{500, 10_000, true, 4 * time.Minute, 2_000, time.Minute, 1},
+		{8, 400, false, 10 * time.Minute, 8.3, 1.45, 3 * time.Second, 3},
+		{30, 300, false, 5 * time.Minute, 29, 2, 4 * time.Second, 3},
+		{100, 1_000, true, 10 * time.Minute, 100, 2, 5 * time.Second, 5},
+		{500, 10_000, true, 4 * time.Minute, 2_000, 2, time.Minute, 1},
 	} {
 		if test.full && !*costFull {
 			continue
@@ -63,9 +66,14 @@ func TestIdleGroupsCostLittle(t *testing.T) {
 			s.pass(test.idle)
 			idle := s.used
 			t.Logf("idle:      %8v, %s, %.0fs to simulate", test.idle, idle, time.Since(wall).Seconds())
+			perShard := func(units float64) float64 { return units / test.idle.Minutes() / float64(test.shards) }
 			t.Logf("           %.1f read and %.1f write units a second, %.2f write units a shard-minute",
-				idle.reads()/test.idle.Seconds(), idle.writes()/test.idle.Seconds(), idle.writes()/test.idle.Minutes()/float64(test.shards))
+				idle.reads()/test.idle.Seconds(), idle.writes()/test.idle.Seconds(), perShard(idle.writes()))
 			require.LessOrEqual(t, idle.reads()/test.idle.Seconds(), test.reads, "read units a second")
+			require.LessOrEqual(t, perShard(idle.writes()), test.writes, "write units a shard-minute")
+			require.Greater(t, perShard(idle.touches), 0.9, "touches a shard-minute: once in half of the horizon")
+			require.Less(t, perShard(idle.touches), 1.2, "touches a shard-minute")
+			require.Less(t, idle.beats/test.idle.Minutes()/float64(test.members), 7.0, "heartbeats a member-minute")
 			require.Zero(t, idle.moves, "moves while nothing happens")
 
 			for range test.kills {
@@ -91,12 +99,14 @@ func TestMembersThatJoinMoveFewShards(t *testing.T) {
 		there, join, shards int
 		full                bool
 		least               int
+		within              time.Duration // of balanced shards
+		reads               float64       // units at most until then
 	}{
-		{0, 20, 400, false, 0},
-		{1, 19, 400, false, 380},
-		{0, 50, 2_000, true, 0},
-		{1, 49, 2_000, true, 1_960},
-		{100, 1, 1_000, true, 9},
+		{0, 20, 400, false, 0, 1300 * time.Millisecond, 500},
+		{1, 19, 400, false, 380, 3200 * time.Millisecond, 1_800},
+		{0, 50, 2_000, true, 0, 1300 * time.Millisecond, 3_650},
+		{1, 49, 2_000, true, 1_960, 3600 * time.Millisecond, 16_100},
+		{100, 1, 1_000, true, 9, 6200 * time.Millisecond, 3_400},
 	} {
 		if test.full && !*costFull {
 			continue
@@ -118,6 +128,8 @@ func TestMembersThatJoinMoveFewShards(t *testing.T) {
 			took, ok := s.until(5*time.Minute, func() bool { return len(s.living()) == test.there+test.join && s.balanced() })
 			t.Logf("balanced: %8v, %s", took.Round(time.Millisecond), s.used)
 			require.True(t, ok, "balanced within five minutes: %s", s.state())
+			require.LessOrEqual(t, took, test.within)
+			require.LessOrEqual(t, s.used.reads(), test.reads)
 			s.pass(2 * time.Minute)
 			require.True(t, s.balanced(), "and still: %s", s.state())
 			t.Logf("moved %d shards, at least %d had to move", s.used.moves, test.least)
