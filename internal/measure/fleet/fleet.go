@@ -52,6 +52,9 @@ type setup struct {
 	keys                     int // of the stream, whatever their shard; 0: some for each shard
 	size                     int // bytes of a record
 	lease, rebalance, commit time.Duration
+	// poll is the least time between two reads of a shard; 0 for that of the input. The
+	// built-in input has no such field.
+	poll time.Duration
 	// relayed has the processes reach the local AWS over TLS, as they do the real
 	// one, through a network that can fall silent.
 	relayed bool
@@ -205,7 +208,11 @@ func (f *fleet) join(kind string) (*member, error) {
 	m := &member{kind: kind, started: time.Now(), seen: map[string]time.Time{}}
 	m.active = m.started
 	var err error
-	m.process, err = child.StartLogged(f.ctx, f.programs[kind], []string{"-c", f.config()}, env, f.logs.of(kind))
+	args := []string{"-c", f.config()}
+	if f.poll > 0 {
+		args = append(args, "--set", "input.aws_kinesis.poll_period="+f.poll.String())
+	}
+	m.process, err = child.StartLogged(f.ctx, f.programs[kind], args, env, f.logs.of(kind))
 	if err != nil {
 		return nil, err
 	}

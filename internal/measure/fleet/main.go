@@ -44,6 +44,7 @@ var scenarios = []scenario{
 	{"cut-many", "the same with 64 shards", cut(64)},
 	{"reshard", "shards are split and merged under load while processes die and others come", reshard},
 	{"idle", "one process with 1,200 idle shards; default periods", idle},
+	{"idle-leases", "one process with 1,000 idle shards, each read every 30 s alone: what leases cost; default periods", idleLeases},
 	{"mixed", "this input and the built-in one come and go in one table (with -builtin)", mixed},
 }
 

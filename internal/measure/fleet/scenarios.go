@@ -470,7 +470,7 @@ func idle(ctx context.Context, o options, sh *sheet) error {
 		if err := f.pass(ctx, 20*time.Second); err != nil {
 			return err
 		}
-		if err := f.restUnwatched(ctx, sh, m); err != nil {
+		if err := f.restUnwatched(ctx, sh, m, idleBounds{writes: 1.2, cpu: 25}); err != nil {
 			return err
 		}
 		if err := f.firstRecords(ctx, sh); err != nil {
@@ -480,8 +480,38 @@ func idle(ctx context.Context, o options, sh *sheet) error {
 	})
 }
 
+// idleLeases is idle with next to no GetRecords.
+func idleLeases(ctx context.Context, o options, sh *sheet) error {
+	s := setup{
+		shards: 1000, size: 256,
+		lease: defaultLease, rebalance: defaultRebalance, commit: defaultCommit, poll: defaultLease,
+	}
+	return onFleet(ctx, o, sh, s, func(f *fleet) error {
+		m, err := f.join(ours)
+		if err != nil {
+			return err
+		}
+		if _, err := f.until(ctx, settle, f.shared(1)); err != nil && !errors.Is(err, errLate) {
+			return err
+		}
+		if err := f.pass(ctx, 40*time.Second); err != nil {
+			return err
+		}
+		if err := f.restUnwatched(ctx, sh, m, idleBounds{writes: 1.2, cpu: 8}); err != nil {
+			return err
+		}
+		return f.releaseAll(ctx, sh, m)
+	})
+}
+
+// idleBounds are what an idle process should not exceed.
+type idleBounds struct {
+	writes float64 // a shard and minute
+	cpu    float64 // % of a core
+}
+
 // restUnwatched measures what a process does when there is nothing to do.
-func (f *fleet) restUnwatched(ctx context.Context, sh *sheet, m *member) error {
+func (f *fleet) restUnwatched(ctx context.Context, sh *sheet, m *member, most idleBounds) error {
 	before, err := usageOf(m.process.PID())
 	if err != nil {
 		return err
@@ -506,9 +536,9 @@ func (f *fleet) restUnwatched(ctx context.Context, sh *sheet, m *member) error {
 	took := end.Sub(start)
 	perShardMinute := func(n int) float64 { return float64(n) / float64(f.shards) / took.Minutes() }
 	core := func(d time.Duration) float64 { return 100 * d.Seconds() / took.Seconds() }
-	sh.below("idle: writes a shard and minute", perShardMinute(writesAfter-writes), 6, "%.2f")
+	sh.below("idle: writes a shard and minute", perShardMinute(writesAfter-writes), most.writes, "%.2f")
 	sh.note("idle: GetRecords a shard and minute", "%.1f", perShardMinute(readsAfter-reads))
-	sh.below("idle: CPU of the process, % of a core", core(after.cpu-before.cpu), 25, "%.1f %%")
+	sh.below("idle: CPU of the process, % of a core", core(after.cpu-before.cpu), most.cpu, "%.1f %%")
 	sh.note("idle: CPU of the local AWS, % of a core", "%.1f %%", core(ownAfter-own))
 	sh.below("idle: memory of the process", mebibytes(after.rss), 150, "%.1f MiB")
 	return nil
