@@ -493,7 +493,7 @@ func (r *rig) finalCheckpoint(shard, sequence string) {
 	}))
 }
 
-func TestShardIsTakenFromABuiltInInputAfterItsLastWord(t *testing.T) {
+func TestShardIsStolenFromABuiltInInputAfterItsFinalCheckpoint(t *testing.T) {
 	bubble(t, func(r *rig) {
 		in, taken := r.stealing(`streams: [ orders ]`)
 		in.nothing(2 * time.Second)
@@ -507,7 +507,7 @@ func TestShardIsTakenFromABuiltInInputAfterItsLastWord(t *testing.T) {
 	})
 }
 
-func TestShardThatABuiltInInputTakesGetsOurLastWord(t *testing.T) {
+func TestShardThatABuiltInInputStealsGetsOurFinalCheckpoint(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.table()
 		r.stream("orders", 1)

@@ -673,18 +673,6 @@ func TestCloseReturnsWithinItsContext(t *testing.T) {
 	})
 }
 
-func TestIdleShardCostsSixWritesAMinute(t *testing.T) {
-	bubble(t, func(r *rig) {
-		r.table()
-		r.stream("orders", 10)
-		r.open(`streams: [ orders ]`)
-		pass(time.Minute)
-		before := r.aws.Calls("UpdateItem")
-		pass(10 * time.Minute)
-		require.LessOrEqual(r, r.aws.Calls("UpdateItem")-before, 10*10*6)
-	})
-}
-
 func TestGoneStreamIsReportedOnceAndReadAgainWhenItIsBack(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.table()
