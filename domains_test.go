@@ -13,14 +13,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
-	"github.com/aws/aws-sdk-go-v2/service/kinesis"
 	"github.com/stretchr/testify/require"
 
 	"github.com/benthos-plugins/aws-kinesis/internal/awsfake"
 	"github.com/benthos-plugins/aws-kinesis/internal/lease"
-	"github.com/benthos-plugins/aws-kinesis/internal/session"
 )
 
 // refusing is the line of one process, on which the items of orders cannot be listed.
@@ -40,19 +36,6 @@ func (l *refusing) Do(req *http.Request) (*http.Response, error) {
 		return nil, errors.New("no way")
 	}
 	return l.line.Do(req)
-}
-
-func (r *rig) clientsThrough(l aws.HTTPClient) clients {
-	conf := r.aws.AWSConfig()
-	conf.HTTPClient = l
-	conf.RetryMode = aws.RetryModeStandard
-	conf.APIOptions = append(conf.APIOptions, session.WithAttemptTimeout(session.AttemptTimeout))
-	return clients{
-		lister:    kinesis.NewFromConfig(conf),
-		reader:    newReader(conf, session.AttemptTimeout),
-		table:     dynamodb.NewFromConfig(conf),
-		closeIdle: func() {},
-	}
 }
 
 func hasStream(c *awsfake.Call, prefix string) bool {
@@ -159,7 +142,7 @@ func TestShardsStayWhereTheyAreReadWhileTheRequesterCannotReadTheTable(t *testin
 		two := r.input(`streams: [ orders ]`)
 		// Its first reading goes well, and then the stream's partition refuses it.
 		l := &refusing{line: two.line}
-		require.NoError(r, two.connect(r.Context(), r.clientsThrough(l)))
+		require.NoError(r, two.connect(r.Context(), r.clientsOver(l)))
 		pass(500 * time.Millisecond)
 		r.until(10*time.Second, func() bool { return len(r.member(two).Requests) > 0 })
 		l.queries.Store(true)

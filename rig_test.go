@@ -184,7 +184,7 @@ func (l *line) Do(req *http.Request) (*http.Response, error) {
 // clients are as those of a real input, but for the sockets.
 func (r *rig) clients() clients { return r.clientsOver(&line{service: r.aws.HTTPClient()}) }
 
-func (r *rig) clientsOver(l *line) clients {
+func (r *rig) clientsOver(l aws.HTTPClient) clients {
 	conf := r.aws.AWSConfig()
 	conf.HTTPClient = l
 	conf.RetryMode = aws.RetryModeStandard
