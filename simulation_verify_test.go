@@ -347,7 +347,9 @@ func (c *simulatedClient) begins(seen lease.Item, id string) {
 func (c *simulatedClient) passes(term string) {
 	c.sim.mu.Lock()
 	defer c.sim.mu.Unlock()
-	c.sim.passed[term] = time.Now()
+	if _, again := c.sim.passed[term]; !again { // the first attempt may have been the one
+		c.sim.passed[term] = time.Now()
+	}
 }
 
 // attempts notes that a client tries to claim or renew.

@@ -97,14 +97,15 @@ func (g *Group) notClaimed(s *stream, sh *shard, err error, now time.Time) {
 	}
 }
 
-// claimFailed has no shards of the stream requested for a while, longer each time: what
-// is handed over to a member that cannot claim it stands unread for a lease period.
+// claimFailed has no shards of the stream requested for a while, up to four lease
+// periods: what is handed over to a member that cannot claim it stands unread for one.
+// Longer, and a member would go without its share long after a fault.
 func (s *stream) claimFailed(period time.Duration, now time.Time) {
 	if now.Before(s.requestAfter) {
 		return
 	}
 	if s.claimFailures++; s.claimFailures > fewClaimFailures {
-		s.requestAfter = now.Add(period << min(s.claimFailures-fewClaimFailures-1, 6))
+		s.requestAfter = now.Add(period << min(s.claimFailures-fewClaimFailures-1, 2))
 	}
 }
 
