@@ -618,8 +618,10 @@ func (b *balancer) claimAndPlace(ctx context.Context, c group.Claim, h *holding,
 // begin while the other still reads.
 func (b *balancer) awaitFinalCheckpoint(ctx context.Context, held *lease.Lease) (string, error) {
 	waiting, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	var bound sync.WaitGroup
+	defer bound.Wait()
 	defer cancel(nil)
-	go func() { // ends with the wait
+	bound.Go(func() {
 		select {
 		case <-ctx.Done():
 		case <-waiting.Done():
@@ -632,7 +634,7 @@ func (b *balancer) awaitFinalCheckpoint(ctx context.Context, held *lease.Lease) 
 			cancel(context.Cause(ctx))
 		case <-waiting.Done():
 		}
-	}()
+	})
 	return held.AwaitFinalCheckpoint(waiting, b.conf.commitPeriod+b.conf.stealGracePeriod)
 }
 

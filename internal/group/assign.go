@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/benthos-plugins/aws-kinesis/internal/balance"
+	"github.com/benthos-plugins/aws-kinesis/internal/lease"
 )
 
 // eligible is a shard that may be read now, by whoever it is that should: it has an
@@ -254,10 +255,18 @@ func (g *Group) claim(e *eligible, stolen bool, now time.Time) {
 // the shard from being read for a lease period.
 func (g *Group) give(e *eligible, to string, now time.Time) {
 	m := g.members.byID[to]
-	if e.assignment != Reading || m == nil || m.given >= m.Requests[g.self] || !g.livesSince(m, now) {
+	if e.assignment != Reading || m == nil || !g.livesSince(m, now) {
 		return
 	}
-	m.given++
+	// What came to nothing, or was not claimed and taken back, it still requests.
+	m.given = slices.DeleteFunc(m.given, func(key lease.Key) bool {
+		sh := g.shard(key)
+		return sh == nil || g.owner(sh) != to
+	})
+	if len(m.given) >= m.Requests[g.self] {
+		return
+	}
+	m.given = append(m.given, e.key)
 	e.shard.handOver(to, now)
 	g.pending.HandOver = append(g.pending.HandOver, HandOver{e.key, to})
 }

@@ -817,3 +817,31 @@ func TestMemberThatCannotClaimRequestsNothing(t *testing.T) {
 	}
 	require.Equal(t, []time.Duration{lp, 2 * lp, 4 * lp}, silent)
 }
+
+// A recipient that did not claim what it was given is given it when it can, though it
+// has said nothing else meanwhile.
+func TestShardThatWasTakenBackIsGivenAgain(t *testing.T) {
+	s := reading(t, 2, anna)
+	s.says(anna, requesting(1))
+	s.see(me, anna)
+	s.pass(time.Second)
+	s.see(me, anna)
+	given := s.next().HandOver
+	require.Len(t, given, 1)
+	s.Exited(given[0].Key, Exit{Outcome: HandedOver, To: anna}, s.now)
+	items := s.held(2)
+	n := slices.IndexFunc(items, func(item lease.Item) bool { return item.Key == given[0].Key })
+	items[n].Owner, items[n].Term = anna, lease.HandOverMark+"1"
+	var claims []string
+	for begin := s.now; len(claims) == 0 && s.now.Sub(begin) < 3*lp; {
+		s.pass(time.Second)
+		s.see(me, anna)
+		s.readItems(items...)
+		claims = s.claims()
+	}
+	require.Equal(t, []string{given[0].Key.Shard}, claims)
+	s.pass(time.Second)
+	s.see(me, anna)
+	s.readItems(s.held(2)...)
+	require.Len(t, s.next().HandOver, 1)
+}

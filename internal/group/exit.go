@@ -59,7 +59,6 @@ type Exit struct {
 // no more.
 func (g *Group) Exited(key lease.Key, e Exit, now time.Time) {
 	s, sh := g.stream(key.Stream), g.shard(key)
-	g.notGiven(sh, e)
 	sh.exited(e.Outcome, now)
 	g.dirty = true
 	s.callAt(now.Add(soon))
@@ -73,17 +72,6 @@ func (g *Group) Exited(key lease.Key, e Exit, now time.Time) {
 	}
 	g.changed(now)
 	g.record(s, sh, e, now)
-}
-
-// notGiven takes in that a hand-over came to nothing, which its recipient does not hear
-// of: it goes on to request what it requested, and may still be given it.
-func (g *Group) notGiven(sh *shard, e Exit) {
-	if sh.assignment != HandingOver || e.Outcome == HandedOver {
-		return
-	}
-	if m := g.members.byID[sh.recipient]; m != nil && m.given > 0 && !sh.since.Before(m.givenSince) {
-		m.given--
-	}
 }
 
 func (g *Group) notClaimed(s *stream, sh *shard, err error, now time.Time) {

@@ -43,11 +43,9 @@ type member struct {
 	moved   bool
 	movedAt time.Time
 	// requestedAt is the end of the list that first showed what it asks of us now, and
-	// given how many shards it was given since givenSince, when it last said something
-	// else.
+	// given are the shards that it was given since it last said something else.
 	requestedAt time.Time
-	given       int
-	givenSince  time.Time
+	given       []lease.Key
 	// evicting is whether it is being evicted, and after failures not before retryAt.
 	evicting bool
 	failures int
@@ -202,7 +200,7 @@ func (g *Group) applyMember(m *member, seen lease.Member, v *MemberSnapshot) {
 		if asked > 0 && m.Requests[g.self] == 0 {
 			m.requestedAt = v.End
 		}
-		m.given, m.givenSince = 0, v.End
+		m.given = nil
 		g.dirty = true
 	}
 	if seen.Requests[g.self] > 0 {

@@ -65,8 +65,8 @@ func (g *Group) listMembersEvery() time.Duration {
 }
 
 // listMembersAgain is the time until the next list: in a large group half as long while a
-// few members are late, of whom the first ones to notice will evict those that are dead. Who is to claim
-// their shards learns of that by the list. If many are late it is the table, which
+// few members are late. The first to notice that one is dead evicts it, and who is to
+// claim its shards learns of that by the list. If many are late it is the table, which
 // nothing is asked of twice as often then.
 func (g *Group) listMembersAgain(now time.Time) time.Duration {
 	every, late := g.listMembersEvery(), 0
