@@ -254,8 +254,10 @@ func TestExamplesCanBeStarted(t *testing.T) {
 					require.Fail(t, "it has ended", "%s", &p.log)
 				default:
 				}
-				return strings.Contains(p.log.String(), "Input type aws_kinesis is now active") ||
-					strings.Contains(p.log.String(), "Failed to connect to aws_kinesis")
+				// The input connects while the output has yet to be made.
+				return strings.Contains(p.log.String(), "Output type ") &&
+					(strings.Contains(p.log.String(), "Input type aws_kinesis is now active") ||
+						strings.Contains(p.log.String(), "Failed to connect to aws_kinesis"))
 			})
 		})
 	}
