@@ -56,7 +56,7 @@ func configSpec() *service.ConfigSpec {
 					Default(0).
 					Advanced(),
 				service.NewIntField("write_capacity_units").
-					Description("The write capacity of a table that this input creates, 1 or more. Required by a `billing_mode` of `PROVISIONED`, and unused by the other. An item is written at most once each `commit_period` for each shard in use, and each instance writes an item of its own five or six times a minute, up to four times a second for a few seconds when it joins or waits for shards.").
+					Description("The write capacity of a table that this input creates, 1 or more. Required by a `billing_mode` of `PROVISIONED`, and unused by the other. An item is written at most once each `commit_period` for each shard in use, and each instance writes an item of its own five or six times a minute, and up to five times a second for some seconds when it joins, waits for shards, or gains or loses some.").
 					Default(0).
 					Advanced(),
 				service.NewStringField("region").
