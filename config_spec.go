@@ -92,7 +92,7 @@ func configSpec() *service.ConfigSpec {
 				LintRule(configlint.Rule("lease_period")).
 				Advanced(),
 			service.NewDurationField("steal_grace_period").
-				Description("How long past its next commit another instance is waited for whose shard is taken because it cannot be asked for it, as with Benthos' built-in input. What that instance has read and not stored by then comes again.").
+				Description("How long past its next commit another instance is waited for whose shard is stolen because it cannot be asked for it, as with Benthos' built-in input. What that instance has read and not stored by then comes again.").
 				Default("2s").
 				LintRule(configlint.Rule("steal_grace_period")).
 				Advanced(),
