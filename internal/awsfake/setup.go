@@ -2,6 +2,7 @@ package awsfake
 
 import (
 	"encoding/json"
+	"maps"
 	"time"
 )
 
@@ -202,10 +203,10 @@ func (s *Server) CreateTable(name, hashKey, rangeKey string) error {
 	return err
 }
 
-// PutItem stores an item, without any condition. Quotas do not apply, and
+// PutItem stores a copy of an item, without any condition. Quotas do not apply, and
 // no capacity is consumed.
 func (s *Server) PutItem(table string, item Item) error {
-	_, err := s.dynamodb.put(&putItemInput{TableName: table, Item: item}, payer{})
+	_, err := s.dynamodb.put(&putItemInput{TableName: table, Item: maps.Clone(item)}, payer{})
 	return err
 }
 

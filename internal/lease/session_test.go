@@ -832,7 +832,7 @@ func TestSoundnessCountsFromTheEndOfAnOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newTable()
 		joined := time.Now()
-		session := join(t, s)
+		session := joinUnkept(t, s)
 		end := keepSession(t, session)
 		pass(time.Minute)
 		require.Equal(t, joined, session.SoundSince())
