@@ -1,0 +1,106 @@
+// Package lag knows up to which moment a shard has been read and acknowledged.
+//
+// That moment is what tells an operator how late a shard is: everything that arrived in
+// the stream before it is done with. The time that has passed since then is the shard's
+// lag. It grows by the clock while nothing moves, whatever stands still: the reads, the
+// processors, the output or the lease.
+//
+// The package is pure: no goroutine, no clock, no lock. Its caller guards it.
+package lag
+
+import (
+	"time"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/sequence"
+)
+
+// Tracker follows one shard under one lease. A consumer makes one, and tells it of each
+// record that was read and of each acknowledgement. All times are of one clock.
+type Tracker struct {
+	// spans are what was read and is not acknowledged, oldest first. Records that arrived
+	// within resolution of each other share one, so that a window of a thousand records is
+	// a few of them.
+	// Invariant: arrived and last grow from each to the next.
+	spans []span
+	// readTo is the moment up to which all that arrived has been read; zero while that is
+	// not known.
+	readTo time.Time
+	// newest is the last record that was read, by whose sequence number one that is read
+	// again is known.
+	newest string
+}
+
+// span is records that follow one another.
+type span struct {
+	arrived time.Time // the first of them
+	last    string    // sequence number of the last of them
+}
+
+// resolution is by how much Since may be too early.
+const resolution = 100 * time.Millisecond
+
+// New returns the tracker of a shard of which all that arrived before a moment is
+// acknowledged, and which is read on after a sequence number. The moment is zero where
+// nobody knows it.
+func New(done time.Time, after string) *Tracker {
+	return &Tracker{readTo: done, newest: after}
+}
+
+// Read notes a record. One that was read before, and is read again because it had not
+// been sent, changes nothing. arrived is zero where the service did not tell it.
+func (t *Tracker) Read(sequenceNumber string, arrived time.Time) {
+	if sequence.Compare(sequenceNumber, t.newest) <= 0 {
+		return
+	}
+	t.newest = sequenceNumber
+	if arrived.IsZero() {
+		arrived = t.readTo // what had not been read by then arrived later
+	}
+	// Records come in the order in which they arrived, up to some milliseconds.
+	n := len(t.spans)
+	for n > 0 && arrived.Sub(t.spans[n-1].arrived) < resolution {
+		if before := t.spans[n-1].arrived; before.Before(arrived) {
+			arrived = before
+		}
+		n--
+	}
+	t.spans = append(t.spans[:n], span{arrived, sequenceNumber})
+}
+
+// ReadTo notes that all records that arrived before a moment have been read.
+func (t *Tracker) ReadTo(moment time.Time) {
+	if moment.After(t.readTo) {
+		t.readTo = moment
+	}
+}
+
+// Acked notes that all records up to a sequence number are acknowledged.
+func (t *Tracker) Acked(sequenceNumber string) {
+	done := 0
+	for done < len(t.spans) && sequence.Compare(t.spans[done].last, sequenceNumber) <= 0 {
+		done++
+	}
+	if done == 0 {
+		return
+	}
+	clear(t.spans[:done])
+	t.spans = t.spans[done:]
+}
+
+// Since returns the moment before which everything that arrived in the shard is
+// acknowledged; zero while that is not known. It may be early by resolution.
+func (t *Tracker) Since() time.Time {
+	if len(t.spans) > 0 {
+		return t.spans[0].arrived
+	}
+	return t.readTo
+}
+
+// Oldest returns when the oldest record arrived that was read and is not acknowledged;
+// zero when there is none, or when nobody told.
+func (t *Tracker) Oldest() time.Time {
+	if len(t.spans) == 0 {
+		return time.Time{}
+	}
+	return t.spans[0].arrived
+}

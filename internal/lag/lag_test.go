@@ -1,0 +1,173 @@
+package lag_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/lag"
+)
+
+var start = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+
+func at(seconds float64) time.Time { return start.Add(time.Duration(seconds * float64(time.Second))) }
+
+func TestNothingIsKnownBeforeTheFirstRead(t *testing.T) {
+	require.Zero(t, lag.New(time.Time{}, "").Since())
+}
+
+func TestShardIsDoneUpToWhatThePreviousOwnerKnew(t *testing.T) {
+	require.Equal(t, at(5), lag.New(at(5), "7").Since())
+}
+
+func TestShardReadToItsEndIsDoneUpToThatRead(t *testing.T) {
+	tr := lag.New(at(0), "")
+	tr.ReadTo(at(10))
+	require.Equal(t, at(10), tr.Since())
+	tr.ReadTo(at(9))
+	require.Equal(t, at(10), tr.Since(), "what was known stays so")
+}
+
+func TestOldestUnacknowledgedRecordHoldsTheMomentBack(t *testing.T) {
+	tr := lag.New(at(0), "")
+	tr.Read("10", at(1))
+	tr.Read("11", at(2))
+	tr.ReadTo(at(3))
+	require.Equal(t, at(1), tr.Since())
+	require.Equal(t, at(1), tr.Oldest())
+	tr.Acked("10")
+	require.Equal(t, at(2), tr.Since())
+	tr.Acked("11")
+	require.Equal(t, at(3), tr.Since())
+	require.Zero(t, tr.Oldest())
+}
+
+func TestRecordThatIsReadAgainChangesNothing(t *testing.T) {
+	tr := lag.New(at(0), "")
+	tr.Read("10", at(1))
+	tr.Read("11", at(2))
+	tr.Read("10", at(1))
+	tr.Read("11", at(2))
+	tr.ReadTo(at(5))
+	tr.Acked("11")
+	require.Equal(t, at(5), tr.Since())
+}
+
+func TestRecordWithoutArrivalIsAsOldAsItMayBe(t *testing.T) {
+	tr := lag.New(at(4), "")
+	tr.Read("10", time.Time{})
+	tr.ReadTo(at(9))
+	require.Equal(t, at(4), tr.Since())
+}
+
+func TestRecordThatIsOlderThanTheOneBeforeItHoldsTheMomentBack(t *testing.T) {
+	tr := lag.New(at(0), "")
+	tr.Read("10", at(5))
+	tr.Read("11", at(6))
+	tr.Read("12", at(3))
+	require.Equal(t, at(3), tr.Since())
+	tr.Acked("11")
+	require.Equal(t, at(3), tr.Since())
+	tr.ReadTo(at(7))
+	tr.Acked("12")
+	require.Equal(t, at(7), tr.Since())
+}
+
+func TestRecordsThatExpiredUnreadAreForgottenWithTheNextAcknowledgement(t *testing.T) {
+	tr := lag.New(at(0), "")
+	tr.Read("10", at(1))
+	// 10 was dropped unsent, and has left the stream before it was read again.
+	tr.Read("20", at(50))
+	tr.ReadTo(at(51))
+	tr.Acked("20")
+	require.Equal(t, at(51), tr.Since())
+}
+
+// naive keeps every record.
+type naive struct {
+	readTo  time.Time
+	records []record
+}
+
+type record struct {
+	sequence int
+	arrived  time.Time
+	acked    bool
+}
+
+// since is the arrival of the oldest record that is not acknowledged, or the moment up to
+// which all has been read.
+func (n *naive) since() time.Time {
+	for _, r := range n.records {
+		if !r.acked {
+			return r.arrived
+		}
+	}
+	return n.readTo
+}
+
+// The lag is never less than the truth, and no more than the resolution above it.
+func TestMomentIsThatOfTheOldestRecordThatIsNotAcknowledged(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		model := &naive{readTo: start}
+		tr := lag.New(start, "")
+		clock := start
+		next, acked := 100, 99 // sequence numbers
+		t.Repeat(map[string]func(*rapid.T){
+			"read a page": func(t *rapid.T) {
+				clock = clock.Add(time.Duration(rapid.IntRange(0, 2000).Draw(t, "passed")) * time.Millisecond)
+				arrived := model.readTo
+				for range rapid.IntRange(0, 5).Draw(t, "records") {
+					arrived = arrived.Add(time.Duration(rapid.IntRange(0, 90).Draw(t, "later")) * time.Millisecond)
+					if arrived.After(clock) {
+						arrived = clock
+					}
+					model.records = append(model.records, record{sequence: next, arrived: arrived})
+					tr.Read(fmt.Sprint(next), arrived)
+					next++
+				}
+				model.readTo = clock
+				tr.ReadTo(clock)
+			},
+			"acknowledge": func(t *rapid.T) {
+				acked = rapid.IntRange(acked, next-1).Draw(t, "up to")
+				for i := range model.records {
+					model.records[i].acked = model.records[i].sequence <= acked
+				}
+				tr.Acked(fmt.Sprint(acked))
+			},
+			"read again": func(t *rapid.T) { // what had not been sent, under the same lease
+				for _, r := range model.records {
+					if r.sequence > acked {
+						tr.Read(fmt.Sprint(r.sequence), r.arrived)
+					}
+				}
+			},
+			"": func(t *rapid.T) {
+				truth, told := model.since(), tr.Since()
+				if told.After(truth) {
+					t.Fatalf("done up to %s is told, and %s is true", told, truth)
+				}
+				if truth.Sub(told) >= 100*time.Millisecond {
+					t.Fatalf("done up to %s is told, long before %s", told, truth)
+				}
+			},
+		})
+	})
+}
+
+func TestTrackerHoldsAsMuchAsIsNotAcknowledged(t *testing.T) {
+	tr := lag.New(start, "")
+	sequences := 0
+	allocs := testing.AllocsPerRun(1000, func() {
+		sequences++
+		number := fmt.Sprintf("%020d", sequences)
+		tr.Read(number, at(float64(sequences)))
+		tr.Acked(number)
+	})
+	require.Less(t, allocs, 6.0)
+	require.Zero(t, tr.Oldest())
+}
