@@ -77,6 +77,8 @@ type balancer struct {
 	session   *lease.Session // nil while there is none
 	consumers map[lease.Key]*holding
 	working   int // goroutines that will send an event
+	// cutShort is whether shards may be ours of which we have not heard.
+	cutShort bool
 }
 
 // event is what a goroutine beside the loop has to tell. The loop calls it.
@@ -172,10 +174,10 @@ func (b *balancer) run(ctx context.Context) {
 		}
 		timer.Reset(time.Until(b.act(ctx)))
 	}
-	cutShort := b.finish()
+	b.finish()
 	leave()
 	<-left
-	if cutShort && b.session != nil {
+	if b.cutShort && b.session != nil {
 		b.freeLate(ctx, b.session.ID())
 	}
 }
@@ -193,18 +195,13 @@ func (b *balancer) handle(e event) {
 	}
 }
 
-// finish waits for the consumers, whose contexts have ended, to release their leases,
-// and reports whether shards may be ours of which we have not heard.
-func (b *balancer) finish() (cutShort bool) {
-	cutShort = b.group.Waiting(time.Now())
+// finish waits for the consumers, whose contexts have ended, to release their leases.
+func (b *balancer) finish() {
+	b.cutShort = b.cutShort || b.group.Waiting(time.Now())
 	for len(b.consumers) > 0 || b.working > 0 {
-		for _, h := range b.consumers {
-			cutShort = cutShort || h.lease == nil
-		}
 		(<-b.events)(time.Now())
 		b.logLines(b.group.Said())
 	}
-	return cutShort
 }
 
 // freeLate frees what a member that has left came to own without having heard of it:
@@ -529,8 +526,8 @@ func (b *balancer) urge() {
 }
 
 // start claims a shard and reads it, on a goroutine of its own.
-func (b *balancer) start(ctx context.Context, c group.Claim) {
-	ctx, cancel := context.WithCancel(ctx)
+func (b *balancer) start(life context.Context, c group.Claim) {
+	ctx, cancel := context.WithCancel(life)
 	h := &holding{cancel: cancel, handOver: make(chan string, 1)}
 	b.consumers[c.Key] = h
 	session := b.session
@@ -539,6 +536,7 @@ func (b *balancer) start(ctx context.Context, c group.Claim) {
 		b.events <- func(now time.Time) {
 			cancel()
 			delete(b.consumers, c.Key)
+			b.cutShort = b.cutShort || h.lease == nil && life.Err() != nil
 			if exit.Outcome == group.Lost {
 				b.metrics.lost.Incr(1, c.Key.Stream, c.Key.Shard)
 			}
