@@ -139,7 +139,7 @@ func TestMomentIsThatOfTheOldestRecordThatIsNotAcknowledged(t *testing.T) {
 				}
 				tr.Acked(fmt.Sprint(acked))
 			},
-			"read again": func(t *rapid.T) { // what had not been sent, under the same lease
+			"read again": func(*rapid.T) { // what had not been sent, under the same lease
 				for _, r := range model.records {
 					if r.sequence > acked {
 						tr.Read(fmt.Sprint(r.sequence), r.arrived)
