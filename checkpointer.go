@@ -45,6 +45,9 @@ const (
 	// attrPinned is the owner that was told to read this very shard, and stands only
 	// while attrOwner is that owner or there is none.
 	attrPinned = "PinnedBy"
+	// attrUpTo is the moment before which all that arrived was acknowledged, in seconds
+	// since 1970.
+	attrUpTo = "AckedUpTo"
 )
 
 // The members of the group stand under a stream name that no stream can have, with
@@ -87,35 +90,36 @@ var (
 	_ lease.Members = (*checkpointer)(nil)
 )
 
-// ensureTable returns nil once the table is there, of the right shape and
-// usable, and creates it first when the configuration says so.
-func (c *checkpointer) ensureTable(ctx context.Context) error {
+// ensureTable returns once the table is there, of the right shape and usable, and
+// reports whether it has created it first, as the configuration may have it.
+func (c *checkpointer) ensureTable(ctx context.Context) (created bool, err error) {
 	described, err := c.api.DescribeTable(ctx, &dynamodb.DescribeTableInput{TableName: &c.table.name})
 	if _, missing := errors.AsType[*types.ResourceNotFoundException](err); missing {
 		if !c.table.create {
-			return fmt.Errorf("table %q does not exist: create it with the string keys %s (HASH) and %s (RANGE), or set `dynamodb.create: true`",
+			return false, fmt.Errorf("table %q does not exist: create it with the string keys %s (HASH) and %s (RANGE), or set `dynamodb.create: true`",
 				c.table.name, attrStream, attrShard)
 		}
-		if err := c.createTable(ctx); err != nil {
-			return err
+		if created, err = c.createTable(ctx); err != nil {
+			return false, err
 		}
-		return c.awaitTable(ctx)
+		return created, c.awaitTable(ctx)
 	}
 	if err != nil {
-		return fmt.Errorf("describing table %q: %w", c.table.name, err)
+		return false, fmt.Errorf("describing table %q: %w", c.table.name, err)
 	}
 	if err := checkKeys(described.Table); err != nil {
-		return fmt.Errorf("table %q: %w", c.table.name, err)
+		return false, fmt.Errorf("table %q: %w", c.table.name, err)
 	}
 	switch described.Table.TableStatus {
 	case types.TableStatusActive, types.TableStatusUpdating:
-		return nil
+		return false, nil
 	default:
-		return c.awaitTable(ctx)
+		return false, c.awaitTable(ctx)
 	}
 }
 
-func (c *checkpointer) createTable(ctx context.Context) error {
+// createTable reports whether it was this process that has created the table.
+func (c *checkpointer) createTable(ctx context.Context) (created bool, err error) {
 	in := &dynamodb.CreateTableInput{
 		TableName:   &c.table.name,
 		BillingMode: c.table.billingMode,
@@ -134,14 +138,14 @@ func (c *checkpointer) createTable(ctx context.Context) error {
 			WriteCapacityUnits: &c.table.writeCapacity,
 		}
 	}
-	_, err := c.api.CreateTable(ctx, in)
+	_, err = c.api.CreateTable(ctx, in)
 	if _, raced := errors.AsType[*types.ResourceInUseException](err); raced {
-		return nil // another process creates it at this moment
+		return false, nil // another process creates it at this moment
 	}
 	if err != nil {
-		return fmt.Errorf("creating table %q: %w", c.table.name, err)
+		return false, fmt.Errorf("creating table %q: %w", c.table.name, err)
 	}
-	return nil
+	return true, nil
 }
 
 func (c *checkpointer) awaitTable(ctx context.Context) error {
@@ -448,6 +452,7 @@ func (c *checkpointer) Claim(ctx context.Context, seen lease.Item, grant lease.G
 	}
 	if _, malformed := raw(seen)[attrSequence]; malformed || grant.Anew && seen.Exists {
 		set = append(set, attrSequence+" = :first")
+		remove = append(remove, attrUpTo)
 	} else {
 		// The built-in input fails on an item that it claims without one.
 		set = append(set, attrSequence+" = if_not_exists("+attrSequence+", :first)")
@@ -529,12 +534,13 @@ func asSeen(seen lease.Item, v values) string {
 // Renew implements lease.Store.
 func (c *checkpointer) Renew(ctx context.Context, key lease.Key, at lease.Link, token string, sequence lease.Move) (lease.Item, error) {
 	condition, v := held(at)
-	expression := "SET " + attrToken + " = :next"
+	set, remove := "SET "+attrToken+" = :next", ""
 	if sequence.From != sequence.To {
 		condition, v = heldWith(at, sequence)
-		expression += ", " + attrSequence + " = :sequence" + " REMOVE " + attrShardStart
+		set, remove = set+", "+attrSequence+" = :sequence", " REMOVE "+attrShardStart
 	}
 	v[":next"] = text(token)
+	expression := set + upTo(sequence, v) + remove
 	return c.update(ctx, key, expression, condition, v)
 }
 
@@ -549,7 +555,7 @@ var lastWrite = sync.OnceValue(func() func(*dynamodb.Options) {
 // Release implements lease.Store.
 func (c *checkpointer) Release(ctx context.Context, key lease.Key, at lease.Link, sequence lease.Move) error {
 	condition, v := heldWith(at, sequence)
-	_, err := c.update(ctx, key, "SET "+attrSequence+" = :sequence REMOVE "+freed+passed(sequence), condition, v, lastWrite())
+	_, err := c.update(ctx, key, "SET "+attrSequence+" = :sequence"+upTo(sequence, v)+" REMOVE "+freed+passed(sequence), condition, v, lastWrite())
 	return err
 }
 
@@ -557,7 +563,7 @@ func (c *checkpointer) Release(ctx context.Context, key lease.Key, at lease.Link
 func (c *checkpointer) Finish(ctx context.Context, key lease.Key, at lease.Link, sequence lease.Move) error {
 	condition, v := heldWith(at, sequence)
 	_, err := c.update(ctx, key,
-		"SET "+attrSequence+" = :sequence, "+attrFinished+" = :sequence REMOVE "+freed+passed(sequence), condition, v, lastWrite())
+		"SET "+attrSequence+" = :sequence, "+attrFinished+" = :sequence"+upTo(sequence, v)+" REMOVE "+freed+passed(sequence), condition, v, lastWrite())
 	return err
 }
 
@@ -567,7 +573,7 @@ func (c *checkpointer) HandOver(ctx context.Context, key lease.Key, at lease.Lin
 	v[":to"], v[":next"], v[":nextTerm"] = text(to.Owner), text(to.Token), text(termOf(to))
 	v[":zero"], v[":one"] = number(0), number(1)
 	_, err := c.update(ctx, key,
-		"SET "+attrSequence+" = :sequence, "+attrOwner+" = :to, "+attrToken+" = :next, "+attrTerm+" = :nextTerm, "+nextNumber+
+		"SET "+attrSequence+" = :sequence, "+attrOwner+" = :to, "+attrToken+" = :next, "+attrTerm+" = :nextTerm, "+nextNumber+upTo(sequence, v)+
 			" REMOVE "+attrPinned+passed(sequence), condition, v, lastWrite())
 	return err
 }
@@ -596,6 +602,15 @@ func passed(sequence lease.Move) string {
 		return ""
 	}
 	return ", " + attrShardStart
+}
+
+// upTo is what else to set in a write of a sequence. It adds its placeholder to v.
+func upTo(sequence lease.Move, v values) string {
+	if sequence.UpTo.IsZero() {
+		return ""
+	}
+	v[":upTo"] = number(sequence.UpTo.Unix())
+	return ", " + attrUpTo + " = :upTo"
 }
 
 // held is the condition that the item is still at the given link.
@@ -661,6 +676,9 @@ func decodeItem(attributes map[string]types.AttributeValue) lease.Item {
 	}
 	if at, err := time.Parse(time.RFC3339Nano, str(attrStartAt)); err == nil {
 		item.StartAt = at
+	}
+	if at, ok := attributes[attrUpTo].(*types.AttributeValueMemberN); ok && integer(at) > 0 {
+		item.UpTo = time.Unix(integer(at), 0)
 	}
 	if item.Sequence == "" {
 		item.ShardStart = str(attrShardStart)

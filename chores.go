@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/benthos-plugins/aws-kinesis/internal/group"
+	"github.com/benthos-plugins/aws-kinesis/internal/journal"
 	"github.com/benthos-plugins/aws-kinesis/internal/lease"
 )
 
@@ -23,7 +24,9 @@ const (
 func (b *balancer) clean(ctx context.Context, c group.Chores) event {
 	ctx, cancel := context.WithTimeout(ctx, choresTimeout)
 	defer cancel()
+	begun := time.Now()
 	done := b.removeAll(ctx, c)
+	b.signals.attempted(journal.Cleanup, "", done.Err, begun)
 	return func(now time.Time) { b.group.Cleaned(done, now) }
 }
 

@@ -31,7 +31,7 @@ func configSpec() *service.ConfigSpec {
 		Version("3.36.0").
 		Categories("Services", "AWS").
 		Summary("Reads records from one or more Kinesis data streams, and shares their shards with other instances of this input.").
-		Description(description).
+		Description(strings.Replace(description, "{{metrics}}", metricsReference(), 1)).
 		LintRule(configlint.Rule("")).
 		Fields(
 			service.NewStringListField("streams").
@@ -122,6 +122,10 @@ func configSpec() *service.ConfigSpec {
 			service.NewAutoRetryNacksToggleField().
 				Description("Whether batches that the output rejects are delivered again until they are accepted, which holds the shard back while they are not. With `false` they count as handled: logged, counted and not read again.").
 				Advanced(),
+			service.NewBoolField("shard_metrics").
+				Description("Whether metrics are written for each shard, some twenty series a shard, see [Metrics](#metrics). With `false` those of streams and of the input remain, of which `kinesis_max_lag_milliseconds` and `kinesis_unread_shards` are enough to page somebody.").
+				Default(true).
+				Advanced(),
 		)
 }
 
@@ -198,6 +202,7 @@ type config struct {
 	newProcessors func() ([]*service.OwnedProcessor, error)
 
 	autoReplayNacks bool
+	shardMetrics    bool
 
 	// Equal when DynamoDB is reached through the session of Kinesis.
 	kinesis, dynamodb session.Options
@@ -207,6 +212,23 @@ type config struct {
 type stream struct {
 	id     string   // exactly as configured, name or ARN: the table's StreamID
 	shards []string // explicit shards, exactly as written; empty: all shards, balanced
+}
+
+// reads says what the input reads.
+func (c *config) reads() string {
+	var all, some []string
+	for _, s := range c.streams {
+		if len(s.shards) == 0 {
+			all = append(all, s.id)
+		}
+		for _, shard := range s.shards {
+			some = append(some, s.id+":"+shard)
+		}
+	}
+	if len(all) > 0 {
+		return "its share of " + strings.Join(all, ", ")
+	}
+	return "the shards " + strings.Join(some, ", ")
 }
 
 // shardID is the shard's id in Kinesis, shardId-000000000000 for a shard that is
@@ -252,6 +274,7 @@ func parseConfig(conf *service.ParsedConfig) (config, error) {
 		batching:         r.batching(),
 		newProcessors:    r.processors(),
 		autoReplayNacks:  read(r, conf.FieldBool, service.AutoRetryNacksToggleFieldName),
+		shardMetrics:     read(r, conf.FieldBool, "shard_metrics"),
 		kinesis:          r.session(),
 	}
 	c.dynamodb = r.session("dynamodb").Or(c.kinesis)

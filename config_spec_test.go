@@ -79,6 +79,7 @@ var specFields = []fieldSpec{
 	{path: "batching.check", typ: "string", def: `""`, flags: "bloblang", examples: `["this.type == \"end_of_transaction\""]`},
 	{path: "batching.processors", typ: "processor[]", flags: "advanced,optional", examples: `[[{"archive":{"format":"concatenate"}}],[{"archive":{"format":"lines"}}],[{"archive":{"format":"json_array"}}]]`},
 	{path: "auto_replay_nacks", typ: "bool", def: `true`, flags: "advanced"}, // ours
+	{path: "shard_metrics", typ: "bool", def: `true`, flags: "advanced"},     // ours
 }
 
 // registeredField is a field as Benthos writes it to JSON.
@@ -206,6 +207,7 @@ func TestDefaults(t *testing.T) {
 		startFromOldest:  true,
 		batching:         service.BatchPolicy{Count: 1},
 		autoReplayNacks:  true,
+		shardMetrics:     true,
 	}, c)
 }
 
@@ -239,6 +241,7 @@ batching:
   check: this.end
   processors: [ { archive: { format: lines } }, { noop: {} } ]
 auto_replay_nacks: false
+shard_metrics: false
 `))
 	require.NoError(t, err)
 

@@ -45,7 +45,7 @@ func (f *fleet) join() *member {
 	go func() {
 		defer close(m.stopped)
 		for {
-			messages, ack, err := in.BatchInput.ReadBatch(ctx)
+			messages, ack, err := readAsHost(ctx, in.BatchInput)
 			if err != nil {
 				return
 			}

@@ -31,6 +31,7 @@ import (
 
 	"github.com/benthos-plugins/aws-kinesis/internal/consumer"
 	"github.com/benthos-plugins/aws-kinesis/internal/group"
+	"github.com/benthos-plugins/aws-kinesis/internal/journal"
 	"github.com/benthos-plugins/aws-kinesis/internal/lineage"
 	"github.com/benthos-plugins/aws-kinesis/internal/retrieval"
 	"github.com/benthos-plugins/aws-kinesis/internal/retrieval/wire"
@@ -54,50 +55,34 @@ func Register(env *service.Environment) error {
 	})
 }
 
-// inputMetrics are shared by everything in one input. Their labels are labelStream
-// and, where a shard is meant, labelShard.
-type inputMetrics struct {
-	held      *service.MetricGauge
-	unread    *service.MetricGauge
-	buffered  *service.MetricGauge
-	throttled *service.MetricCounter
-	lost      *service.MetricCounter
-	expired   *service.MetricCounter
-	consumer  consumer.Metrics
+// logger is what the input uses of Benthos' logger.
+type logger interface {
+	Errorf(template string, args ...any)
+	Warnf(template string, args ...any)
+	Infof(template string, args ...any)
+	Debugf(template string, args ...any)
 }
 
-// The labels are called as the metadata is. In streams mode Benthos adds a label
-// stream of its own, the id of the pipeline, and panics where a metric has one
-// already.
-const (
-	labelStream = "kinesis_stream"
-	labelShard  = "kinesis_shard"
-)
-
-func newMetrics(m *service.Metrics) *inputMetrics {
-	return &inputMetrics{
-		held:      m.NewGauge("kinesis_leases_held", labelStream),
-		unread:    m.NewGauge("kinesis_unread_shards", labelStream),
-		buffered:  m.NewGauge("kinesis_buffered_bytes"),
-		throttled: m.NewCounter("kinesis_throttled", labelStream, labelShard),
-		lost:      m.NewCounter("kinesis_leases_lost", labelStream, labelShard),
-		expired:   m.NewCounter("kinesis_expired_shards", labelStream),
-		consumer: consumer.Metrics{
-			Behind:   m.NewGauge("kinesis_millis_behind_latest", labelStream, labelShard),
-			InFlight: m.NewGauge("kinesis_in_flight_messages", labelStream, labelShard),
-			Rejected: m.NewCounter("kinesis_rejected_messages", labelStream, labelShard),
-		},
+// emit returns what writes the lines of a journal to a log, with what they are about as
+// fields.
+func emit(log func(fields ...any) logger) func(journal.Line) {
+	return func(l journal.Line) {
+		var fields []any
+		for name, value := range map[string]string{"stream": l.Stream, "shard": l.Shard} {
+			if value != "" {
+				fields = append(fields, name, value)
+			}
+		}
+		to := log(fields...)
+		switch l.Level {
+		case journal.Info:
+			to.Infof("%s", l.Text)
+		case journal.Warning:
+			to.Warnf("%s", l.Text)
+		case journal.Error:
+			to.Errorf("%s", l.Text)
+		}
 	}
-}
-
-// end sets what is true of an input that has ended: it holds nothing. In streams mode
-// the process, and its series, outlive the pipelines that are deleted or changed.
-func (m *inputMetrics) end(streams []stream) {
-	for _, s := range streams {
-		m.held.Set(0, s.id)
-		m.unread.Set(0, s.id)
-	}
-	m.buffered.Set(0)
 }
 
 // input is the component. Benthos calls Connect until it succeeds, then ReadBatch
@@ -105,8 +90,8 @@ func (m *inputMetrics) end(streams []stream) {
 type input struct {
 	conf    config
 	res     *service.Resources
-	log     logger
-	metrics *inputMetrics
+	log     func(fields ...any) logger
+	signals *signals
 	newID   func() string // of a member
 	outbox  *consumer.Outbox
 
@@ -133,14 +118,20 @@ func newInput(conf *service.ParsedConfig, res *service.Resources) (*input, error
 	if err != nil {
 		return nil, err
 	}
-	return &input{
-		outbox:  consumer.NewOutbox(),
-		conf:    parsed,
-		res:     res,
-		log:     res.Logger(),
-		metrics: newMetrics(res.Metrics()),
-		newID:   clientID,
-	}, nil
+	return assemble(parsed, res), nil
+}
+
+// assemble makes an input of a configuration.
+func assemble(conf config, res *service.Resources) *input {
+	in := &input{outbox: consumer.NewOutbox(), conf: conf, res: res, newID: clientID}
+	in.log = func(fields ...any) logger {
+		if len(fields) == 0 {
+			return res.Logger()
+		}
+		return res.Logger().With(fields...)
+	}
+	in.signals = newSignals(&in.conf, newMetrics(res.Metrics(), conf.shardMetrics), emit(func(fields ...any) logger { return in.log(fields...) }))
+	return in
 }
 
 // clientID returns an id that is used for one session of one instance of the component
@@ -159,13 +150,13 @@ func clientID() string {
 // time, also where no stream or no table is named, which no time can mend.
 func (in *input) Connect(ctx context.Context) error {
 	in.mu.Lock()
-	connected, closed := in.running != nil, in.closed
+	running, closed := in.running, in.closed
 	in.mu.Unlock()
 	if closed {
 		return service.ErrEndOfInput
 	}
-	if connected {
-		return nil
+	if running != nil {
+		return in.awaitReady(ctx, running)
 	}
 	if in.conf.unnamed != nil {
 		return in.conf.unnamed
@@ -181,6 +172,7 @@ func (in *input) Connect(ctx context.Context) error {
 			return fmt.Errorf("loading the AWS session of `dynamodb`: %w", err)
 		}
 	}
+	in.signals.about.Region, in.signals.about.Endpoint = kinesisConf.Region, in.conf.kinesis.Endpoint
 	return in.connect(ctx, clients{
 		lister: kinesis.NewFromConfig(kinesisConf),
 		// The throttling of one shard must not slow down the reading of others.
@@ -219,25 +211,34 @@ func (in *input) connect(ctx context.Context, c clients) error {
 }
 
 func (in *input) tryConnect(ctx context.Context, c clients) error {
-	store := &checkpointer{api: c.table, table: in.conf.table}
-	if err := store.ensureTable(ctx); err != nil {
-		return err
+	store := &checkpointer{api: measured{c.table, in.signals.metrics}, table: in.conf.table}
+	created, err := store.ensureTable(ctx)
+	if err != nil {
+		return session.Explain(err, in.signals.of(serviceTable, ""))
+	}
+	if created {
+		in.signals.say(journal.Info, "Table %s did not exist and was created", in.conf.table.name)
 	}
 	checkForm := func(ctx context.Context, stream string) error { return in.checkForm(ctx, c.lister, store, stream) }
 	lists := make([]group.StreamSnapshot, 0, len(in.conf.streams))
 	var missing []error
 	for _, s := range in.conf.streams {
+		begun := time.Now()
 		list := firstList(ctx, c.lister, s, checkForm)
 		if list.Err != nil {
-			missing = append(missing, list.Err)
+			missing = append(missing, session.Explain(list.Err, in.signals.of(serviceKinesis, s.id)))
 		}
+		in.signals.clockIs(list.ServerTime, begun, time.Now())
 		lists = append(lists, list)
 	}
 	if len(missing) == len(lists) {
 		return errors.Join(missing...)
 	}
-	for _, err := range missing {
-		in.log.Errorf("A stream is not read yet, and tried again in a while, while the others are read: %v", err)
+	for _, list := range lists {
+		if list.Err != nil { // it is looked for while the others are read
+			in.signals.attempted(journal.Lists, list.Stream, list.Err, list.Listed)
+			in.signals.missing(list.Stream, list.Err, list.Listed)
+		}
 	}
 	return in.start(c, store, lists, checkForm)
 }
@@ -249,21 +250,12 @@ func listStream(
 ) ([]lineage.Shard, time.Time, error) {
 	shards, serverTime, err := retrieval.ListShards(ctx, lister, s.id)
 	if err != nil {
-		return nil, time.Time{}, explain(s.id, err)
+		return nil, time.Time{}, err
 	}
 	if err := checkShards(s, shards); err != nil {
 		return nil, time.Time{}, err
 	}
 	return shards, serverTime, checkForm(ctx, s.id)
-}
-
-// explain adds what to write to the SDK's error about the ARN of a stream that leaves
-// the region open, which goes through where there is an endpoint.
-func explain(stream string, err error) error {
-	if strings.HasPrefix(stream, "arn:") && strings.Contains(stream, ":kinesis:*:") {
-		return fmt.Errorf("field `streams`: the region of `%s` is `*`: write that of the stream, such as `us-east-1`: %w", stream, err)
-	}
-	return err
 }
 
 // checkForm warns when a stream that begins from nothing has items under its
@@ -278,11 +270,11 @@ func (in *input) checkForm(ctx context.Context, lister shardLister, store *check
 		out, err := lister.DescribeStreamSummary(ctx, &kinesis.DescribeStreamSummaryInput{StreamName: &stream})
 		if err != nil {
 			// It may not be permitted, and is worth no more than a warning.
-			in.log.Debugf("Whether stream %s has checkpoints under its ARN is not known: %v", stream, err)
+			in.log().Debugf("Whether stream %s has checkpoints under its ARN is not known: %v", stream, err)
 			return nil
 		}
 		if out.StreamDescriptionSummary == nil {
-			in.log.Debugf("Whether stream %s has checkpoints under its ARN is not known: the answer describes nothing", stream)
+			in.log().Debugf("Whether stream %s has checkpoints under its ARN is not known: the answer describes nothing", stream)
 			return nil
 		}
 		other = aws.ToString(out.StreamDescriptionSummary.StreamARN)
@@ -290,7 +282,7 @@ func (in *input) checkForm(ctx context.Context, lister shardLister, store *check
 	if list, err = store.list(ctx, other, true); err != nil || len(list.items) == 0 {
 		return err
 	}
-	in.log.Warnf("Stream %s has no checkpoints and is read from its start. There are %d under %s, the same stream written otherwise: to go on there, stop this pipeline, delete the items of %s from table %s, and write `%s` in `streams`",
+	in.signals.say(journal.Warning, "Stream %s has no checkpoints and is read from its start. There are %d under %s, the same stream written otherwise: to go on there, stop this pipeline, delete the items of %s from table %s, and write `%s` in `streams`",
 		stream, len(list.items), other, stream, in.conf.table.name, other)
 	return nil
 }
@@ -320,12 +312,18 @@ func (in *input) start(c clients, store leaseTable, lists []group.StreamSnapshot
 	out := make(chan *consumer.Delivery)
 	done := make(chan struct{})
 	b := newBalancer(ctx, in, c, store, lists, checkForm, out)
+	telling, told := context.WithCancel(context.WithoutCancel(ctx)) // until the last shard is released
+	var tellers sync.WaitGroup
+	tellers.Go(func() { in.signals.run(telling, b.budget) })
+	tellers.Go(func() { in.signals.describe(telling, c.lister) })
 	go func() {
 		defer close(done)
 		b.run(ctx)
 		b.lists.Wait()
 		in.outbox.Wait() // none is added once the input is closed, which ends run
-		in.metrics.end(in.conf.streams)
+		told()
+		tellers.Wait()
+		in.signals.end()
 		c.closeIdle()
 	}()
 	in.running = &balancing{ctx: ctx, cancel: cancel, out: out, finished: b.finished, done: done, budget: b.budget}
@@ -372,9 +370,16 @@ func (in *input) ReadBatch(ctx context.Context) (service.MessageBatch, service.A
 		in.judge()
 	}
 	for {
-		o, fresh, err := in.next(ctx, running)
+		ready, turned := in.signals.ready()
+		if !ready && !in.outbox.Due() {
+			return nil, nil, service.ErrNotConnected
+		}
+		o, fresh, err := in.next(ctx, running, turned)
 		if err != nil {
 			return nil, nil, err
+		}
+		if o == nil {
+			continue
 		}
 		if !in.outbox.SetAside(running.ctx, o, fresh) {
 			batch, ack := in.hand(o)
@@ -384,8 +389,8 @@ func (in *input) ReadBatch(ctx context.Context) (service.MessageBatch, service.A
 }
 
 // next returns the next batch: one that is due again, or one that is fresh from its
-// consumer.
-func (in *input) next(ctx context.Context, running *balancing) (o *consumer.Outgoing, fresh bool, err error) {
+// consumer; none when turned is closed before there is one.
+func (in *input) next(ctx context.Context, running *balancing, turned <-chan struct{}) (o *consumer.Outgoing, fresh bool, err error) {
 	for {
 		if o := in.outbox.Take(); o != nil {
 			return o, false, nil
@@ -394,6 +399,8 @@ func (in *input) next(ctx context.Context, running *balancing) (o *consumer.Outg
 		case d := <-running.out:
 			return consumer.NewOutgoing(d), true, nil
 		case <-in.outbox.Ready():
+		case <-turned:
+			return nil, false, nil
 		case <-running.finished:
 			return nil, false, service.ErrEndOfInput
 		case <-running.done:
@@ -409,6 +416,8 @@ func (in *input) hand(o *consumer.Outgoing) (service.MessageBatch, service.AckFu
 	if in.conf.autoReplayNacks {
 		return o.Batch(), func(_ context.Context, err error) error {
 			if err != nil && !o.Delivered(err) {
+				key, messages := o.Shard()
+				in.signals.metrics.add("kinesis_replayed_messages", int64(messages), key.Stream, key.Shard)
 				in.outbox.Reject(o)
 				return nil
 			}

@@ -641,7 +641,7 @@ func TestConnectMayFailAnywhereAndBeCalledAgain(t *testing.T) {
 		r.put("orders", 0, 1)
 		in := r.input(`{ streams: [ orders ], dynamodb: { table: leases, create: true } }`)
 		for _, operation := range []string{"DescribeTable", "CreateTable", "ListShards"} {
-			_, _, err := in.tryRead(time.Second)
+			_, _, err := in.BatchInput.ReadBatch(r.Context())
 			require.ErrorIs(r, err, service.ErrNotConnected)
 			remove := r.aws.Inject(awsfake.Fault{Operation: operation, Refuse: awsfake.NewError("AccessDeniedException", "no")})
 			require.ErrorContains(r, in.connect(r.Context(), r.clients()), "AccessDeniedException", operation)

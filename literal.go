@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/benthos-plugins/aws-kinesis/internal/group"
+	"github.com/benthos-plugins/aws-kinesis/internal/journal"
 	"github.com/benthos-plugins/aws-kinesis/internal/lease"
 	"github.com/benthos-plugins/aws-kinesis/internal/lineage"
 	"github.com/benthos-plugins/aws-kinesis/internal/sequence"
@@ -43,7 +44,7 @@ func (b *balancer) settleLiterals(ctx context.Context, c group.Claim) (lease.Sto
 	if !known {
 		literals = append(literals, kept)
 	}
-	return &mirroring{leaseTable: b.store, literal: kept, taken: b.urge, warn: b.log.Warnf}, literals, nil
+	return &mirroring{leaseTable: b.store, literal: kept, taken: b.urge, warn: b.warn}, literals, nil
 }
 
 // position is the sequence number after which to read a shard whose item was
@@ -56,7 +57,7 @@ func (b *balancer) position(ctx context.Context, c group.Claim, item lease.Item,
 	}
 	after = item.Sequence
 	if c.Warning != "" {
-		b.log.Warnf("%s", c.Warning)
+		b.warn("%s", c.Warning)
 	}
 	if c.Acked != "" && c.Shard.Holds(c.Acked) && sequence.Compare(c.Acked, after) > 0 {
 		after = c.Acked
@@ -73,6 +74,10 @@ func (b *balancer) position(ctx context.Context, c group.Claim, item lease.Item,
 		}
 	}
 	return after, nil
+}
+
+func (b *balancer) warn(template string, args ...any) {
+	b.signals.say(journal.Warning, template, args...)
 }
 
 // limited makes one call in its time: a claim that hangs in one keeps its lease, and

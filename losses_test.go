@@ -497,8 +497,8 @@ func TestRejectionThatLooksLikeAStopIsCountedWhenNothingStops(t *testing.T) {
 				in := r.open(`{ streams: [ orders ], auto_replay_nacks: false, checkpoint_limit: 1 }`)
 				require.NoError(r, in.next().ack(r.Context(), fmt.Errorf("sending: %w", rejection)))
 				require.Equal(r, numbers(1, 2), together(in.read(2)))
-				require.Len(r, r.journal.logged("rejected 1 messages"), 1)
 				pass(6 * time.Second)
+				require.Len(r, r.journal.logged("had 1 messages rejected by the output"), 1)
 				require.Equal(r, r.sequences("orders", shardName(0))[2], r.item("orders", shardName(0)).Sequence)
 			})
 		})
@@ -650,7 +650,7 @@ func TestChoresDelayNoTakeOver(t *testing.T) {
 					return
 				}
 				require.Less(r, r.aws.Calls("DeleteItem")-before, 40, "the pauses grow")
-				require.NotEmpty(r, r.journal.logged("could not be tidied"))
+				require.NotEmpty(r, r.journal.logged("cannot be removed from the table"))
 			})
 		})
 	}
@@ -697,7 +697,7 @@ func TestStreamThatIsMissingAtTheStartKeepsNoOtherFromBeingRead(t *testing.T) {
 				r.table()
 				r.stream("orders", 2)
 				in := r.open(`{ streams: [ orders, returns ], ` + start + ` }`)
-				require.Len(r, r.journal.logged("A stream is not read yet"), 1)
+				require.Len(r, r.journal.logged("Stream returns: the shards cannot be listed"), 1)
 				pass(time.Second)
 				r.putTo("orders", 0, 0, 10)
 				require.ElementsMatch(r, numbers(0, 10), together(in.read(10)))

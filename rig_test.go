@@ -41,28 +41,28 @@ type rig struct {
 	aws *awsfake.Server
 	// inputs has those that were opened, for the end of the test to close.
 	inputs  []*process
-	journal journal
+	journal logbook
 }
 
-// journal keeps what the inputs log above the level of debugging.
-type journal struct {
+// logbook keeps what the inputs log above the level of debugging.
+type logbook struct {
 	mu    sync.Mutex
 	lines []string
 }
 
-func (j *journal) note(template string, args ...any) {
+func (j *logbook) note(template string, args ...any) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.lines = append(j.lines, fmt.Sprintf(template, args...))
 }
 
-func (j *journal) Errorf(template string, args ...any) { j.note(template, args...) }
-func (j *journal) Warnf(template string, args ...any)  { j.note(template, args...) }
-func (j *journal) Infof(template string, args ...any)  { j.note(template, args...) }
-func (*journal) Debugf(string, ...any)                 {}
+func (j *logbook) Errorf(template string, args ...any) { j.note(template, args...) }
+func (j *logbook) Warnf(template string, args ...any)  { j.note(template, args...) }
+func (j *logbook) Infof(template string, args ...any)  { j.note(template, args...) }
+func (*logbook) Debugf(string, ...any)                 {}
 
 // logged returns the lines that contain a text.
-func (j *journal) logged(text string) []string {
+func (j *logbook) logged(text string) []string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return slices.DeleteFunc(slices.Clone(j.lines), func(line string) bool { return !strings.Contains(line, text) })
@@ -251,7 +251,7 @@ func (r *rig) input(conf string) *process {
 	require.NoError(r, err)
 	in, err := newInput(parsed, service.MockResources())
 	require.NoError(r, err)
-	in.log = &r.journal
+	in.log = func(...any) logger { return &r.journal }
 	c := &process{rig: r, BatchInput: in, input: in, line: &line{service: r.aws.HTTPClient()}, ids: &ids{}}
 	in.newID = c.ids.next
 	r.inputs = append(r.inputs, c)
@@ -308,7 +308,7 @@ func (c *process) batch(within time.Duration) (b received, ok bool) {
 	c.Helper()
 	ctx, cancel := context.WithTimeout(c.Context(), within)
 	defer cancel()
-	messages, ack, err := c.BatchInput.ReadBatch(ctx)
+	messages, ack, err := readAsHost(ctx, c.BatchInput)
 	if errors.Is(err, context.DeadlineExceeded) {
 		return received{}, false
 	}
@@ -376,7 +376,21 @@ func (r *rig) neverBack() {
 func (c *process) tryRead(within time.Duration) (service.MessageBatch, service.AckFunc, error) {
 	ctx, cancel := context.WithTimeout(c.Context(), within)
 	defer cancel()
-	return c.BatchInput.ReadBatch(ctx)
+	return readAsHost(ctx, c.BatchInput)
 }
 
 func byNumber(a, b string) int { return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b)) }
+
+// readAsHost reads a batch as the host does, which connects anew what says that it is not
+// connected.
+func readAsHost(ctx context.Context, in service.BatchInput) (service.MessageBatch, service.AckFunc, error) {
+	for {
+		batch, ack, err := in.ReadBatch(ctx)
+		if !errors.Is(err, service.ErrNotConnected) {
+			return batch, ack, err
+		}
+		if err := in.Connect(ctx); err != nil {
+			return nil, nil, err
+		}
+	}
+}

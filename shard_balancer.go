@@ -1,6 +1,7 @@
 package awskinesis
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/benthos-plugins/aws-kinesis/internal/consumer"
 	"github.com/benthos-plugins/aws-kinesis/internal/group"
+	"github.com/benthos-plugins/aws-kinesis/internal/journal"
 	"github.com/benthos-plugins/aws-kinesis/internal/lease"
 	"github.com/benthos-plugins/aws-kinesis/internal/retrieval"
 )
@@ -62,8 +64,7 @@ type balancer struct {
 	checkForm func(ctx context.Context, stream string) error
 	out       chan<- *consumer.Delivery
 	budget    *retrieval.Budget
-	metrics   *inputMetrics
-	log       logger
+	signals   *signals
 
 	finished chan struct{} // closed when every explicit shard has been read to its end
 	events   chan event
@@ -84,19 +85,11 @@ type balancer struct {
 // event is what a goroutine beside the loop has to tell. The loop calls it.
 type event func(now time.Time)
 
-// logger is what the input uses of Benthos' logger. Messages name the shard that
-// they are about.
-type logger interface {
-	consumer.Logger
-	Infof(template string, args ...any)
-	Debugf(template string, args ...any)
-}
-
 // leaseTable is the table of leases with what the balancer needs beside it.
 type leaseTable interface {
 	lease.Store
 	lease.Members
-	ensureTable(ctx context.Context) error
+	ensureTable(ctx context.Context) (created bool, err error)
 	list(ctx context.Context, stream string, consistent bool) (itemList, error)
 	listMembers(ctx context.Context, consistent bool) ([]lease.Member, error)
 	remove(ctx context.Context, seen lease.Item) (removed bool, err error)
@@ -115,6 +108,8 @@ type holding struct {
 	cancel   context.CancelFunc
 	handOver chan string  // cap 1: to whom
 	lease    *lease.Lease // nil until it is claimed
+	signals  *shardSignals
+	asked    time.Time // when it was decided to hand it over
 }
 
 // newBalancer returns a balancer that is yet to run. lists are the first lists of the
@@ -136,7 +131,7 @@ func newBalancer(life context.Context, in *input, c clients, store leaseTable, l
 	return &balancer{
 		conf: &in.conf, store: store, lister: c.lister, lists: retrieval.NewLists(life, c.lister), reader: c.reader,
 		newID: in.newID, newBatch: in.newBatch, checkForm: checkForm,
-		out: out, budget: retrieval.NewBudget(in.conf.maxBufferedBytes), metrics: in.metrics, log: in.log,
+		out: out, budget: retrieval.NewBudget(in.conf.maxBufferedBytes), signals: in.signals,
 		finished:  make(chan struct{}),
 		events:    make(chan event),
 		urged:     make(chan struct{}, 1),
@@ -222,7 +217,7 @@ func (b *balancer) freeLate(ctx context.Context, id string) {
 func (b *balancer) freeLateOf(ctx context.Context, stream, id string) {
 	l, err := b.store.list(ctx, stream, true)
 	if err != nil {
-		b.log.Warnf("Others will notice in a while which shards of stream %s this client leaves: %v", stream, err)
+		b.signals.say(journal.Warning, "Others will notice in a while which shards of stream %s this client leaves: %v", stream, err)
 		return
 	}
 	var calls sync.WaitGroup
@@ -230,7 +225,7 @@ func (b *balancer) freeLateOf(ctx context.Context, stream, id string) {
 		if item.Owner == id {
 			calls.Go(func() {
 				if _, err := b.store.vacate(ctx, item); err != nil && !errors.Is(err, lease.ErrConflict) {
-					b.log.Warnf("Others will notice in a while that shard %s is free: %v", item.Key, err)
+					b.signals.say(journal.Warning, "Others will notice in a while that shard %s is free: %v", item.Key, err)
 				}
 			})
 		}
@@ -269,6 +264,7 @@ func (b *balancer) act(ctx context.Context) time.Time {
 		b.start(ctx, c)
 	}
 	for _, h := range a.HandOver {
+		b.consumers[h.Key].asked = now
 		b.consumers[h.Key].handOver <- h.To
 	}
 	for _, key := range a.Yield {
@@ -293,25 +289,30 @@ func (b *balancer) act(ctx context.Context) time.Time {
 func (b *balancer) tell(a group.Actions) {
 	b.logLines(a.Lines)
 	for stream, n := range a.Expired {
-		b.metrics.expired.Incr(int64(n), stream)
+		b.signals.metrics.add("kinesis_expired_shards", int64(n), stream)
 	}
-	b.metrics.buffered.Set(b.budget.Held())
 	for _, s := range b.conf.streams {
-		b.metrics.held.Set(int64(b.group.Held(s.id)), s.id)
-		b.metrics.unread.Set(int64(b.group.Unread(s.id)), s.id)
+		shards, from, known := b.group.Unread(s.id)
+		if !known {
+			shards = unknown
+		}
+		b.signals.streamIs(s.id, b.group.Held(s.id), shards, from)
+	}
+	for _, key := range b.signals.unsettled() {
+		if b.group.Settled(key) {
+			b.signals.claimSettled(key)
+		}
 	}
 }
 
 func (b *balancer) logLines(lines []group.Line) {
+	levels := map[group.Level]journal.Level{group.Info: journal.Info, group.Warning: journal.Warning, group.Error: journal.Error}
 	for _, line := range lines {
-		switch line.Level {
-		case group.Info:
-			b.log.Infof("%s", line.Text)
-		case group.Warning:
-			b.log.Warnf("%s", line.Text)
-		case group.Error:
-			b.log.Errorf("%s", line.Text)
+		if line.Many == "" {
+			b.signals.say(levels[line.Level], "%s", line.Text)
+			continue
 		}
+		b.signals.journal.Changed(levels[line.Level], line.Key.Stream, line.Key.Shard, line.Text, line.Many, time.Now())
 	}
 }
 
@@ -330,22 +331,31 @@ func (b *balancer) beside(call func() event) {
 // keepSession keeps the member in the group until keeping ends, under a new id each
 // time that it was taken for dead. It begins no session after ctx has ended.
 func (b *balancer) keepSession(ctx, keeping context.Context) {
-	failures, said := 0, ""
+	failures := 0
 	for ctx.Err() == nil {
 		opts := b.leaseOptions()
 		opts.Client = b.newID()
+		// Heartbeats and joins are one thing to an operator: without either no lease stands.
+		opts.OnWrite = func(err error) {
+			b.signals.attempted(journal.Joining, "", err, time.Now())
+			if err == nil {
+				b.signals.attempted(journal.TableWrites, "", nil, time.Now())
+			}
+		}
 		s, err := lease.Join(ctx, b.store, lease.Report{Streams: b.sharedAtFirst()}, opts)
 		if err != nil {
-			if text := group.FaultText(err); text != said && ctx.Err() == nil {
-				b.log.Errorf("No shard is read until this client is in its group, which is tried again: %v", err)
-				said = text
+			if ctx.Err() == nil {
+				opts.OnWrite(err)
 			}
 			b.recreateTable(ctx, err)
 			failures++
 			b.pause(ctx, min(firstJoinPause<<min(failures-1, 10), mostJoinPause))
 			continue
 		}
-		failures, said = 0, ""
+		failures = 0
+		opts.OnWrite(nil)
+		b.signals.joined(s)
+		b.signals.say(journal.Info, "Client %s is in the group of table %s, and reads %s", s.ID(), b.conf.table.name, b.conf.reads())
 		b.post(keeping, func(now time.Time) {
 			b.session = s
 			b.group.Joined(s.ID(), now)
@@ -354,7 +364,9 @@ func (b *balancer) keepSession(ctx, keeping context.Context) {
 			b.leave(s)
 			return
 		}
-		b.log.Warnf("All leases of this client are lost, and it joins its group anew: %v", err)
+		b.signals.joined(nil)
+		b.signals.metrics.add("kinesis_sessions_lost", 1)
+		b.signals.say(journal.Warning, "All leases of this client are lost, and it joins its group anew under another id. What was in flight comes again: %v", err)
 		b.post(keeping, func(now time.Time) {
 			b.session = nil
 			b.group.SessionLost(now)
@@ -394,7 +406,7 @@ func (b *balancer) sharedAtFirst() []string {
 // leave takes the member out of the group, so that no more shards are handed to it.
 func (b *balancer) leave(s *lease.Session) {
 	if err := s.Leave(context.WithoutCancel(s.Context())); err != nil { // it bounds itself
-		b.log.Warnf("Others will notice in a while that this client has gone: %v", err)
+		b.signals.say(journal.Warning, "Others will notice in a while that this client has gone: %v", err)
 	}
 }
 
@@ -402,7 +414,6 @@ func (b *balancer) leaseOptions() lease.Options {
 	return lease.Options{
 		Period:       b.conf.leasePeriod,
 		CommitPeriod: b.conf.commitPeriod,
-		OnError:      func(err error) { b.log.Warnf("Trying again: %v", err) },
 	}
 }
 
@@ -413,6 +424,7 @@ func (b *balancer) readMembers(ctx context.Context, consistent bool) event {
 	v := &group.MemberSnapshot{Start: time.Now()}
 	v.Members, v.Err = b.store.listMembers(limited, consistent)
 	v.End = time.Now()
+	b.signals.attempted(journal.TableReads, "", v.Err, v.Start)
 	b.recreateTable(ctx, v.Err)
 	return func(now time.Time) {
 		if b.session != nil {
@@ -428,11 +440,12 @@ func (b *balancer) recreateTable(ctx context.Context, err error) {
 	if _, missing := errors.AsType[*dynamotypes.ResourceNotFoundException](err); !missing || !b.conf.table.create {
 		return
 	}
-	if err := b.store.ensureTable(ctx); err != nil {
-		b.log.Errorf("Table %s was deleted while it was in use, and cannot be created again: %v", b.conf.table.name, err)
+	begun := time.Now()
+	if _, err := b.store.ensureTable(ctx); err != nil {
+		b.signals.attempted(journal.TableReads, "", fmt.Errorf("the table was deleted while it was in use, and cannot be created again: %w", err), begun)
 		return
 	}
-	b.log.Warnf("Table %s was deleted while it was in use, and is created again. Each process goes on from what it holds in memory; what no process reads now is read from its start", b.conf.table.name)
+	b.signals.say(journal.Warning, "Table %s was deleted while it was in use, and is created again. Each process goes on from what it holds in memory; what no process reads now is read from its start", b.conf.table.name)
 	b.urge()
 }
 
@@ -449,25 +462,36 @@ func (b *balancer) refresh(ctx context.Context, r group.Refresh) event {
 	}
 	// Shards first: an item of a shard that is not listed is then an old one, and one
 	// that is listed without an item cannot have been finished before.
+	begun := time.Now()
 	switch {
 	case r.Missing:
 		b.listMissing(ctx, v)
+		b.listed(v, v.Err, begun)
+		b.signals.missing(v.Stream, v.Err, begun)
 		if v.Err != nil {
 			return told
 		}
 	case r.Shards:
 		b.listShards(ctx, v)
+		b.listed(v, v.ListErr, begun)
 	}
 	ctx, cancel := context.WithTimeout(ctx, min(max(leastRefreshTimeout, b.conf.leasePeriod), mostRefreshTimeout))
 	defer cancel()
 	start := time.Now()
 	l, err := b.store.list(ctx, r.Stream, r.Consistent)
+	b.signals.attempted(journal.TableReads, "", err, start)
 	if err != nil {
 		v.Err = err
 		return told
 	}
 	v.Start, v.End, v.Items, v.Size = start, time.Now(), l.items, l.size
 	return told
+}
+
+// listed takes in what came of a list of shards.
+func (b *balancer) listed(v *group.StreamSnapshot, err error, begun time.Time) {
+	b.signals.attempted(journal.Lists, v.Stream, err, begun)
+	b.signals.clockIs(v.ServerTime, begun, time.Now())
 }
 
 func (b *balancer) listShards(ctx context.Context, v *group.StreamSnapshot) {
@@ -498,11 +522,13 @@ func (b *balancer) listMissing(ctx context.Context, v *group.StreamSnapshot) {
 func (b *balancer) confirm(ctx context.Context, id string) event {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	begun := time.Now()
 	m, there, err := b.store.Member(ctx, id)
 	there = there && !m.Gone()
 	if err != nil {
 		err = fmt.Errorf("reading whether client %s is there: %w", id, err)
 	}
+	b.signals.attempted(journal.TableReads, "", err, begun)
 	return func(now time.Time) { b.group.Confirmed(id, there, err, now) }
 }
 
@@ -510,9 +536,11 @@ func (b *balancer) confirm(ctx context.Context, id string) event {
 func (b *balancer) evict(ctx context.Context, m lease.Member) event {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	begun := time.Now()
 	err := b.store.Evict(ctx, m)
 	if err != nil && !errors.Is(err, lease.ErrConflict) {
 		err = fmt.Errorf("evicting client %s: %w", m.ID, err)
+		b.signals.attempted(journal.TableWrites, "", err, begun)
 	}
 	return func(now time.Time) { b.group.Evicted(m.ID, err, now) }
 }
@@ -528,21 +556,48 @@ func (b *balancer) urge() {
 // start claims a shard and reads it, on a goroutine of its own.
 func (b *balancer) start(life context.Context, c group.Claim) {
 	ctx, cancel := context.WithCancel(life)
-	h := &holding{cancel: cancel, handOver: make(chan string, 1)}
+	h := &holding{cancel: cancel, handOver: make(chan string, 1), signals: b.signals.shard(c.Key)}
 	b.consumers[c.Key] = h
 	session := b.session
 	go func() { // run and finish receive until it has ended
 		exit := b.consume(ctx, c, h, session)
+		h.signals.end()
 		b.events <- func(now time.Time) {
 			cancel()
 			delete(b.consumers, c.Key)
 			b.cutShort = b.cutShort || h.lease == nil && life.Err() != nil
-			if exit.Outcome == group.Lost {
-				b.metrics.lost.Incr(1, c.Key.Stream, c.Key.Shard)
-			}
+			b.count(c.Key, h, exit, now)
 			b.group.Exited(c.Key, exit, now)
 		}
 	}()
+}
+
+// count counts how an assignment came to its end.
+func (b *balancer) count(key lease.Key, h *holding, exit group.Exit, now time.Time) {
+	m := b.signals.metrics
+	switch exit.Outcome {
+	case group.Lost:
+		m.add("kinesis_leases_lost", 1, key.Stream, key.Shard)
+	case group.HandedOver:
+		m.time("kinesis_handovers_given", now.Sub(h.asked).Nanoseconds(), key.Stream)
+	case group.NotClaimed:
+		if !errors.Is(exit.Err, lease.ErrConflict) && !errors.Is(exit.Err, context.Canceled) {
+			b.signals.claimFailed(key, exit.Err, h.signals.begun)
+		}
+	case group.Released, group.Finished, group.Gone, group.Failed:
+	}
+}
+
+// countClaim counts what a claim has brought from another member.
+func (b *balancer) countClaim(c group.Claim, now time.Time) {
+	m := b.signals.metrics
+	if c.HandedOver {
+		m.time("kinesis_handovers_taken", now.Sub(c.Requested).Nanoseconds(), c.Key.Stream)
+	}
+	if c.HandedOver || c.Stolen {
+		m.add("kinesis_shards_stolen_total", 1, c.Key.Stream)
+	}
+	b.signals.claimSettled(c.Key)
 }
 
 func (b *balancer) consume(ctx context.Context, c group.Claim, h *holding, session *lease.Session) group.Exit {
@@ -565,12 +620,13 @@ func (b *balancer) claimAndPlace(ctx context.Context, c group.Claim, h *holding,
 			return nil, err
 		}
 	}
-	held, item, err := b.claim(ctx, session, store, c)
+	held, item, err := b.claim(ctx, session, store, c, h)
 	if err != nil {
 		return nil, err
 	}
 	b.events <- func(now time.Time) {
 		h.lease = held
+		b.countClaim(c, now)
 		b.group.Claimed(c.Key, held.Term(), c.Shard.FirstSequence, now)
 	}
 	if c.Stolen {
@@ -590,13 +646,14 @@ func (b *balancer) claimAndPlace(ctx context.Context, c group.Claim, h *holding,
 		err = fmt.Errorf("making the batcher of shard %s: %w", c.Key, err)
 		return nil, errors.Join(err, b.giveUp(ctx, held, item.Sequence))
 	}
-	b.log.Debugf("Reading shard %s from sequence number %q", c.Key, after)
 	budgetWait := make(chan struct{}, 1)
-	return consumer.New(consumer.Config{
+	reader := consumer.New(consumer.Config{
 		Lease:        held,
 		Committed:    after, // what another item of the shard tells is stored in this one too
+		Since:        cmp.Or(item.UpTo, c.StartAt),
+		Skew:         b.signals.clockSkew,
 		Shard:        c.Written,
-		Open:         func(sent string) consumer.Source { return b.open(c, sent, after, budgetWait) },
+		Open:         func(sent string) consumer.Source { return b.open(c, h, sent, after, budgetWait) },
 		Batcher:      batcher,
 		Processors:   processors,
 		Limit:        b.conf.checkpointLimit,
@@ -606,9 +663,10 @@ func (b *balancer) claimAndPlace(ctx context.Context, c group.Claim, h *holding,
 		DrainTimeout: b.conf.leasePeriod / 3,
 		Awaited:      b.awaited,
 		Out:          b.out,
-		Metrics:      b.metrics.consumer,
-		Log:          b.log,
-	}), nil
+		Hooks:        h.signals.hooks(),
+	})
+	h.signals.begin(reader)
+	return reader, nil
 }
 
 // awaitFinalCheckpoint waits for the input that a shard was stolen from, also while this
@@ -636,7 +694,7 @@ func (b *balancer) awaitFinalCheckpoint(ctx context.Context, held *lease.Lease) 
 	return held.AwaitFinalCheckpoint(waiting, b.conf.commitPeriod+b.conf.stealGracePeriod)
 }
 
-func (b *balancer) claim(ctx context.Context, session *lease.Session, store lease.Store, c group.Claim) (*lease.Lease, lease.Item, error) {
+func (b *balancer) claim(ctx context.Context, session *lease.Session, store lease.Store, c group.Claim, h *holding) (*lease.Lease, lease.Item, error) {
 	turn := b.turns[c.Key.Stream]
 	select {
 	case turn <- struct{}{}:
@@ -652,6 +710,7 @@ func (b *balancer) claim(ctx context.Context, session *lease.Session, store leas
 	}
 	opts := b.leaseOptions()
 	opts.Foreign = b.foreign[c.Key.Stream].Load
+	opts.OnWrite, opts.UpTo = h.signals.wrote, h.signals.since
 	origin := lease.Origin{StartAt: c.StartAt, ShardStart: c.Shard.FirstSequence, Pinned: c.Pinned, Anew: c.Anew}
 	if c.Shard.Holds(c.Acked) {
 		origin.Sequence = c.Acked
@@ -661,7 +720,7 @@ func (b *balancer) claim(ctx context.Context, session *lease.Session, store leas
 
 // open makes a source of a shard that begins after what was sent last or, where
 // nothing was, after the stored position.
-func (b *balancer) open(c group.Claim, sent, after string, budgetWait chan<- struct{}) consumer.Source {
+func (b *balancer) open(c group.Claim, h *holding, sent, after string, budgetWait chan<- struct{}) consumer.Source {
 	position := retrieval.Position{After: after}
 	if sent != "" {
 		position.After = sent
@@ -670,8 +729,7 @@ func (b *balancer) open(c group.Claim, sent, after string, budgetWait chan<- str
 		position.At = c.StartAt
 	}
 	return retrieval.NewPoller(b.reader, b.lists, retrieval.Shard{Stream: c.Key.Stream, ID: c.Key.Shard, FirstSequence: c.Shard.FirstSequence}, position, b.budget, b.conf.pollPeriod, retrieval.Hooks{
-		OnThrottle: func() { b.metrics.throttled.Incr(1, c.Key.Stream, c.Key.Shard) },
-		OnError:    func(err error) { b.log.Warnf("Stream %s: going on after: %v", c.Key.Stream, err) },
+		OnCall: h.signals.called,
 		OnBudgetWait: func() {
 			select {
 			case budgetWait <- struct{}{}:

@@ -311,7 +311,7 @@ func (c simulatedStore) mirror(ctx context.Context, literal lease.Item, sequence
 	})
 }
 
-func (simulatedStore) ensureTable(context.Context) error { return nil }
+func (simulatedStore) ensureTable(context.Context) (bool, error) { return false, nil }
 
 func (c simulatedStore) list(ctx context.Context, stream string, consistent bool) (itemList, error) {
 	l, err := request(ctx, c.simulatedClient, "list", func() (itemList, error) { return c.sim.table.list(ctx, stream, consistent) })
@@ -476,7 +476,7 @@ func (c *simulatedClient) read() {
 		if err != nil {
 			return
 		}
-		batch, ack, err := c.input.ReadBatch(ctx)
+		batch, ack, err := readAsHost(ctx, c.input)
 		c.yielding()
 		switch {
 		case err == nil:

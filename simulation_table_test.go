@@ -86,7 +86,7 @@ func (m *memoryTable) at() time.Time {
 	return time.Now().Add(-m.lag())
 }
 
-func (*memoryTable) ensureTable(context.Context) error { return nil }
+func (*memoryTable) ensureTable(context.Context) (bool, error) { return false, nil }
 
 func (m *memoryTable) list(_ context.Context, stream string, consistent bool) (itemList, error) {
 	items := m.snapshot()

@@ -16,7 +16,6 @@ import (
 	"github.com/benthosdev/benthos/v4/public/service"
 	"github.com/stretchr/testify/require"
 
-	"github.com/benthos-plugins/aws-kinesis/internal/consumer"
 	"github.com/benthos-plugins/aws-kinesis/internal/group"
 	"github.com/benthos-plugins/aws-kinesis/internal/lease"
 	"github.com/benthos-plugins/aws-kinesis/internal/retrieval"
@@ -183,7 +182,8 @@ func (s *simulation) joinWith(t *testing.T, streams []stream) *simulatedClient {
 	c.ack, c.die = context.WithCancel(t.Context())
 
 	res := service.MockResources()
-	in := &input{conf: s.conf, res: res, log: res.Logger(), metrics: newMetrics(res.Metrics()), newID: c.nextID, outbox: consumer.NewOutbox()}
+	in := assemble(s.conf, res)
+	in.newID = c.nextID
 	in.conf.checkpointLimit, in.conf.streams = c.limit, streams
 	c.input, c.pinned = in, len(streams[0].shards) > 0
 

@@ -51,17 +51,10 @@ func BenchmarkConsumer(b *testing.B) {
 			defer end()
 			l, _, err := lease.Take(b.Context(), b.Context(), session, leases, lease.Item{Key: key}, lease.Origin{}, opts)
 			require.NoError(b, err)
-			metrics := service.MockResources().Metrics()
 			out := make(chan *Delivery)
 			c := New(Config{
 				Lease: l, Open: func(string) Source { return &backlog{b.N} }, Batcher: batcher, Limit: 1024,
 				Budget: retrieval.NewBudget(1 << 30), DrainTimeout: drainTimeout, Out: out,
-				Metrics: Metrics{
-					Behind:   metrics.NewGauge("behind", "stream", "shard"),
-					InFlight: metrics.NewGauge("in_flight", "stream", "shard"),
-					Rejected: metrics.NewCounter("rejected", "stream", "shard"),
-				},
-				Log: service.MockResources().Logger(),
 			})
 			b.ReportAllocs()
 			b.ResetTimer()

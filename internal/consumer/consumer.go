@@ -32,6 +32,7 @@ import (
 	"github.com/benthosdev/benthos/v4/public/service"
 
 	"github.com/benthos-plugins/aws-kinesis/internal/inflight"
+	"github.com/benthos-plugins/aws-kinesis/internal/lag"
 	"github.com/benthos-plugins/aws-kinesis/internal/lease"
 	"github.com/benthos-plugins/aws-kinesis/internal/retrieval"
 )
@@ -53,11 +54,49 @@ type Batcher interface {
 	Close(context.Context) error
 }
 
-// Metrics are shared by all consumers; the labels are stream and shard.
-type Metrics struct {
-	Behind   *service.MetricGauge // milliseconds
-	InFlight *service.MetricGauge // messages
-	Rejected *service.MetricCounter
+// Hooks tell of what a consumer deals with by itself. Each may be nil. It is called from
+// one of its goroutines, or by whoever acknowledges, and returns at once.
+type Hooks struct {
+	// OnReject is called when the output has rejected so many messages, which are skipped.
+	OnReject func(messages int, err error)
+	// OnProcess is called with what came of running the batch processors, where there are
+	// any: nil when they have accepted a batch.
+	OnProcess func(err error)
+	// OnSuspend is called when the shard is suspended, and when it goes on.
+	OnSuspend func(suspended bool)
+	// OnClose is called when the batching policy could not be closed.
+	OnClose func(err error)
+}
+
+// orNothing puts what does nothing in the place of hooks that are nil.
+func (h Hooks) orNothing() Hooks {
+	if h.OnReject == nil {
+		h.OnReject = func(int, error) {}
+	}
+	if h.OnProcess == nil {
+		h.OnProcess = func(error) {}
+	}
+	if h.OnSuspend == nil {
+		h.OnSuspend = func(bool) {}
+	}
+	if h.OnClose == nil {
+		h.OnClose = func(error) {}
+	}
+	return h
+}
+
+// State is how far a consumer has got.
+type State struct {
+	// Since is the moment before which everything that arrived in the shard is acknowledged,
+	// by our own clock; zero while that is not known.
+	Since time.Time
+	// Oldest is when the oldest record arrived that was read and is not acknowledged; zero
+	// when there is none.
+	Oldest time.Time
+	// InFlight is the number of messages from the oldest one that is not acknowledged on.
+	InFlight int
+	// Suspended is whether nothing is read, since the lease cannot be proved.
+	Suspended bool
 }
 
 // Config is what a consumer is made of. It takes over the lease, the batcher and
@@ -66,6 +105,11 @@ type Config struct {
 	Lease *lease.Lease
 	// Committed is the sequence up to which all was acknowledged at the claim.
 	Committed string
+	// Since is the moment before which everything that arrived was acknowledged at the
+	// claim; zero where nobody knows.
+	Since time.Time
+	// Skew returns by how much the service's clock is ahead of our own; nil for not at all.
+	Skew func() time.Duration
 	// Shard is what messages call the shard; empty for its id.
 	Shard string
 	// Open makes a source that begins after a sequence number, or where the shard
@@ -90,15 +134,8 @@ type Config struct {
 	// that has gone it is not handed over.
 	Awaited func(ctx context.Context, client string) bool
 	// Out takes the deliveries.
-	Out     chan<- *Delivery
-	Metrics Metrics
-	Log     Logger
-}
-
-// Logger is what a consumer uses of Benthos' logger.
-type Logger interface {
-	Errorf(template string, args ...any)
-	Warnf(template string, args ...any)
+	Out   chan<- *Delivery
+	Hooks Hooks
 }
 
 // Outcome says how a consumer came to its end.
@@ -167,14 +204,20 @@ type Consumer struct {
 	arrivedAt time.Time
 	arrived   any // metadata value of arrivedAt
 
-	mu       sync.Mutex
-	window   *inflight.Window[string]
-	ackMoved chan struct{} // cap 1: the window has more room than before
+	mu        sync.Mutex
+	window    *inflight.Window[string]
+	lag       *lag.Tracker
+	suspended bool
+	ackMoved  chan struct{} // cap 1: the window has more room than before
 }
 
 // New returns a consumer that is yet to run.
 func New(conf Config) *Consumer {
 	key := conf.Lease.Key()
+	conf.Hooks = conf.Hooks.orNothing()
+	if conf.Skew == nil {
+		conf.Skew = func() time.Duration { return 0 }
+	}
 	return &Consumer{
 		conf:     conf,
 		stream:   key.Stream,
@@ -182,6 +225,7 @@ func New(conf Config) *Consumer {
 		term:     strconv.FormatInt(conf.Lease.Number(), 10),
 		filling:  filling{batcher: conf.Batcher},
 		window:   inflight.New[string](conf.Limit),
+		lag:      lag.New(conf.Since, conf.Committed),
 		ackMoved: make(chan struct{}, 1),
 	}
 }
@@ -282,10 +326,26 @@ func (c *Consumer) suspend(ctx context.Context) error {
 	}
 	c.conf.Budget.Release(cost + c.unfed)
 	c.unfed = 0
+	c.setSuspended(true)
+	defer c.setSuspended(false)
 	if err := c.conf.Lease.Await(ctx); err != nil {
 		return cmp.Or(context.Cause(ctx), err)
 	}
 	return nil
+}
+
+func (c *Consumer) setSuspended(suspended bool) {
+	c.mu.Lock()
+	c.suspended = suspended
+	c.mu.Unlock()
+	c.conf.Hooks.OnSuspend(suspended)
+}
+
+// State returns how far the consumer has got. It may be called from anywhere.
+func (c *Consumer) State() State {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return State{Since: c.lag.Since(), Oldest: c.lag.Oldest(), InFlight: c.window.Held(), Suspended: c.suspended}
 }
 
 type fetched struct {
@@ -344,7 +404,7 @@ func (c *Consumer) pump(ctx context.Context, pages <-chan fetched) ([]retrieval.
 }
 
 func (c *Consumer) feed(ctx context.Context, page retrieval.Page) error {
-	c.gauge(c.conf.Metrics.Behind, page.Behind.Milliseconds())
+	c.track(page)
 	c.unfed = page.Cost
 	for i := range page.Records {
 		record := &page.Records[i]
@@ -359,6 +419,21 @@ func (c *Consumer) feed(ctx context.Context, page retrieval.Page) error {
 		}
 	}
 	return nil
+}
+
+// track notes what has been read, by our own clock.
+func (c *Consumer) track(page retrieval.Page) {
+	skew := c.conf.Skew()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range page.Records {
+		arrived := page.Records[i].Arrived
+		if !arrived.IsZero() {
+			arrived = arrived.Add(-skew)
+		}
+		c.lag.Read(page.Records[i].SequenceNumber, arrived)
+	}
+	c.lag.ReadTo(page.ReadTo)
 }
 
 func (c *Consumer) message(r *retrieval.Record) *service.Message {
@@ -433,6 +508,7 @@ func (c *Consumer) process(ctx context.Context, batch service.MessageBatch) (ser
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
 		results, err := service.ExecuteProcessors(ctx, c.conf.Processors, batch.Copy())
 		if err == nil {
+			c.conf.Hooks.OnProcess(nil)
 			var joined service.MessageBatch
 			for _, result := range results {
 				joined = append(joined, result...)
@@ -442,7 +518,7 @@ func (c *Consumer) process(ctx context.Context, batch service.MessageBatch) (ser
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		c.conf.Log.Errorf("Batch processors failed on a batch of shard %s, which is tried again in %s: %v", c.conf.Lease.Key(), pause, err)
+		c.conf.Hooks.OnProcess(err)
 		retry := time.NewTimer(pause)
 		select {
 		case <-retry.C:
@@ -508,6 +584,9 @@ func (c *Consumer) awaitAck(ctx context.Context) error {
 func (c *Consumer) ack(id uint64) {
 	c.mu.Lock()
 	moved := c.window.Ack(id)
+	if sequence, ok := c.window.Acked(); moved && ok {
+		c.lag.Acked(sequence)
+	}
 	c.mu.Unlock()
 	if moved {
 		select {
@@ -521,9 +600,7 @@ func (c *Consumer) ack(id uint64) {
 func (c *Consumer) acked() string {
 	c.mu.Lock()
 	sequence, ok := c.window.Acked()
-	held := c.window.Held()
 	c.mu.Unlock()
-	c.gauge(c.conf.Metrics.InFlight, int64(held))
 	if !ok {
 		return c.conf.Committed
 	}
@@ -568,14 +645,7 @@ func (c *Consumer) close() {
 		err = errors.Join(err, p.Close(ctx))
 	}
 	if err != nil {
-		c.conf.Log.Warnf("Closing the batching policy of shard %s: %v", c.conf.Lease.Key(), err)
+		c.conf.Hooks.OnClose(err)
 	}
 	c.conf.Budget.Release(c.filling.cost + c.unfed)
-	c.gauge(c.conf.Metrics.InFlight, 0)
-	c.gauge(c.conf.Metrics.Behind, 0)
-}
-
-func (c *Consumer) gauge(g *service.MetricGauge, value int64) {
-	key := c.conf.Lease.Key()
-	g.Set(value, key.Stream, key.Shard)
 }

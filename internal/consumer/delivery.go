@@ -40,9 +40,7 @@ func (d *Delivery) Ack(messages int, rejection error) {
 		if batch, ok := errors.AsType[*service.BatchError](rejection); ok && batch.IndexedErrors() > 0 {
 			messages = batch.IndexedErrors()
 		}
-		conf, key := d.consumer.conf, d.consumer.conf.Lease.Key()
-		conf.Metrics.Rejected.Incr(int64(messages), key.Stream, key.Shard)
-		conf.Log.Errorf("The output rejected %d messages of shard %s, which are skipped: %v", messages, key, rejection)
+		d.consumer.conf.Hooks.OnReject(messages, rejection)
 	}
 	d.consumer.ack(d.id)
 	d.Drop()

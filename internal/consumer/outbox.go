@@ -115,6 +115,11 @@ func (o *Outgoing) Batch() service.MessageBatch { return o.batch.Copy() }
 // Ack acknowledges what is left of the batch.
 func (o *Outgoing) Ack() { o.delivery.Ack(len(o.batch), nil) }
 
+// Shard returns the shard that the batch is of, and how many messages of it are left.
+func (o *Outgoing) Shard() (key lease.Key, messages int) {
+	return o.delivery.consumer.conf.Lease.Key(), len(o.batch)
+}
+
 // Delivery returns the delivery that the batch came with.
 func (o *Outgoing) Delivery() *Delivery { return o.delivery }
 
@@ -151,6 +156,13 @@ func NewOutbox() *Outbox {
 
 // Ready receives when there may be something due.
 func (b *Outbox) Ready() <-chan struct{} { return b.ready }
+
+// Due reports whether a batch is due.
+func (b *Outbox) Due() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.due) > 0
+}
 
 // Take returns the batch that is due first, nil when there is none.
 func (b *Outbox) Take() *Outgoing {

@@ -142,13 +142,14 @@ func (s *source) Next(ctx context.Context) (retrieval.Page, error) {
 // rig is a consumer with everything around it, in one bubble of synctest.
 type rig struct {
 	*testing.T
-	table  *table
-	source *source
-	lease  *lease.Lease
-	give   chan string
-	out    chan *Delivery
-	stop   context.CancelFunc
-	ended  chan Result
+	table    *table
+	source   *source
+	lease    *lease.Lease
+	consumer *Consumer
+	give     chan string
+	out      chan *Delivery
+	stop     context.CancelFunc
+	ended    chan Result
 }
 
 // bubble runs a test on a rig whose consumer is started. By default a batch is
@@ -176,12 +177,13 @@ func bubble(t *testing.T, configure func(*Config), test func(r *rig)) {
 		conf := Config{
 			Budget: retrieval.NewBudget(1 << 30),
 			Lease:  r.lease, Open: r.source.open, Batcher: batcher(t, service.BatchPolicy{Count: 1}),
-			Limit: 100, HandOver: r.give, DrainTimeout: drainTimeout, Awaited: func(context.Context, string) bool { return true }, Out: r.out, Log: service.MockResources().Logger(),
+			Limit: 100, HandOver: r.give, DrainTimeout: drainTimeout, Awaited: func(context.Context, string) bool { return true }, Out: r.out,
 		}
 		if configure != nil {
 			configure(&conf)
 		}
 		c := New(conf)
+		r.consumer = c
 		done := make(chan struct{})
 		go func() {
 			defer close(done)

@@ -1,6 +1,8 @@
 package group
 
 import (
+	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -40,6 +42,7 @@ func (g *Group) assign(now time.Time) {
 		g.yield(&shards[i])
 	}
 	if !g.explicit() {
+		g.tellMembers(now)
 		g.balance(shards, now)
 		return
 	}
@@ -238,7 +241,13 @@ func (g *Group) claim(e *eligible, stolen bool, now time.Time) {
 		Stolen:   stolen || e.stealing && e.owner == g.self,
 		Failures: e.failures,
 		Warning:  e.warning(e.unproven),
+		// Passed on to us, and not claimed since.
+		HandedOver: e.item.HandedOver() && e.item.Owner == g.self,
 	}
+	if c.HandedOver {
+		c.Requested = cmp.Or(g.requested, now)
+	}
+	e.why = g.reason(e, c.Stolen)
 	if !e.item.StartAt.IsZero() {
 		c.StartAt = e.item.StartAt
 	}
@@ -248,6 +257,33 @@ func (g *Group) claim(e *eligible, stolen bool, now time.Time) {
 	e.stealing = c.Stolen
 	e.shard.claim(now)
 	g.pending.Claim = append(g.pending.Claim, c)
+}
+
+// reason says why a shard is claimed: from whom it comes, and what became of that client.
+func (g *Group) reason(e *eligible, stolen bool) words {
+	item := e.item
+	both := func(one, many string, client string) words {
+		return words{fmt.Sprintf(one, client), fmt.Sprintf(many, client)}
+	}
+	switch {
+	case stolen:
+		return both("it was taken from client %s, which cannot be asked for it", "they were taken from client %s, which cannot be asked for them", item.Owner)
+	case item.HandedOver() && item.Owner == g.self && e.former != "":
+		return both("client %s handed it over", "client %s handed them over", e.former)
+	case item.HandedOver() && item.Owner == g.self:
+		return words{"it was handed over", "they were handed over"}
+	case item.HandedOver() && !g.members.isGone(item.Owner):
+		return both("client %s, to which it was handed over, did not claim it", "client %s, to which they were handed over, did not claim them", item.Owner)
+	case item.Owner == g.self && item.Owner != "", g.ids[item.Owner]:
+		return words{"it was read here before", "they were read here before"}
+	case item.Foreign():
+		return both("client %s, of the built-in input, has not renewed it", "client %s, of the built-in input, has not renewed them", item.Owner)
+	case item.Owner != "":
+		return both("its owner, client %s, is gone", "their owner, client %s, is gone", item.Owner)
+	case item.Exists:
+		return words{"nobody had it", "nobody had them"}
+	}
+	return words{"nobody has read it yet", "nobody has read them yet"}
 }
 
 // give hands a shard over to the member that should have it, if that has requested it
@@ -326,7 +362,6 @@ func (g *Group) steal(shards []eligible, e *eligible, now time.Time) bool {
 		return false
 	}
 	e.stream.stoleAt = now
-	g.say(Info, "Taking shard %s from client %s, which has %d shards to our %d", e.key, e.owner, theirs, ours)
 	g.claim(e, true, now)
 	return true
 }

@@ -1,9 +1,6 @@
 package group
 
 import (
-	"context"
-	"errors"
-	"regexp"
 	"time"
 
 	"github.com/benthos-plugins/aws-kinesis/internal/lease"
@@ -112,33 +109,9 @@ func (g *Group) Cleaned(c Cleaned, now time.Time) {
 		g.tellExpired(g.stream(item.Stream), lineage.ShardID(item.Shard), item.Sequence)
 	}
 	if c.Err == nil {
-		g.cleanFailures, g.cleanAt, g.cleanErr = 0, time.Time{}, ""
+		g.cleanFailures, g.cleanAt = 0, time.Time{}
 		return
 	}
 	g.cleanAt = now.Add(g.every() << min(g.cleanFailures, 5))
 	g.cleanFailures++
-	if said := FaultText(c.Err); said != g.cleanErr && !errors.Is(c.Err, context.Canceled) {
-		g.say(Warning, "The table could not be tidied, which is tried again and harms nothing until then: %v", c.Err)
-		g.cleanErr = said
-	}
-}
-
-// note logs what went wrong once, however often it is repeated.
-func (g *Group) note(last *string, err error) {
-	said := FaultText(err)
-	if said != "" && said != *last && !errors.Is(err, context.Canceled) {
-		g.say(Error, "Balancing goes on with what is known: %v", err)
-	}
-	*last = said
-}
-
-var requestID = regexp.MustCompile(`RequestID: [^,]*, `)
-
-// FaultText returns the text of an error without what is of one request, empty for none: a
-// fault that goes on is said once.
-func FaultText(err error) string {
-	if err == nil {
-		return ""
-	}
-	return requestID.ReplaceAllString(err.Error(), "")
 }

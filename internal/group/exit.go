@@ -81,7 +81,6 @@ func (g *Group) notClaimed(s *stream, sh *shard, err error, now time.Time) {
 	sh.rest(now, g.every())
 	if !isConflict(err) {
 		s.claimFailed(g.conf.LeasePeriod, now)
-		g.say(Warning, "Trying again: %v", err)
 	}
 }
 
@@ -103,12 +102,15 @@ const fewClaimFailures = 2
 // record takes in what the end of a consumer tells of its shard.
 func (g *Group) record(s *stream, sh *shard, e Exit, now time.Time) {
 	switch e.Outcome {
-	case NotClaimed, Released:
+	case NotClaimed:
+	case Released:
+		g.tellOf(sh.key, Info, "is read here no more: it was released", "are read here no more: they were released")
 	case HandedOver:
+		g.tellOf(sh.key, Info, "was handed over to client "+e.To+", which asked for it", "were handed over to client "+e.To+", which asked for them")
 		sh.item = lease.Item{Key: sh.key, Exists: true, Owner: e.To, Term: lease.HandOverMark}
 		sh.seen = sighting{}
 	case Finished:
-		g.say(Info, "Shard %s is closed and has been read to its end", sh.key)
+		g.tellOf(sh.key, Info, "is closed and has been read to its end", "are closed and have been read to their ends")
 		// It is the shard that was read which is finished: the list may not have its start
 		// yet, or that of another stream by now.
 		sh.item = lease.Item{Key: sh.key, Exists: true, Finished: true, ShardStart: sh.first}
@@ -120,10 +122,11 @@ func (g *Group) record(s *stream, sh *shard, e Exit, now time.Time) {
 		g.recordLoss(sh, e)
 	case Gone:
 		sh.rest(now, g.every())
-		g.say(Warning, "Shard %s: %v", sh.key, e.Err)
+		g.tellOf(sh.key, Warning, fmt.Sprintf("is read here no more: %v", e.Err), "are read here no more: the service does not know them any more")
 		s.listedAt = time.Time{}
 	case Failed:
-		g.say(Warning, "The shard is claimed anew if it is still this client's: %v", e.Err)
+		g.tellOf(sh.key, Warning, fmt.Sprintf("is read here no more, and claimed anew if it is still this client's: %v", e.Err),
+			"are read here no more, and claimed anew if they are still this client's: what became of their last writes is not known")
 	}
 }
 
@@ -135,7 +138,7 @@ func (g *Group) recordLoss(sh *shard, e Exit) {
 	case errors.Is(e.Err, lease.ErrEvicted):
 		return // all leases are lost, which is told once
 	case !errors.Is(e.Err, lease.ErrDeleted):
-		g.say(Warning, "%v", e.Err)
+		g.tellOf(sh.key, Warning, fmt.Sprintf("is read here no more: %v", e.Err), "are read here no more: others have claimed them")
 		return
 	}
 	g.say(Warning, "The item of shard %s was deleted from table %s by somebody. It is made anew, and reading goes on after sequence number %q, which is how far this process had got. To have a shard read from its start, stop all processes before its item is deleted",

@@ -1,7 +1,6 @@
 package group
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -164,16 +163,6 @@ func TestShardThatWasClaimedInVainIsClaimedAnewIfItIsStillOurs(t *testing.T) {
 	a := s.next()
 	require.Len(t, a.Claim, 1)
 	require.Equal(t, me, a.Claim[0].Item.Owner)
-}
-
-func TestConflictIsNoWarning(t *testing.T) {
-	for err, lines := range map[error]int{lease.ErrConflict: 0, context.Canceled: 0, errors.New("throttled"): 1} {
-		s := begin(t, 1)
-		s.read()
-		require.Len(t, s.next().Claim, 1)
-		s.exit(0, Exit{Outcome: NotClaimed, Err: fmt.Errorf("claiming: %w", err)})
-		require.Len(t, s.next().Lines, lines, err)
-	}
 }
 
 func TestLostShardThatIsAnothersIsLeftToIt(t *testing.T) {

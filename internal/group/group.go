@@ -88,8 +88,6 @@ type Group struct {
 	cleanAt  time.Time // not before
 	// cleanFailures is how many rounds of chores failed in a row.
 	cleanFailures int
-
-	memberErr, cleanErr string // last errors that were told
 }
 
 // New returns the group of a member that has not joined yet. It reads the streams of
@@ -147,6 +145,7 @@ func (g *Group) SessionLost(now time.Time) {
 func (g *Group) Claimed(key lease.Key, term, first string, now time.Time) {
 	if sh := g.shard(key); sh != nil {
 		sh.claimed(term, first, now)
+		g.tellOf(key, Info, "is read here now: "+sh.why.one, "are read here now: "+sh.why.many)
 		g.stream(key.Stream).claimFailures = 0
 		g.changes++
 		g.told.pending(now)
@@ -162,7 +161,6 @@ func (g *Group) Confirmed(owner string, there bool, err error, now time.Time) {
 	case err != nil:
 		// It is asked again when a plan needs it, a while later.
 		g.planBy(now.Add(g.every() / 2))
-		g.note(&g.memberErr, err)
 	case !there:
 		g.members.nowGone(owner, now)
 		g.dirty = true
@@ -174,8 +172,8 @@ func (g *Group) Confirmed(owner string, there bool, err error, now time.Time) {
 // Evicted tells whether a dead member was removed.
 func (g *Group) Evicted(id string, err error, now time.Time) {
 	g.members.wasEvicted(id, err, g.showEvicted(), now)
-	if err != nil && !isConflict(err) {
-		g.note(&g.memberErr, err)
+	if err == nil {
+		g.say(Warning, "Client %s is taken for dead: it sent no heartbeat for its lease period. Its shards are shared out among the others", id)
 	}
 	g.dirty = true
 }
@@ -228,10 +226,14 @@ type HandOver struct {
 	To  string
 }
 
-// Line is something to log.
+// Line is something to log. One that is about a shard goes on after its name, and has
+// the same words for several shards, of which one line is made.
 type Line struct {
 	Level Level
 	Text  string
+	// Key and Many are those of a line about a shard.
+	Key  lease.Key
+	Many string
 }
 
 // Level says how much a line matters.
@@ -284,7 +286,13 @@ func (g *Group) Said() []Line {
 }
 
 func (g *Group) say(level Level, format string, args ...any) {
-	g.pending.Lines = append(g.pending.Lines, Line{level, fmt.Sprintf(format, args...)})
+	g.pending.Lines = append(g.pending.Lines, Line{Level: level, Text: fmt.Sprintf(format, args...)})
+}
+
+// tellOf says something of a shard: one is what follows its name, and many the same of
+// several.
+func (g *Group) tellOf(key lease.Key, level Level, one, many string) {
+	g.pending.Lines = append(g.pending.Lines, Line{Level: level, Key: key, Text: one, Many: many})
 }
 
 // planBy has a plan made at a time, though nothing is told until then.
@@ -323,8 +331,24 @@ func (g *Group) Held(name string) (held int) {
 	return held
 }
 
-// Unread returns how many shards of a stream nobody has read for a while.
-func (g *Group) Unread(name string) int { return g.stream(name).unread }
+// Unread returns how many shards of a stream nobody has read for a while, and the moment
+// before which everything that arrived in them is acknowledged, zero when there is none;
+// known is false while nobody can tell.
+func (g *Group) Unread(name string) (shards int, from time.Time, known bool) {
+	s := g.stream(name)
+	return s.unread, s.unreadFrom, s.known && !s.missing && g.self != ""
+}
+
+// Settled reports whether a shard needs no claim of ours any more: it is read here, by
+// another member, or by nobody ever again.
+func (g *Group) Settled(key lease.Key) bool {
+	sh := g.shard(key)
+	if sh == nil || sh.assignment.reads() || sh.item.Finished {
+		return true
+	}
+	owner := g.owner(sh)
+	return owner != "" && owner != g.self
+}
 
 // Claim is a shard to claim and read.
 type Claim struct {
@@ -346,6 +370,10 @@ type Claim struct {
 	Stolen bool
 	// Failures is how often it could not be claimed or read, in a row.
 	Failures int
+	// HandedOver is whether another member passed the shard on, and Requested since when it
+	// was requested.
+	HandedOver bool
+	Requested  time.Time
 	// Warning says why it is read from its start though it looks as if it had been read.
 	Warning string
 }

@@ -2,8 +2,10 @@ package group
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,6 +27,7 @@ type members struct {
 	// participants are those who share shards, ourselves left out, and changedAt is when
 	// they became others.
 	participants   []string
+	told           []string // those of them that were told
 	changedAt      time.Time
 	unsettledSince time.Time // since when that happens again and again
 	newest         time.Time // when the last newcomer was seen for the first time
@@ -81,7 +84,6 @@ type MemberSnapshot struct {
 func (g *Group) applyMembers(v *MemberSnapshot, now time.Time) {
 	ms := &g.members
 	ms.reads.done(v.Err, g.every(), now)
-	g.note(&g.memberErr, v.Err)
 	switch {
 	case v.SoundSince.IsZero():
 		ms.soundSince = v.End // also where nothing could be read, as in an outage
@@ -294,6 +296,33 @@ func (g *Group) settle(now time.Time) {
 	}
 	ms.participants, ms.changedAt = participants, now
 	g.dirty = true
+}
+
+// tellMembers says who has come and who has gone, once nobody does any more for a moment.
+func (g *Group) tellMembers(now time.Time) {
+	before, after := g.members.told, g.members.participants
+	if slices.Equal(before, after) || !g.stable(now) {
+		return
+	}
+	g.members.told = after
+	var changes []string
+	tell := func(what string, these, those []string) {
+		if ids := slices.DeleteFunc(slices.Clone(these), func(id string) bool { return slices.Contains(those, id) }); len(ids) > 0 {
+			changes = append(changes, few(ids)+" "+what)
+		}
+	}
+	tell("joined", after, before)
+	tell("left", before, after)
+	g.say(Info, "Clients: %s. %d share the shards now, with this one", strings.Join(changes, ", "), len(after)+1)
+}
+
+// few is a list of ids for a line, of which the first are named.
+func few(ids []string) string {
+	const named = 3
+	if len(ids) > named {
+		return fmt.Sprintf("%s and %d more", strings.Join(ids[:named], ", "), len(ids)-named)
+	}
+	return strings.Join(ids, ", ")
 }
 
 // stable reports whether it is a time to ask for shards: what is asked for while many

@@ -450,17 +450,25 @@ func TestFailedListOfMembersIsReadAgainSoonAndLaterEachTime(t *testing.T) {
 	require.Equal(t, []time.Duration{250 * time.Millisecond, 500 * time.Millisecond, time.Second, 1500 * time.Millisecond}, pauses[:4])
 }
 
-func TestOneErrorIsSaidOnce(t *testing.T) {
-	s := begin(t, 1)
-	fail := func(text string) int {
-		s.Apply(Snapshot{Members: &MemberSnapshot{Start: s.now, End: s.now, Err: errors.New(text)}}, s.now)
-		return len(said(s.next(), "throttled"))
+func TestOperatorIsToldWhoCameAndWhoWent(t *testing.T) {
+	s := begin(t, 4)
+	s.pass(newcomer)
+	come := func(all ...string) (lines []string) {
+		for range 5 {
+			s.see(all...)
+			for _, line := range said(s.next(), "share the shards now") {
+				lines = append(lines, line.Text)
+			}
+			s.pass(time.Second)
+		}
+		return lines
 	}
-	require.Equal(t, 1, fail("throttled, RequestID: 1, by the service"))
-	require.Equal(t, 0, fail("throttled, RequestID: 2, by the service"))
-	require.Equal(t, 1, fail("throttled for another reason"))
-	s.see(me)
-	require.Equal(t, 1, fail("throttled for another reason"), "it had been well")
+	come(me)
+	require.Equal(t, []string{"Clients: anna joined. 2 share the shards now, with this one"}, come(me, anna))
+	require.Empty(t, come(me, anna))
+	require.Equal(t, []string{"Clients: c, d, e and 1 more joined. 6 share the shards now, with this one"}, come(me, anna, "c", "d", "e", "f"))
+	delete(s.members, anna)
+	require.Equal(t, []string{"Clients: anna left. 5 share the shards now, with this one"}, come(me, "c", "d", "e", "f"))
 }
 
 func TestOtherMemberOfANewNameIsANewMember(t *testing.T) {

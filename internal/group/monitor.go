@@ -1,6 +1,7 @@
 package group
 
 import (
+	"cmp"
 	"time"
 )
 
@@ -13,7 +14,7 @@ func (g *Group) monitor(now time.Time) {
 	for _, s := range g.streams {
 		switch {
 		case s.missing:
-			s.unread, s.warned = 0, false // there is nothing to read
+			s.unread, s.unreadFrom, s.warned = 0, time.Time{}, false // there is nothing to read
 		case s.known && !g.explicit():
 			g.watch(s, now)
 		}
@@ -32,7 +33,7 @@ func (g *Group) watch(s *stream, now time.Time) {
 		return owner != "" && owner != g.self
 	}
 	overdue := ""
-	s.unread = 0
+	s.unread, s.unreadFrom = 0, time.Time{}
 	for _, sh := range s.listed {
 		id := sh.key.Shard
 		if sh.listed.Closed || s.lineage.Reached(id, read) {
@@ -45,6 +46,10 @@ func (g *Group) watch(s *stream, now time.Time) {
 		since := now.Sub(sh.unreadSince)
 		if since > 2*g.every() {
 			s.unread++
+		}
+		from := cmp.Or(sh.item.UpTo, sh.unreadSince)
+		if s.unreadFrom.IsZero() || from.Before(s.unreadFrom) {
+			s.unreadFrom = from
 		}
 		if since > 2*g.conf.LeasePeriod {
 			overdue = id

@@ -23,21 +23,21 @@ func unread(t *testing.T) *stage {
 
 func TestShardThatNobodyReadsIsCountedAfterAWhile(t *testing.T) {
 	s := unread(t) // the claim of shard 1 does not come to an end
-	require.Zero(t, s.Unread("foo"))
+	require.Zero(t, s.unread())
 	s.pass(40 * time.Second)
 	s.see(me, anna)
 	s.read(owned(0, anna))
 	s.next()
-	require.Zero(t, s.Unread("foo"))
+	require.Zero(t, s.unread())
 	s.pass(time.Second)
 	s.read(owned(0, anna))
 	s.next()
-	require.Equal(t, 1, s.Unread("foo"))
+	require.Equal(t, 1, s.unread())
 
 	s.Claimed(key(1), "term", "1000", s.now)
 	s.pass(tellEvery)
 	s.next()
-	require.Zero(t, s.Unread("foo"))
+	require.Zero(t, s.unread())
 }
 
 func TestShardThatNobodyReadsForTwoLeasePeriodsIsWarnedOfOnce(t *testing.T) {
@@ -49,7 +49,7 @@ func TestShardThatNobodyReadsForTwoLeasePeriodsIsWarnedOfOnce(t *testing.T) {
 		s.read(owned(0, anna))
 		n := len(said(s.next(), "Nobody has read shard shardId-000000000001 of stream foo for two lease periods, one of 1 such shards"))
 		if n > 0 {
-			require.Positive(t, s.Unread("foo"))
+			require.Positive(t, s.unread())
 		}
 		warned += n
 	}
@@ -63,7 +63,7 @@ func TestShardWhoseParentIsReadIsNotUnread(t *testing.T) {
 	for range 10 {
 		s.read(owned(0, anna))
 		s.next()
-		require.Zero(t, s.Unread("foo"))
+		require.Zero(t, s.unread())
 		s.pass(20 * time.Second)
 		s.see(me, anna)
 	}
@@ -74,7 +74,7 @@ func TestShardOfABuiltInInputIsNotUnread(t *testing.T) {
 	for i := range 10 {
 		s.read(foreign(0, "builtin", time.Duration(i).String()))
 		s.next()
-		require.Zero(t, s.Unread("foo"))
+		require.Zero(t, s.unread())
 		s.pass(20 * time.Second)
 		s.see(me)
 	}

@@ -36,6 +36,8 @@ type shard struct {
 	// What this member does with it, changed by the transitions below alone.
 	assignment Assignment
 	recipient  string    // of a hand-over
+	why        words     // it was claimed
+	former     string    // who owned it before the present owner, by the items that were read
 	first      string    // starting sequence number of the shard that is read, if known
 	since      time.Time // of the assignment
 	// exit is how the last assignment came to its end.
@@ -85,6 +87,9 @@ type shard struct {
 	saidMalformed string // what was told of the item, so that it is told once
 	saidWaiting   string // the same of who reads a shard that is to be read here
 }
+
+// words are what is said of one shard, and the same of several.
+type words struct{ one, many string }
 
 // literal is an item under which a reader that writes the shard as "0" keeps it, as
 // the built-in input does.

@@ -270,3 +270,9 @@ func said(a Actions, text string) (lines []Line) {
 	}
 	return lines
 }
+
+// unread returns how many shards of foo nobody reads.
+func (s *stage) unread() int {
+	shards, _, _ := s.Unread("foo")
+	return shards
+}

@@ -2,7 +2,6 @@ package group
 
 import (
 	"cmp"
-	"errors"
 	"slices"
 	"time"
 
@@ -67,8 +66,9 @@ type stream struct {
 	reads  reads
 	size   int // bytes of its items
 	unread int // shards that nobody has read for a while
-	warned bool
-	err    string // the last error that was told
+	// unreadFrom is the moment before which everything that arrived in those is acknowledged.
+	unreadFrom time.Time
+	warned     bool
 }
 
 // namedShard is a shard as the configuration has it.
@@ -172,7 +172,6 @@ func (g *Group) Begin(lists []StreamSnapshot, now time.Time) {
 func (g *Group) applyStream(v *StreamSnapshot, now time.Time) {
 	s := g.stream(v.Stream)
 	s.reads.underWay = false
-	g.note(&s.err, errors.Join(v.ListErr, v.Err))
 	g.dirty = true
 	if s.missing {
 		if v.Err != nil {
@@ -336,6 +335,9 @@ func (g *Group) applyItem(s *stream, sh *shard, item lease.Item, v *StreamSnapsh
 		return
 	}
 	sh.uncertain = false
+	if sh.item.Owner != "" && sh.item.Owner != item.Owner {
+		sh.former = sh.item.Owner
+	}
 	sh.item, sh.vanishedUntil = item, time.Time{}
 	if item.Owner != "" && !g.ids[item.Owner] {
 		sh.acked = "" // it has been read on by another

@@ -322,12 +322,12 @@ func TestStreamThatIsMissingHasNothingUnread(t *testing.T) {
 	s.pass(time.Minute)
 	s.read(owned(0, anna))
 	s.next()
-	require.Equal(t, 1, s.Unread("foo"))
+	require.Equal(t, 1, s.unread())
 	for range enoughNotFound {
 		s.Apply(Snapshot{Stream: &StreamSnapshot{Stream: "foo", NotFound: true, Err: errors.New("no such stream")}}, s.now)
 	}
 	s.next()
-	require.Zero(t, s.Unread("foo"))
+	require.Zero(t, s.unread())
 }
 
 func TestMalformedItemIsToldOnce(t *testing.T) {

@@ -42,6 +42,10 @@ type Item struct {
 	// StartAt is where a shard without a sequence starts; zero for its oldest
 	// record.
 	StartAt time.Time
+	// UpTo is the moment before which everything that arrived in the shard was acknowledged
+	// when the item was written, in whole seconds; zero where nobody has told. It says how
+	// late the shard is, and decides nothing.
+	UpTo time.Time
 	// Finished marks a closed shard that was read to its end and acknowledged.
 	Finished bool
 	// ShardStart is the starting sequence number of the shard that was claimed,
@@ -126,4 +130,6 @@ type Store interface {
 // Invariant: sequence.Compare(From, To) <= 0.
 type Move struct {
 	From, To string
+	// UpTo is that of the Item; zero leaves what stands there.
+	UpTo time.Time
 }

@@ -33,9 +33,13 @@ type Options struct {
 	// Foreign reports whether a built-in input shares the stream; nil where none does.
 	// Leases are then renewed as often as that input renews its own.
 	Foreign func() bool
-	// OnError is told of each failed attempt to renew; nil to ignore them.
-	// The session or lease goes on, and is lost only when the table says so.
-	OnError func(error)
+	// OnWrite is told what came of each attempt to write, of a heartbeat or to an item: nil
+	// after one that took effect. It may be nil itself. After an error the session or lease
+	// goes on, and is lost only when the table says so.
+	OnWrite func(error)
+	// UpTo returns the moment before which everything that arrived in the shard is
+	// acknowledged, for whoever reads it next; zero where that is not known. It may be nil.
+	UpTo func() time.Time
 }
 
 // Horizons is how many lease periods ahead an item says that its lease ends, where no
@@ -102,6 +106,17 @@ func (o Options) retryAfter(n int) time.Duration {
 	return o.pause(n, min(o.Period/60, firstPause), min(o.Period/10, longestPause))
 }
 
+// retryRenewalAfter is retryAfter for the item of a shard. A thousand of them fail
+// together, mostly, and each attempt takes a write and a read: so it doubles up to the
+// whole period. The item stands for the horizon.
+func (o Options) retryRenewalAfter(n int) time.Duration {
+	return o.pause(n, min(o.Period/30, firstPause), min(o.Period, 2*longestPause))
+}
+
+// catchUpWithin is the time over which the items are renewed, at random, that waited for
+// the session.
+func (o Options) catchUpWithin() time.Duration { return min(o.CommitPeriod, o.Period/10) }
+
 // retryLastAfter is retryAfter for the last write of a lease.
 func (o Options) retryLastAfter(n int) time.Duration {
 	return o.pause(n, firstLastPause, mostLastPause)
@@ -110,6 +125,12 @@ func (o Options) retryLastAfter(n int) time.Duration {
 func (o Options) pause(n int, first, most time.Duration) time.Duration {
 	pause := min(first<<min(n-1, 10), most)
 	return pause - time.Duration(o.random()*float64(pause/2))
+}
+
+func (o Options) told(err error) {
+	if o.OnWrite != nil {
+		o.OnWrite(err)
+	}
 }
 
 func (o Options) random() float64 {
@@ -327,16 +348,44 @@ func (l *Lease) Keep(ctx context.Context, acked func() string) error {
 			failures = 0
 			renewAfter = l.opts.renewAfter()
 			timer.Reset(min(l.opts.CommitPeriod, renewAfter))
+			l.opts.told(nil)
 		case errors.Is(err, ErrLost):
 			return err
 		case ctx.Err() != nil:
 			return nil
 		default:
 			failures++
-			if l.opts.OnError != nil {
-				l.opts.OnError(err)
+			l.opts.told(err)
+			waited, err := l.awaitSession(ctx)
+			switch {
+			case err != nil:
+				return l.abandon()
+			case waited:
+				failures = 1
+				timer.Reset(time.Duration(l.opts.random() * float64(l.opts.catchUpWithin())))
+			default:
+				timer.Reset(l.opts.retryRenewalAfter(failures))
 			}
-			timer.Reset(l.opts.retryAfter(failures))
+		}
+	}
+}
+
+// awaitSession waits while the heartbeats fail, and reports whether it did. In an outage
+// of the table one request at a time finds out whether it is over, instead of one for each
+// shard. The error says that the session has ended; when ctx ends there is none.
+func (l *Lease) awaitSession(ctx context.Context) (waited bool, err error) {
+	for {
+		renewed, failing := l.session.outage()
+		if !failing {
+			return waited, nil
+		}
+		waited = true
+		select {
+		case <-renewed:
+		case <-l.session.Context().Done():
+			return waited, context.Cause(l.session.Context())
+		case <-ctx.Done():
+			return waited, nil
 		}
 	}
 }
@@ -387,7 +436,11 @@ func (l *Lease) move(sequence string) Move {
 	if !l.moves(sequence) {
 		sequence = l.committed
 	}
-	return Move{From: l.committed, To: sequence}
+	m := Move{From: l.committed, To: sequence}
+	if l.opts.UpTo != nil {
+		m.UpTo = l.opts.UpTo()
+	}
+	return m
 }
 
 // ownership is what the item tells of the lease.
@@ -443,8 +496,8 @@ func (l *Lease) lost(ctx context.Context, item Item, sequence string) error {
 	if item.Foreign() && item.Sequence == l.committed && l.moves(sequence) && l.session.Context().Err() == nil {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(l.opts.attemptTimeout(), lastAttempt))
 		defer cancel()
-		if err := l.store.Yield(ctx, item, sequence); err != nil && !errors.Is(err, ErrConflict) && l.opts.OnError != nil {
-			l.opts.OnError(fmt.Errorf("yielding shard %s with its final checkpoint: %w", l.key, err))
+		if err := l.store.Yield(ctx, item, sequence); err != nil && !errors.Is(err, ErrConflict) {
+			l.opts.told(fmt.Errorf("yielding shard %s with its final checkpoint: %w", l.key, err))
 		}
 	}
 	return err
@@ -496,11 +549,11 @@ func (l *Lease) AwaitFinalCheckpoint(ctx context.Context, wait time.Duration) (s
 			return "", context.Cause(ctx)
 		}
 		if time.Since(l.renewedAt) > l.opts.renewAfter() {
-			if err := l.renew(ctx, l.committed); errors.Is(err, ErrLost) {
+			err := l.renew(ctx, l.committed)
+			if errors.Is(err, ErrLost) {
 				return "", err
-			} else if err != nil && l.opts.OnError != nil {
-				l.opts.OnError(err)
 			}
+			l.opts.told(err)
 		} else if item, owned := l.resolve(ctx); owned.known && !owned.ours {
 			return "", l.lost(ctx, item, before)
 		}
@@ -527,17 +580,20 @@ func (l *Lease) end(
 		}
 		err := l.endOnce(ctx, sequence, write)
 		if err == nil {
+			l.opts.told(nil)
 			l.lose(fmt.Errorf("%w: given up by its holder", ErrLost))
 			return nil
 		}
 		item, owned := l.resolveWithin(ctx, l.opts.lastAttemptTimeout())
 		switch {
 		case owned.known && !owned.ours && done(item):
+			l.opts.told(nil)
 			l.lose(fmt.Errorf("%w: given up by its holder", ErrLost))
 			return nil
 		case owned.known && !owned.ours:
 			return l.lost(ctx, item, sequence)
 		}
+		l.opts.told(fmt.Errorf("%s shard %s: %w", doing, l.key, err))
 
 		pause := time.NewTimer(l.opts.retryLastAfter(failures))
 		select {

@@ -919,3 +919,115 @@ func TestThoseWhoWaitForTrustDoNotHurryTheRetries(t *testing.T) {
 		require.NoError(t, end())
 	})
 }
+
+// An outage of the table concerns all items of a process: one request at a time finds out
+// whether it is over, the heartbeat.
+func TestLeasesAskNothingWhileTheHeartbeatsFail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTable()
+		l := take(t, s)
+		end := keep(t, l, always("5"))
+		s.with(all(unsent))
+		pass(20 * time.Second)
+		before := s.asked("Renew") + s.asked("Get")
+		pass(100 * time.Second)
+		require.Equal(t, before, s.asked("Renew")+s.asked("Get"))
+		require.Greater(t, s.asked("Beat"), 20, "at a pace of its own")
+		s.with(nil)
+		pass(8 * time.Second)
+		require.Equal(t, "5", s.now().Sequence, "a pause of the heartbeat and one of the lease")
+		require.NoError(t, end())
+	})
+}
+
+func TestItemThatCannotBeWrittenIsTriedMoreAndMoreRarely(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTable()
+		l := take(t, s)
+		end := keep(t, l, always("5"))
+		s.with(all(unsent, "Renew"))
+		pass(2 * time.Minute)
+		require.LessOrEqual(t, s.asked("Renew")+s.asked("Get"), 16, "eight a minute, a write and a read for each attempt")
+		require.NoError(t, l.Context().Err())
+		s.with(nil)
+		pass(30 * time.Second)
+		require.Equal(t, "5", s.now().Sequence)
+		require.NoError(t, end())
+	})
+}
+
+func TestLeaseThatWaitsForItsSessionEndsWithIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTable()
+		l := take(t, s)
+		end := keep(t, l, always("5"))
+		s.with(all(unsent, "Beat", "Renew", "Get"))
+		pass(20 * time.Second)
+		s.evict(t)
+		s.with(nil)
+		pass(5 * time.Second)
+		require.ErrorIs(t, context.Cause(l.Context()), lease.ErrEvicted)
+		require.ErrorIs(t, end(), lease.ErrLost)
+	})
+}
+
+func TestEachWriteSaysUpToWhenTheShardIsAcknowledged(t *testing.T) {
+	for name, last := range map[string]func(context.Context, *lease.Lease) error{
+		"release":   func(ctx context.Context, l *lease.Lease) error { return l.Release(ctx, "7") },
+		"finish":    func(ctx context.Context, l *lease.Lease) error { return l.Finish(ctx, "7") },
+		"hand-over": func(ctx context.Context, l *lease.Lease) error { return l.HandOver(ctx, "7", "other") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newTable()
+				var upTo atomic.Pointer[time.Time]
+				opts := options()
+				opts.UpTo = func() time.Time { return *upTo.Load() }
+				set := func(at time.Time) { upTo.Store(&at) }
+				set(time.Time{})
+				l := takeWith(t, s, join(t, s), opts)
+				end := keep(t, l, nothing)
+				pass(61 * time.Second)
+				require.Zero(t, s.now().UpTo, "nobody knows")
+				began := time.Now()
+				set(began)
+				pass(61 * time.Second)
+				require.Equal(t, began.Unix(), s.now().UpTo.Unix(), "a touch")
+				set(began.Add(time.Minute))
+				require.NoError(t, end())
+				require.NoError(t, last(t.Context(), l))
+				require.Equal(t, began.Unix()+60, s.now().UpTo.Unix())
+			})
+		})
+	}
+}
+
+func TestWhatBecomesOfEachWriteIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTable()
+		done, failed := 0, 0
+		opts := options()
+		opts.OnWrite = func(err error) {
+			if err != nil {
+				failed++
+				return
+			}
+			done++
+		}
+		session := join(t, s) // whose heartbeats are told to others
+		l := takeWith(t, s, session, opts)
+		end := keep(t, l, always("5"))
+		pass(6 * time.Second)
+		require.Equal(t, 1, done)
+		s.with(once(unsent, "Renew"))
+		l.Check()
+		pass(5 * time.Second)
+		require.Equal(t, 1, failed)
+		require.Equal(t, 2, done)
+		require.NoError(t, end())
+		s.with(once(unsent, "Release"))
+		require.NoError(t, l.Release(t.Context(), "6"))
+		require.Equal(t, 2, failed)
+		require.Equal(t, 3, done)
+	})
+}

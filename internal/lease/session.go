@@ -44,6 +44,7 @@ type Session struct {
 	trustedFrom time.Time     // start of the attempt whose token stands
 	soundSince  time.Time     // since when trust has not run out
 	renewed     chan struct{} // closed at the next success
+	failing     bool          // whether the last heartbeat has failed
 }
 
 // attempt is a heartbeat whose outcome is not known.
@@ -193,6 +194,20 @@ func (s *Session) renewal() <-chan struct{} {
 	return renewed
 }
 
+func (s *Session) failed() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failing = true
+}
+
+// outage reports whether the last heartbeat has failed, and returns what is closed when
+// one succeeds.
+func (s *Session) outage() (over <-chan struct{}, failing bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.renewed, s.failing
+}
+
 // Keep sends heartbeats until ctx ends (nil) or the session is lost (an error that
 // wraps ErrLost).
 func (s *Session) Keep(ctx context.Context) error {
@@ -218,15 +233,15 @@ func (s *Session) Keep(ctx context.Context) error {
 		case err == nil:
 			failures, usual = 0, s.opts.beatAfter()
 			timer.Reset(s.wait(usual))
+			s.opts.told(nil)
 		case errors.Is(err, ErrLost):
 			return err
 		case ctx.Err() != nil:
 			return nil
 		default:
 			failures++
-			if s.opts.OnError != nil {
-				s.opts.OnError(err)
-			}
+			s.failed()
+			s.opts.told(err)
 			timer.Reset(s.opts.retryAfter(failures))
 		}
 	}
@@ -296,7 +311,7 @@ func (s *Session) confirm(a attempt) {
 	if now := time.Now(); s.trustLeft(now) <= 0 {
 		s.soundSince = now
 	}
-	s.trustedFrom = a.start
+	s.trustedFrom, s.failing = a.start, false
 	close(s.renewed)
 	s.renewed = make(chan struct{})
 }

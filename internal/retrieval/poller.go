@@ -47,12 +47,28 @@ func StreamParameters(stream string) (name, arn *string) {
 
 // Hooks tell of what a source deals with by itself. Each may be nil.
 type Hooks struct {
-	// OnThrottle is called for each throttled call.
-	OnThrottle func()
-	// OnError is called for each call that failed otherwise and is retried.
-	OnError func(error)
+	// OnCall is called for each attempt to read a page.
+	OnCall func(Call)
 	// OnBudgetWait is called when a read has to wait for the budget.
 	OnBudgetWait func()
+}
+
+// Call is an attempt to read a page, of which each failed one is made again, unless the
+// shard is gone.
+type Call struct {
+	// Start is when it began.
+	Start time.Time
+	// Records and Bytes are what it brought, in records and in bytes of their data and
+	// keys, those included that had been read before.
+	Records, Bytes int
+	// Behind is how far the page lies behind the tip of the shard by what the service says;
+	// less than zero where it does not tell.
+	Behind time.Duration
+	// Err is why it brought nothing; nil after a page, an empty one too. It may wrap
+	// ErrThrottled, ErrIteratorExpired or ErrShardGone.
+	Err error
+	// Usual is whether the error is one of those that come in the best of circumstances.
+	Usual bool
 }
 
 // Poller is the source that asks with GetRecords, paced by the limits of a shard
@@ -121,20 +137,37 @@ func (p *Poller) Next(ctx context.Context) (Page, error) {
 		if err := p.waitTurn(ctx); err != nil {
 			return Page{}, err
 		}
-		page, err := p.read(ctx)
+		call := Call{Start: time.Now(), Behind: -1}
+		page, err := p.read(ctx, &call)
 		if err == nil {
 			p.failures, p.expired = 0, 0
+			p.tell(call)
 			return page, nil
 		}
 		if ctx.Err() != nil {
 			return Page{}, ctx.Err()
 		}
 		if errors.Is(err, ErrShardGone) {
-			if err = p.confirmGone(ctx, err); errors.Is(err, ErrShardGone) {
-				return Page{}, err
-			}
+			err = p.confirmGone(ctx, err)
+		}
+		call.Err, call.Usual = err, p.usual(err)
+		p.tell(call)
+		if errors.Is(err, ErrShardGone) {
+			return Page{}, err
 		}
 		p.nextCall = time.Now().Add(p.recover(err))
+	}
+}
+
+// usual reports whether an error is no sign of anything wrong: an iterator expires when
+// nobody has asked for minutes, and the end of a shard is asked for more than once.
+func (p *Poller) usual(err error) bool {
+	return errors.Is(err, errEndUnconfirmed) || errors.Is(err, ErrIteratorExpired) && p.expired == 0
+}
+
+func (p *Poller) tell(call Call) {
+	if p.hooks.OnCall != nil {
+		p.hooks.OnCall(call)
 	}
 }
 
@@ -163,7 +196,7 @@ func (p *Poller) waitTurn(ctx context.Context) error {
 	}
 }
 
-func (p *Poller) read(ctx context.Context) (Page, error) {
+func (p *Poller) read(ctx context.Context, call *Call) (Page, error) {
 	if p.iterator == "" {
 		if err := p.seek(ctx); err != nil {
 			return Page{}, err
@@ -181,6 +214,7 @@ func (p *Poller) read(ctx context.Context) (Page, error) {
 	defer func() { p.budget.Release(reserved - page.Cost) }()
 
 	start := time.Now()
+	call.Start = start
 	_, arn := StreamParameters(p.shard.Stream)
 	out, err := p.api.GetRecords(ctx, &kinesis.GetRecordsInput{ShardIterator: &p.iterator, StreamARN: arn, Limit: &p.limit})
 	if err != nil {
@@ -194,8 +228,12 @@ func (p *Poller) read(ctx context.Context) (Page, error) {
 	for i := range out.Records {
 		bytes += len(out.Records[i].Data) + len(aws.ToString(out.Records[i].PartitionKey))
 	}
+	call.Records, call.Bytes = len(out.Records), bytes
 	if page, err = p.pageOf(ctx, out, bytes); err != nil {
 		return Page{}, err
+	}
+	if behind := out.MillisBehindLatest; behind != nil {
+		page.ReadTo, call.Behind = start.Add(-page.Behind), page.Behind
 	}
 	p.nextCall = start.Add(p.pace.afterPage(start, len(page.Records), bytes, page.Behind, rand.Float64())) //nolint:gosec // spreads load, guards nothing
 	return page, nil
@@ -363,16 +401,12 @@ func (p *Poller) checkPosition(ctx context.Context) error {
 // recover prepares for the next call after one that failed and returns the pause
 // before it.
 func (p *Poller) recover(err error) time.Duration {
-	if errors.Is(err, errThrottled) {
-		if p.hooks.OnThrottle != nil {
-			p.hooks.OnThrottle()
-		}
+	if errors.Is(err, ErrThrottled) {
 		return p.pace.afterThrottle(time.Now(), rand.Float64()) //nolint:gosec // spreads load, guards nothing
 	}
 	p.iterator = "" // it may be what the service objects to
 	switch {
-	case errors.Is(err, errIteratorExpired):
-		// Once is what happens when nobody asked for minutes.
+	case errors.Is(err, ErrIteratorExpired):
 		if p.expired++; p.expired == 1 {
 			return 0
 		}
@@ -381,9 +415,6 @@ func (p *Poller) recover(err error) time.Duration {
 		return backoff(p.ends + 2)
 	}
 	p.failures++
-	if p.hooks.OnError != nil {
-		p.hooks.OnError(err)
-	}
 	return backoff(p.failures)
 }
 
@@ -394,10 +425,14 @@ func backoff(n int) time.Duration {
 	return pause/2 + time.Duration(rand.Float64()*float64(pause)) //nolint:gosec // spreads load, guards nothing
 }
 
+// What a call may fail with that tells more than that it failed.
 var (
-	errIteratorExpired = errors.New("iterator expired")
-	errThrottled       = errors.New("throttled")
-	errNoPage          = errors.New("the answer has no list of records")
+	ErrIteratorExpired = errors.New("iterator expired")
+	ErrThrottled       = errors.New("throttled")
+)
+
+var (
+	errNoPage = errors.New("the answer has no list of records")
 	// errEndUnconfirmed is a page from which nothing leads on, which has yet to
 	// come again.
 	errEndUnconfirmed = errors.New("the shard has ended without children")
@@ -409,7 +444,7 @@ func classify(err error) error {
 		return fmt.Errorf("%w: %w", ErrShardGone, err)
 	}
 	if _, expired := errors.AsType[*types.ExpiredIteratorException](err); expired {
-		return errIteratorExpired
+		return ErrIteratorExpired
 	}
 	api, ok := errors.AsType[smithy.APIError](err)
 	if !ok {
@@ -418,7 +453,7 @@ func classify(err error) error {
 	switch api.ErrorCode() {
 	case "ProvisionedThroughputExceededException", "LimitExceededException",
 		"ThrottlingException", "Throttling", "RequestLimitExceeded", "KMSThrottlingException":
-		return fmt.Errorf("%w: %w", errThrottled, err)
+		return fmt.Errorf("%w: %w", ErrThrottled, err)
 	}
 	return err
 }

@@ -83,6 +83,15 @@ func newPoller(s *awsfake.Server, from retrieval.Position, hooks retrieval.Hooks
 	return retrieval.NewPoller(client(s), lists(s), retrieval.Shard{Stream: stream, ID: shard}, from, retrieval.NewBudget(1<<30), 0, hooks)
 }
 
+// onTrouble is told of each call that fails for a reason to worry.
+func onTrouble(told func(error)) retrieval.Hooks {
+	return retrieval.Hooks{OnCall: func(c retrieval.Call) {
+		if c.Err != nil && !c.Usual {
+			told(c.Err)
+		}
+	}}
+}
+
 func TestRecordCarriesWhatTheServiceSent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := start(t, awsfake.Options{})
@@ -148,7 +157,7 @@ func TestExpiredIteratorResumesAfterTheLastRecordRead(t *testing.T) {
 		s := start(t, awsfake.Options{})
 		put(t, s, 0, 5)
 		troubles := 0
-		p := newPoller(s, retrieval.Position{}, retrieval.Hooks{OnError: func(error) { troubles++ }})
+		p := newPoller(s, retrieval.Position{}, onTrouble(func(error) { troubles++ }))
 		require.Equal(t, records(0, 5), read(t, p, 5))
 		pass(6 * time.Minute) // the output was busy
 		put(t, s, 5, 5)
@@ -223,10 +232,7 @@ func TestFaultsCostNoRecordAndBringNoneTwice(t *testing.T) {
 					s := start(t, awsfake.Options{})
 					put(t, s, 0, 3)
 					noticed := 0
-					p := newPoller(s, retrieval.Position{}, retrieval.Hooks{
-						OnThrottle: func() { noticed++ },
-						OnError:    func(error) { noticed++ },
-					})
+					p := newPoller(s, retrieval.Position{}, onTrouble(func(error) { noticed++ }))
 					if operation == "GetRecords" {
 						require.Equal(t, records(0, 3), read(t, p, 3))
 						put(t, s, 3, 3)
@@ -411,7 +417,7 @@ func TestAnswerWithoutContentsIsNoEndOfAnOpenShard(t *testing.T) {
 		s := start(t, awsfake.Options{})
 		put(t, s, 0, 5)
 		var troubles []error
-		p := newPoller(s, retrieval.Position{}, retrieval.Hooks{OnError: func(err error) { troubles = append(troubles, err) }})
+		p := newPoller(s, retrieval.Position{}, onTrouble(func(err error) { troubles = append(troubles, err) }))
 		got := read(t, p, 1)
 		s.Inject(awsfake.Fault{Operation: "GetRecords", Times: 10, Answer: []byte(`{"Records":[],"MillisBehindLatest":0}`)})
 		require.Equal(t, records(0, 5), append(got, read(t, p, 4)...))
@@ -424,7 +430,7 @@ func TestShardThatEndsWithoutChildrenEndsWhenTheStreamSaysSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := start(t, awsfake.Options{})
 		put(t, s, 0, 10)
-		p := newPoller(s, retrieval.Position{}, retrieval.Hooks{OnError: func(err error) { t.Error(err) }})
+		p := newPoller(s, retrieval.Position{}, onTrouble(func(err error) { t.Error(err) }))
 		require.Equal(t, records(0, 10), read(t, p, 10))
 		low, high, err := s.Split(stream, shard)
 		require.NoError(t, err)
@@ -595,4 +601,90 @@ func TestShardOfAStreamMadeAnewIsNotReadInPlaceOfOneWithoutAPosition(t *testing.
 			})
 		})
 	}
+}
+
+func TestEachCallIsToldWithWhatCameOfIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t, awsfake.Options{})
+		_, _, err := s.Put(stream, "key", []byte("1234567"))
+		require.NoError(t, err)
+		var told []retrieval.Call
+		p := newPoller(s, retrieval.Position{}, retrieval.Hooks{OnCall: func(c retrieval.Call) { told = append(told, c) }})
+		next := func() retrieval.Call {
+			told = nil
+			_, err := p.Next(t.Context())
+			require.NoError(t, err)
+			return told[0]
+		}
+		before := time.Now()
+		c := next()
+		require.NoError(t, c.Err)
+		require.Equal(t, 1, c.Records)
+		require.Equal(t, 10, c.Bytes, "data and key")
+		require.WithinRange(t, c.Start, before, time.Now())
+		require.Zero(t, next().Records)
+
+		for code, want := range map[string]error{
+			awsfake.CodeThroughputExceeded: retrieval.ErrThrottled,
+			awsfake.CodeExpiredIterator:    retrieval.ErrIteratorExpired,
+		} {
+			s.Inject(awsfake.Fault{Operation: "GetRecords", Times: 1, Refuse: awsfake.NewError(code, "no")})
+			c := next()
+			require.ErrorIs(t, c.Err, want)
+			require.Equal(t, code == awsfake.CodeExpiredIterator, c.Usual)
+		}
+		require.NoError(t, s.DeleteStream(stream))
+		told = nil
+		_, err = p.Next(t.Context())
+		require.ErrorIs(t, err, retrieval.ErrShardGone)
+		require.ErrorIs(t, told[0].Err, retrieval.ErrShardGone)
+	})
+}
+
+func TestIteratorThatExpiresAgainAndAgainIsNoUsualThing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t, awsfake.Options{})
+		put(t, s, 0, 1)
+		s.Inject(awsfake.Fault{Operation: "GetRecords", Refuse: awsfake.NewError(awsfake.CodeExpiredIterator, "expired")})
+		usual, unusual := 0, 0
+		p := newPoller(s, retrieval.Position{}, retrieval.Hooks{OnCall: func(c retrieval.Call) {
+			if c.Usual {
+				usual++
+			} else {
+				unusual++
+			}
+		}})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		_, err := p.Next(ctx)
+		require.Error(t, err)
+		require.Equal(t, 1, usual)
+		require.LessOrEqual(t, unusual, 15, "the pauses grow to ten seconds")
+		require.GreaterOrEqual(t, unusual, 5)
+	})
+}
+
+func TestPageTellsUpToWhenAllIsRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t, awsfake.Options{})
+		put(t, s, 0, 1)
+		pass(10 * time.Second)
+		put(t, s, 1, 1)
+		pass(10 * time.Second)
+		p := newPoller(s, retrieval.Position{}, retrieval.Hooks{})
+		page, err := p.Next(t.Context()) // the first record, with ten seconds to the second
+		require.NoError(t, err)
+		require.Len(t, page.Records, 1)
+		require.Equal(t, time.Now().Add(-page.Behind), page.ReadTo)
+		require.Positive(t, page.Behind)
+		page, err = p.Next(t.Context())
+		require.NoError(t, err)
+		require.Len(t, page.Records, 1)
+		require.Equal(t, time.Now(), page.ReadTo)
+
+		s.Inject(awsfake.Fault{Operation: "GetRecords", Times: 1, Answer: []byte(`{"Records":[],"NextShardIterator":"x"}`)})
+		page, err = p.Next(t.Context())
+		require.NoError(t, err)
+		require.Zero(t, page.ReadTo, "the answer does not tell")
+	})
 }

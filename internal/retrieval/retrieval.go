@@ -32,6 +32,9 @@ type Page struct {
 	Cost int64
 	// Behind is how far the end of the page lies behind the tip of the shard.
 	Behind time.Duration
+	// ReadTo is the moment up to which all that had arrived has been read with this page,
+	// by our own clock; zero where the service does not tell how far it is behind.
+	ReadTo time.Time
 	// End is set on the last page of a closed shard.
 	End bool
 	// Children are the shards that follow a closed one, on its last page.

@@ -175,6 +175,14 @@ func move(next *lease.Item, sequence lease.Move) {
 		next.ShardStart = ""
 	}
 	next.Sequence = sequence.To
+	tell(next, sequence)
+}
+
+// tell makes an item say up to when the shard is acknowledged.
+func tell(next *lease.Item, sequence lease.Move) {
+	if !sequence.UpTo.IsZero() {
+		next.UpTo = time.Unix(sequence.UpTo.Unix(), 0)
+	}
 }
 
 // Free takes from an item what its owner takes along.
@@ -202,7 +210,7 @@ func (t *Table) Claim(ctx context.Context, seen lease.Item, grant lease.Grant) (
 	}
 	return t.write(ctx, "Claim", seen.Key, allowed, func(next *lease.Item) {
 		if grant.Anew {
-			next.Sequence = ""
+			next.Sequence, next.UpTo = "", time.Time{}
 		}
 		next.Owner, next.Term, next.Token = grant.Owner, grant.Term, grant.Token
 		next.Number++
@@ -231,6 +239,7 @@ func (t *Table) Renew(ctx context.Context, key lease.Key, at lease.Link, token s
 		if sequence.From != sequence.To {
 			move(next, sequence)
 		}
+		tell(next, sequence)
 	})
 }
 

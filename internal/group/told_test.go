@@ -1,0 +1,115 @@
+package group
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/lease"
+)
+
+// gained returns what is said of the claim of shard 0.
+func gained(t *testing.T, s *stage) string {
+	t.Helper()
+	require.Contains(t, s.claims(), ids(0)[0]) // which it carries out
+	s.pass(tellEvery)
+	lines := said(s.next(), "is read here now: ")
+	require.Len(t, lines, 1)
+	require.Equal(t, key(0), lines[0].Key)
+	require.NotEmpty(t, lines[0].Many)
+	return lines[0].Text
+}
+
+func TestOperatorIsToldFromWhomAShardComesAndWhy(t *testing.T) {
+	t.Run("nobody has read it", func(t *testing.T) {
+		s := begin(t, 1)
+		s.read()
+		require.Equal(t, "is read here now: nobody has read it yet", gained(t, s))
+	})
+	t.Run("nobody has it", func(t *testing.T) {
+		s := begin(t, 1)
+		s.read(free(0))
+		require.Equal(t, "is read here now: nobody had it", gained(t, s))
+	})
+	t.Run("its owner is gone", func(t *testing.T) {
+		s := begin(t, 1, anna)
+		s.read(owned(0, anna))
+		s.next()
+		s.Evicted(anna, nil, s.now)
+		require.Equal(t, "is read here now: its owner, client anna, is gone", gained(t, s))
+	})
+	t.Run("it was handed over", func(t *testing.T) {
+		s := begin(t, 1, anna)
+		s.read(owned(0, anna))
+		s.next()
+		s.pass(time.Second)
+		s.see(me, anna)
+		passed := owned(0, me)
+		passed.Term = lease.HandOverMark + "t"
+		s.read(passed)
+		require.Equal(t, "is read here now: client anna handed it over", gained(t, s))
+	})
+}
+
+func TestEndOfAnAssignmentIsTold(t *testing.T) {
+	for text, e := range map[string]Exit{
+		"is read here no more: it was released":                 {Outcome: Released},
+		"was handed over to client anna, which asked for it":    {Outcome: HandedOver, To: anna},
+		"is closed and has been read to its end":                {Outcome: Finished},
+		"is read here no more: lease lost: others took it":      {Outcome: Lost, Err: textError("lease lost: others took it")},
+		"is read here no more: the shard does not exist":        {Outcome: Gone, Err: textError("the shard does not exist")},
+		"is read here no more, and claimed anew if it is still": {Outcome: Failed, Err: textError("no answer")},
+	} {
+		s := reading(t, 1)
+		s.next()
+		s.exit(0, e)
+		lines := said(s.next(), text)
+		require.Len(t, lines, 1, text)
+		require.Equal(t, key(0), lines[0].Key)
+		require.NotEmpty(t, lines[0].Many)
+	}
+}
+
+type textError string
+
+func (e textError) Error() string { return string(e) }
+
+func TestEvictionIsToldByWhoeverMadeIt(t *testing.T) {
+	s := begin(t, 1, anna)
+	s.Evicted(anna, nil, s.now)
+	require.Len(t, said(s.next(), "Client anna is taken for dead"), 1)
+	s.Evicted(anna, lease.ErrConflict, s.now)
+	require.Empty(t, said(s.next(), "taken for dead"))
+}
+
+func TestShardIsSettledWhenItNeedsNoClaimOfOurs(t *testing.T) {
+	s := begin(t, 3, anna)
+	s.read(free(0), owned(1, anna), finished(2))
+	s.next()
+	require.False(t, s.Settled(key(0)))
+	require.True(t, s.Settled(key(1)), "another has it")
+	require.True(t, s.Settled(key(2)), "nobody ever reads it again")
+	require.True(t, s.Settled(lease.Key{Stream: "foo", Shard: "shardId-000000000009"}), "nobody knows it")
+	s.Claimed(key(0), "term", "1000", s.now)
+	require.True(t, s.Settled(key(0)))
+}
+
+func TestUnreadShardsTellSinceWhen(t *testing.T) {
+	s := unread(t)
+	_, from, known := s.Unread("foo")
+	require.True(t, known)
+	require.Equal(t, s.now, from, "nobody knows more")
+	item := free(1)
+	item.UpTo = s.now.Add(-time.Minute)
+	s.read(owned(0, anna), item)
+	s.exit(1, Exit{Outcome: NotClaimed, Err: textError("throttled")})
+	s.pass(2 * time.Second)
+	s.read(owned(0, anna), item)
+	s.next()
+	_, from, _ = s.Unread("foo")
+	require.Equal(t, item.UpTo, from)
+	s.SessionLost(s.now)
+	_, _, known = s.Unread("foo")
+	require.False(t, known, "nobody tells us")
+}

@@ -1,0 +1,308 @@
+package awskinesis
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/benthosdev/benthos/v4/public/service"
+)
+
+// metric is one of the input's metrics, as the reference describes it and as it is made.
+type metric struct {
+	name   string
+	kind   metricKind
+	unit   string
+	labels []string
+	help   string // what it counts or shows
+	high   string // what to do when it is high; empty where that means nothing
+}
+
+type metricKind string
+
+const (
+	gauge   metricKind = "gauge"
+	counter metricKind = "counter"
+	timer   metricKind = "timer"
+)
+
+// The labels are called as the metadata is. In streams mode Benthos adds a label
+// stream of its own, the id of the pipeline, and panics where a metric has one
+// already.
+const (
+	labelStream    = "kinesis_stream"
+	labelShard     = "kinesis_shard"
+	labelResult    = "result"
+	labelOperation = "operation"
+)
+
+var (
+	ofInput  []string
+	ofStream = []string{labelStream}
+	ofShard  = []string{labelStream, labelShard}
+)
+
+// The results of calls.
+const (
+	resultOK        = "ok"
+	resultEmpty     = "empty"
+	resultThrottled = "throttled"
+	resultExpired   = "expired"
+	resultDenied    = "denied"
+	resultConflict  = "conflict"
+	resultFailed    = "failed"
+)
+
+// unknown is the value of a gauge while nobody knows it: the host gives a component no
+// way to take a series back.
+const unknown = -1
+
+// metricTable has every metric. The reference is made from it, and so are they.
+var metricTable = []metric{
+	// Shards.
+	{
+		"kinesis_lag_milliseconds", gauge, "milliseconds", ofShard,
+		"The age of the oldest record that is not acknowledged or, where all are, the time since the shard was last known to be read to its end. It grows by the clock while nothing moves, whatever stands still: reading, processors, output or lease. -1 while this instance does not have the shard.",
+		"The gauges below tell where it stands: `kinesis_last_read_age_milliseconds` grows when reading does, `kinesis_oldest_unacknowledged_milliseconds` when processors or output do, `kinesis_last_commit_age_milliseconds` when the table does. If none grows, there is more in the shard than the pipeline handles: add instances, raise `checkpoint_limit`, or split the shard.",
+	},
+	{
+		"kinesis_millis_behind_latest", gauge, "milliseconds", ofShard,
+		"How far the last page lay behind the newest record, as Kinesis says it. -1 while that is not known: before the first page, after a read that failed, when nothing was read for ten seconds, or while another instance has the shard.",
+		"See `kinesis_lag_milliseconds`, which goes on when reading stands still.",
+	},
+	{
+		"kinesis_shard_owned", gauge, "0 or 1", ofShard,
+		"Whether this instance has the shard. Of all instances together it is 1 in one for each shard that is read.", "",
+	},
+	{
+		"kinesis_last_read_age_milliseconds", gauge, "milliseconds", ofShard,
+		"The time since the last read that succeeded, of an empty page too, or since the shard was claimed where there was none yet. -1 while this instance does not have the shard.",
+		"With `kinesis_fetches` of results other than `ok` and `empty`: Kinesis refuses or fails. Without: the output is slow, and nothing is read that has no room.",
+	},
+	{
+		"kinesis_last_commit_age_milliseconds", gauge, "milliseconds", ofShard,
+		"The time since the shard's item was last written, with a new sequence or without one, or since it was claimed. -1 while this instance does not have the shard.",
+		"An idle shard is written every minute by default. Far above that the table refuses or fails: see `kinesis_commits`, and the log.",
+	},
+	{
+		"kinesis_oldest_unacknowledged_milliseconds", gauge, "milliseconds", ofShard,
+		"The age of the oldest record that was read and is not acknowledged; 0 when there is none. -1 while this instance does not have the shard.",
+		"Records wait in a batch, in the processors or in the output. Look there.",
+	},
+	{
+		"kinesis_in_flight_messages", gauge, "messages", ofShard,
+		"Messages from the oldest one that is not acknowledged on.",
+		"At `checkpoint_limit` nothing more of the shard is handed on: the output is slow, or one message holds the others up.",
+	},
+	{"kinesis_records", counter, "records", ofShard, "Records read.", ""},
+	{
+		"kinesis_bytes", counter, "bytes", ofShard, "Their data and partition keys.",
+		"A shard gives 2 MB a second to all its readers together.",
+	},
+	{
+		"kinesis_fetches", counter, "calls",
+		[]string{labelStream, labelShard, labelResult},
+		"Reads by result: `ok`, `empty`, `throttled`, `expired` (an iterator), `denied` or `failed`. One is counted when the SDK has given up repeating it.",
+		"`throttled`: other readers take the shard's 5 calls and 2 MB a second, raise `poll_period`, or have them read less. `denied`, `failed`: the log says what to do.",
+	},
+	{
+		"kinesis_commits", counter, "writes",
+		[]string{labelStream, labelShard, labelResult},
+		"Writes of the shard's item by result: `ok`, `throttled`, `denied` or `failed`. What was committed late is not lost, and comes again if this instance dies.",
+		"`throttled`: give the table more capacity, or `billing_mode: PAY_PER_REQUEST`. `denied`, `failed`: the log says what to do.",
+	},
+	{
+		"kinesis_rejected_messages", counter, "messages", ofShard,
+		"Messages that the output rejected and that were skipped, with `auto_replay_nacks: false`.",
+		"They are lost to this pipeline. The log has the output's errors.",
+	},
+	{
+		"kinesis_replayed_messages", counter, "messages", ofShard,
+		"Messages that the output rejected and that were handed out again. Benthos counts them in `input_received` each time.",
+		"The output refuses what it gets. Its own errors tell why.",
+	},
+	{
+		"kinesis_throttled", counter, "calls", ofShard,
+		"Reads that Kinesis refused for being too many or too much.", "See `kinesis_fetches`.",
+	},
+	{
+		"kinesis_leases_lost", counter, "leases", ofShard,
+		"Leases that ended before they were given up. What was in flight comes again elsewhere.",
+		"Instances stop for longer than `lease_period`, or cannot reach the table: raise the period, or give them more processor time.",
+	},
+
+	// Streams.
+	{"kinesis_leases_held", gauge, "shards", ofStream, "Shards that this instance has.", ""},
+	{"kinesis_client_shards", gauge, "shards", ofStream, "The same, under the name that it has in other distributions.", ""},
+	{
+		"kinesis_suspended_shards", gauge, "shards", ofStream,
+		"Shards that this instance has and does not read, since their leases cannot be proved.",
+		"The table cannot be written. The log says why.",
+	},
+	{
+		"kinesis_unread_shards", gauge, "shards", ofStream,
+		"Open shards that nobody reads, nor any shard before them; always 0 for an input that names its shards. -1 while that is not known: without a session, or before the stream was listed.",
+		"Above zero for longer than a `lease_period`, something is wrong: too few instances live, or they cannot claim.",
+	},
+	{
+		"kinesis_max_lag_milliseconds", gauge, "milliseconds", ofStream,
+		"The largest lag of the shards that this instance has, and of those that nobody reads. -1 where there is none.",
+		"See `kinesis_lag_milliseconds`.",
+	},
+	{
+		"kinesis_retention_left_milliseconds", gauge, "milliseconds", ofStream,
+		"The time until the oldest record that is not done with leaves the stream: its retention less `kinesis_max_lag_milliseconds`. 0 when it may have left. -1 where the retention is not known, for which `kinesis:DescribeStreamSummary` has to be allowed.",
+		"Low is bad here: at 0 records are lost. Raise the retention of the stream, which holds for what it has already.",
+	},
+	{
+		"kinesis_expired_shards", counter, "shards", ofStream,
+		"Shards that left the stream, after its retention, before they were read to their end: records are lost. The log says which.",
+		"Raise the retention of the stream.",
+	},
+	{
+		"kinesis_handovers_given", timer, "nanoseconds", ofStream,
+		"Shards handed over to another instance, each with the time from the decision to the write that made the other one the owner.",
+		"It takes as long as the output needs for what is in flight, a third of `lease_period` at most.",
+	},
+	{
+		"kinesis_handovers_taken", timer, "nanoseconds", ofStream,
+		"Shards that another instance has handed over to this one, each with the time from the request to the claim.", "",
+	},
+	{
+		"kinesis_shards_stolen_total", counter, "shards", ofStream,
+		"Shards that this instance has got from another one that lives, by request or, from Benthos' built-in input, by a steal. The name is that of other distributions.",
+		"It grows while instances come and go, and stands still otherwise.",
+	},
+
+	// The input.
+	{
+		"kinesis_ready", gauge, "0 or 1", ofInput,
+		"Whether something that may be read can be read and committed, see [Readiness](#readiness).", "",
+	},
+	{
+		"kinesis_buffered_bytes", gauge, "bytes", ofInput, "What `max_buffered_bytes` counts.",
+		"At the limit, shards are read in turn, as acknowledgements come: the output is slow, or the limit low for so many shards.",
+	},
+	{"kinesis_buffered_bytes_limit", gauge, "bytes", ofInput, "`max_buffered_bytes`.", ""},
+	{
+		"kinesis_sessions_lost", counter, "sessions", ofInput,
+		"How often the other instances took this one for dead, with all its leases.",
+		"See `kinesis_leases_lost`.",
+	},
+	{
+		"kinesis_session_trusted", gauge, "0 or 1", ofInput,
+		"Whether this instance is in its group, and can prove it. While it cannot, nothing is read.",
+		"At 0 the table cannot be written. The log says why.",
+	},
+	{
+		"kinesis_table_calls", counter, "calls",
+		[]string{labelOperation, labelResult},
+		"Calls of DynamoDB by operation and result: `ok`, `conflict` (somebody else was faster), `throttled`, `denied` or `failed`. One is counted when the SDK has given up repeating it.", "",
+	},
+	{
+		"kinesis_table_latency", timer, "nanoseconds",
+		[]string{labelOperation},
+		"How long these calls take, with the SDK's repetitions.", "",
+	},
+}
+
+// inputMetrics are the metrics of one input. With perShard unset those of single shards
+// are not written.
+type inputMetrics struct {
+	perShard bool
+	gauges   map[string]*service.MetricGauge
+	counters map[string]*service.MetricCounter
+	timers   map[string]*service.MetricTimer
+	shardly  map[string]bool
+
+	mu   sync.Mutex
+	last map[string]int64 // values of gauges, so that one is written when it changes
+}
+
+func newMetrics(m *service.Metrics, perShard bool) *inputMetrics {
+	made := &inputMetrics{
+		perShard: perShard,
+		gauges:   map[string]*service.MetricGauge{}, counters: map[string]*service.MetricCounter{}, timers: map[string]*service.MetricTimer{},
+		shardly: map[string]bool{}, last: map[string]int64{},
+	}
+	for _, each := range metricTable {
+		made.shardly[each.name] = len(each.labels) > 1 && each.labels[1] == labelShard
+		if made.shardly[each.name] && !perShard {
+			continue
+		}
+		switch each.kind {
+		case gauge:
+			made.gauges[each.name] = m.NewGauge(each.name, each.labels...)
+		case counter:
+			made.counters[each.name] = m.NewCounter(each.name, each.labels...)
+		case timer:
+			made.timers[each.name] = m.NewTimer(each.name, each.labels...)
+		}
+	}
+	return made
+}
+
+// of returns a metric of a table by its name. It panics for one that is not in it.
+func of[T any](m *inputMetrics, table map[string]*T, name string) (made *T, written bool) {
+	if known := table[name]; known != nil {
+		return known, true
+	}
+	if shardly, ok := m.shardly[name]; !ok || !shardly || m.perShard {
+		panic("no metric of its kind is called " + name)
+	}
+	return nil, false
+}
+
+func (m *inputMetrics) set(name string, value int64, labels ...string) {
+	g, written := of(m, m.gauges, name)
+	if !written {
+		return
+	}
+	series := name + "\x00" + strings.Join(labels, "\x00")
+	m.mu.Lock()
+	before, known := m.last[series]
+	m.last[series] = value
+	m.mu.Unlock()
+	if !known || before != value {
+		g.Set(value, labels...)
+	}
+}
+
+func (m *inputMetrics) add(name string, n int64, labels ...string) {
+	if c, written := of(m, m.counters, name); written {
+		c.Incr(n, labels...)
+	}
+}
+
+func (m *inputMetrics) time(name string, nanoseconds int64, labels ...string) {
+	if t, written := of(m, m.timers, name); written {
+		t.Timing(nanoseconds, labels...)
+	}
+}
+
+// metricsReference is the table of metrics for the reference.
+func metricsReference() string {
+	var page strings.Builder
+	section := func(title string, is func(metric) bool) {
+		fmt.Fprintf(&page, "#### %s\n", title)
+		for _, m := range metricTable {
+			if !is(m) {
+				continue
+			}
+			fmt.Fprintf(&page, "\n- `%s` (%s, %s", m.name, m.kind, m.unit)
+			if len(m.labels) > 0 {
+				fmt.Fprintf(&page, "; `%s`", strings.Join(m.labels, "`, `"))
+			}
+			fmt.Fprintf(&page, "): %s", m.help)
+			if m.high != "" {
+				fmt.Fprintf(&page, "\n  *What to do:* %s", m.high)
+			}
+		}
+		fmt.Fprint(&page, "\n\n")
+	}
+	shardly := func(m metric) bool { return len(m.labels) > 1 && m.labels[1] == labelShard }
+	section("Of each shard", shardly)
+	section("Of each stream", func(m metric) bool { return !shardly(m) && len(m.labels) > 0 && m.labels[0] == labelStream })
+	section("Of the input", func(m metric) bool { return len(m.labels) == 0 || m.labels[0] != labelStream })
+	return strings.TrimSpace(page.String())
+}

@@ -1,0 +1,283 @@
+package awskinesis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/consumer"
+	"github.com/benthos-plugins/aws-kinesis/internal/journal"
+	"github.com/benthos-plugins/aws-kinesis/internal/lease"
+	"github.com/benthos-plugins/aws-kinesis/internal/retrieval"
+	"github.com/benthos-plugins/aws-kinesis/internal/session"
+)
+
+// shardSignals is what is told of one shard, from its claim to the end of the lease. The
+// balancer makes one for each claim, and everything that works on the shard reports to
+// it. It is safe for concurrent use. Its lock is taken after that of signals.
+type shardSignals struct {
+	signals *signals
+	key     lease.Key
+
+	mu      sync.Mutex
+	begun   time.Time          // the claim
+	reader  *consumer.Consumer // nil until it reads
+	read    time.Time          // start of the last read that succeeded, or the claim
+	written time.Time          // when the item was written last
+	behind  time.Duration      // by the service; less than zero where it does not tell
+	reads   failing
+	writes  failing
+	// oldest is when the oldest message arrived that is in flight, and oldestSince since
+	// when that is so.
+	oldest, oldestSince time.Time
+	stalled             bool
+}
+
+// shard returns the signals of a shard that is about to be claimed.
+func (s *signals) shard(key lease.Key) *shardSignals {
+	now := time.Now()
+	return &shardSignals{signals: s, key: key, begun: now, read: now, written: now, behind: unknown}
+}
+
+// begin begins to tell of a shard that is read from now on.
+func (s *shardSignals) begin(reader *consumer.Consumer) {
+	s.mu.Lock()
+	s.reader, s.written = reader, time.Now()
+	s.mu.Unlock()
+	s.signals.mu.Lock()
+	s.signals.shards[s.key] = s
+	s.signals.mu.Unlock()
+}
+
+// end tells what is true of a shard that is read here no more.
+func (s *shardSignals) end() {
+	s.signals.mu.Lock()
+	_, told := s.signals.shards[s.key]
+	delete(s.signals.shards, s.key)
+	s.signals.mu.Unlock()
+	s.signals.journal.Left(s.key.Stream, s.key.Shard, time.Now())
+	if !told {
+		return
+	}
+	s.set("kinesis_shard_owned", 0)
+	s.set("kinesis_in_flight_messages", 0)
+	for _, name := range []string{
+		"kinesis_lag_milliseconds", "kinesis_millis_behind_latest", "kinesis_last_read_age_milliseconds",
+		"kinesis_last_commit_age_milliseconds", "kinesis_oldest_unacknowledged_milliseconds",
+	} {
+		s.set(name, unknown)
+	}
+}
+
+func (s *shardSignals) set(name string, value int64) {
+	s.signals.metrics.set(name, value, s.key.Stream, s.key.Shard)
+}
+
+func (s *shardSignals) add(name string, n int64, labels ...string) {
+	s.signals.metrics.add(name, n, append([]string{s.key.Stream, s.key.Shard}, labels...)...)
+}
+
+// tell sets the gauges of the shard, and returns how far its consumer has got and the lag
+// in milliseconds.
+func (s *shardSignals) tell(now time.Time) (state consumer.State, lag int64) {
+	s.mu.Lock()
+	state = s.reader.State()
+	if state.Since.IsZero() {
+		state.Since = s.begun // nobody knows more; it is late by that at least
+	}
+	behind := int64(unknown)
+	if s.behind >= 0 && s.reads.since.IsZero() && now.Sub(s.read) <= max(behindFor, 2*s.signals.conf.pollPeriod) {
+		behind = s.behind.Milliseconds()
+	}
+	read, written := s.read, s.written
+	change := s.stall(state, now)
+	s.mu.Unlock()
+
+	lag = age(state.Since, now)
+	oldest := int64(0)
+	if !state.Oldest.IsZero() {
+		oldest = age(state.Oldest, now)
+	}
+	s.set("kinesis_shard_owned", 1)
+	s.set("kinesis_lag_milliseconds", lag)
+	s.set("kinesis_millis_behind_latest", behind)
+	s.set("kinesis_last_read_age_milliseconds", age(read, now))
+	s.set("kinesis_last_commit_age_milliseconds", age(written, now))
+	s.set("kinesis_oldest_unacknowledged_milliseconds", oldest)
+	s.set("kinesis_in_flight_messages", int64(state.InFlight))
+	change(now)
+	return state, lag
+}
+
+// stall notices that nothing of the shard has been acknowledged for a lease period though
+// something is in flight, and that this is over.
+func (s *shardSignals) stall(state consumer.State, now time.Time) (tell func(time.Time)) {
+	if state.InFlight == 0 || !state.Oldest.Equal(s.oldest) {
+		s.oldest, s.oldestSince = state.Oldest, now
+	}
+	stands := now.Sub(s.oldestSince)
+	switch stalled := state.InFlight > 0 && stands >= s.signals.conf.leasePeriod; {
+	case stalled:
+		s.stalled = true
+		return func(now time.Time) {
+			s.signals.journal.Fail(journal.Stalled, s.key.Stream, s.key.Shard,
+				fmt.Errorf("the oldest of %d messages in flight has waited for %s", state.InFlight, stands.Round(time.Second)), now)
+		}
+	case s.stalled:
+		s.stalled = false
+		return func(now time.Time) { s.signals.journal.Works(journal.Stalled, s.key.Stream, s.key.Shard, now) }
+	}
+	return func(time.Time) {}
+}
+
+// stuck reports whether the shard could not be read or committed for a lease period.
+func (s *shardSignals) stuck(now time.Time) (reads, writes bool) {
+	period := s.signals.conf.leasePeriod
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reads.lasts(period, now), s.writes.lasts(period, now)
+}
+
+// since returns the moment before which everything that arrived in the shard is
+// acknowledged; zero while that is not known.
+func (s *shardSignals) since() time.Time {
+	s.mu.Lock()
+	reader := s.reader
+	s.mu.Unlock()
+	if reader == nil {
+		return time.Time{}
+	}
+	return reader.State().Since
+}
+
+// called takes in an attempt to read a page.
+func (s *shardSignals) called(c retrieval.Call) {
+	now := time.Now()
+	s.add("kinesis_fetches", 1, resultOfRead(c))
+	if c.Records > 0 {
+		s.add("kinesis_records", int64(c.Records))
+		s.add("kinesis_bytes", int64(c.Bytes))
+	}
+	throttled := errors.Is(c.Err, retrieval.ErrThrottled)
+	if throttled {
+		s.add("kinesis_throttled", 1)
+	}
+	err := c.Err
+	if c.Usual {
+		err = nil
+	}
+	s.mu.Lock()
+	failed := !s.reads.since.IsZero()
+	s.reads.saw(err, c.Start)
+	if err == nil {
+		s.read = c.Start
+	}
+	if c.Err == nil {
+		s.behind = c.Behind
+	}
+	s.mu.Unlock()
+	j := s.signals.journal
+	switch {
+	case throttled:
+		j.Works(journal.Reads, s.key.Stream, s.key.Shard, now) // it answers
+		j.Fail(journal.Throttling, s.key.Stream, s.key.Shard, s.explain(serviceKinesis, err), now)
+	case err != nil:
+		j.Fail(journal.Reads, s.key.Stream, s.key.Shard, s.explain(serviceKinesis, err), now)
+	case failed:
+		j.Works(journal.Reads, s.key.Stream, s.key.Shard, now)
+		j.Works(journal.Throttling, s.key.Stream, s.key.Shard, now)
+	}
+}
+
+func (s *shardSignals) explain(service string, err error) error {
+	return session.Explain(err, s.signals.of(service, s.key.Stream))
+}
+
+func resultOfRead(c retrieval.Call) string {
+	switch {
+	case c.Err == nil && c.Records > 0:
+		return resultOK
+	case c.Err == nil:
+		return resultEmpty
+	case errors.Is(c.Err, retrieval.ErrThrottled):
+		return resultThrottled
+	case errors.Is(c.Err, retrieval.ErrIteratorExpired):
+		return resultExpired
+	case session.IsDenied(c.Err):
+		return resultDenied
+	case c.Usual:
+		return resultEmpty
+	}
+	return resultFailed
+}
+
+// wrote takes in an attempt to write the shard's item.
+func (s *shardSignals) wrote(err error) {
+	now := time.Now()
+	if errors.Is(err, context.Canceled) {
+		return
+	}
+	s.add("kinesis_commits", 1, resultOf(err))
+	s.mu.Lock()
+	failed := !s.writes.since.IsZero()
+	s.writes.saw(err, now)
+	if err == nil {
+		s.written = now
+	}
+	s.mu.Unlock()
+	switch {
+	case err != nil:
+		s.signals.journal.Fail(journal.TableWrites, s.key.Stream, s.key.Shard, s.explain(serviceTable, err), now)
+	case failed:
+		s.signals.journal.Works(journal.TableWrites, s.key.Stream, s.key.Shard, now)
+	}
+}
+
+// resultOf is the result of a call of the table for the metrics.
+func resultOf(err error) string {
+	switch {
+	case err == nil:
+		return resultOK
+	case errors.Is(err, lease.ErrConflict):
+		return resultConflict
+	case session.IsThrottled(err):
+		return resultThrottled
+	case session.IsDenied(err):
+		return resultDenied
+	}
+	return resultFailed
+}
+
+// hooks have a consumer report.
+func (s *shardSignals) hooks() consumer.Hooks {
+	j, stream, shard := s.signals.journal, s.key.Stream, s.key.Shard
+	return consumer.Hooks{
+		OnReject: func(messages int, err error) {
+			s.add("kinesis_rejected_messages", int64(messages))
+			text := fmt.Sprintf("rejected by the output, which are skipped since `auto_replay_nacks` is false: %v", err)
+			j.Changed(journal.Error, stream, shard, fmt.Sprintf("had %d messages %s", messages, text), "had messages "+text, time.Now())
+		},
+		OnProcess: func(err error) {
+			if err == nil {
+				j.Works(journal.Processors, stream, shard, time.Now())
+				return
+			}
+			j.Fail(journal.Processors, stream, shard, err, time.Now())
+		},
+		OnSuspend: func(suspended bool) {
+			if suspended {
+				j.Changed(journal.Warning, stream, shard,
+					"is suspended: its lease cannot be proved. Nothing of it is sent until it is, nor lost",
+					"are suspended: their leases cannot be proved. Nothing of them is sent until they are, nor lost", time.Now())
+				return
+			}
+			j.Changed(journal.Info, stream, shard, "is read on: its lease is proved", "are read on: their leases are proved", time.Now())
+		},
+		OnClose: func(err error) {
+			j.Changed(journal.Warning, stream, shard, fmt.Sprintf("is closed, and its batching policy could not be: %v", err),
+				fmt.Sprintf("are closed, and their batching policies could not be: %v", err), time.Now())
+		},
+	}
+}

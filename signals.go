@@ -1,0 +1,350 @@
+package awskinesis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/journal"
+	"github.com/benthos-plugins/aws-kinesis/internal/lease"
+	"github.com/benthos-plugins/aws-kinesis/internal/retrieval"
+	"github.com/benthos-plugins/aws-kinesis/internal/session"
+)
+
+const (
+	// tellEvery is the time between two looks at what has no event of its own: gauges that
+	// grow by the clock, and log lines that were gathered. Lag is never further below the
+	// truth than this and the precision of the service's clock.
+	tellEvery = time.Second
+	// behindFor is how long what the service says of the tip of a shard counts.
+	behindFor = 10 * time.Second
+	// describeEvery is the time between two readings of a stream's retention.
+	describeEvery = 10 * time.Minute
+)
+
+// signals is what an input tells of itself: its metrics, its log lines, and whether it is
+// ready. Everything in the input reports to it. It is safe for concurrent use.
+type signals struct {
+	conf    *config
+	metrics *inputMetrics
+	journal *journal.Journal
+	about   session.About // what all calls have in common
+
+	mu      sync.Mutex
+	session *lease.Session // nil while there is none
+	budget  *retrieval.Budget
+	streams map[string]*streamSignals
+	shards  map[lease.Key]*shardSignals
+	skew    time.Duration // by how much the service's clock is ahead
+	// What fails of that which is not of one shard, by what the log calls it.
+	failing map[journal.Kind]*failing
+	claims  map[lease.Key]*failing
+	state   readiness
+}
+
+// streamSignals is what is told of one stream.
+type streamSignals struct {
+	held       int
+	unread     int       // unknown where nobody can tell
+	unreadFrom time.Time // before which all is acknowledged of what nobody reads; zero when all is read
+	missing    failing
+	retention  time.Duration // zero while it is not known
+}
+
+// failing is since when something has failed each time.
+type failing struct{ since time.Time }
+
+// saw takes in what came of an attempt that was begun at a time.
+func (f *failing) saw(err error, begun time.Time) {
+	switch {
+	case err == nil:
+		f.since = time.Time{}
+	case f.since.IsZero():
+		f.since = begun
+	}
+}
+
+// lasts reports whether it has failed for so long.
+func (f *failing) lasts(period time.Duration, now time.Time) bool {
+	return f != nil && !f.since.IsZero() && now.Sub(f.since) >= period
+}
+
+func newSignals(conf *config, metrics *inputMetrics, emit func(journal.Line)) *signals {
+	s := &signals{
+		conf: conf, metrics: metrics, journal: journal.New(emit),
+		streams: map[string]*streamSignals{}, shards: map[lease.Key]*shardSignals{},
+		failing: map[journal.Kind]*failing{}, claims: map[lease.Key]*failing{},
+		state: newReadiness(),
+	}
+	for _, stream := range conf.streams {
+		s.streams[stream.id] = &streamSignals{unread: unknown}
+	}
+	metrics.set("kinesis_buffered_bytes_limit", conf.maxBufferedBytes)
+	return s
+}
+
+// run tells until ctx ends what has no event of its own.
+func (s *signals) run(ctx context.Context, budget *retrieval.Budget) {
+	s.mu.Lock()
+	s.budget = budget
+	s.mu.Unlock()
+	ticker := time.NewTicker(tellEvery)
+	defer ticker.Stop()
+	for {
+		s.tick(time.Now())
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// end tells what is true of an input that has ended: it has nothing. In streams mode the
+// process, and its series, outlive the pipelines that are deleted or changed.
+func (s *signals) end() {
+	now := time.Now()
+	s.mu.Lock()
+	s.session = nil
+	for name, stream := range s.streams {
+		stream.held, stream.unread, stream.unreadFrom = 0, unknown, time.Time{}
+		s.tellStream(name, stream, 0, unknown)
+	}
+	s.mu.Unlock()
+	s.metrics.set("kinesis_buffered_bytes", 0)
+	s.metrics.set("kinesis_session_trusted", 0)
+	s.metrics.set("kinesis_ready", 0)
+	s.journal.Flush(now)
+}
+
+// tick sets the gauges, tells what was gathered, and decides whether the input is ready.
+func (s *signals) tick(now time.Time) {
+	s.mu.Lock()
+	suspended, lags := map[string]int{}, map[string]int64{}
+	for name, stream := range s.streams {
+		lags[name] = unknown
+		if !stream.unreadFrom.IsZero() {
+			lags[name] = age(stream.unreadFrom, now)
+		}
+	}
+	for key, shard := range s.shards {
+		state, lag := shard.tell(now)
+		lags[key.Stream] = max(lags[key.Stream], lag)
+		if state.Suspended {
+			suspended[key.Stream]++
+		}
+	}
+	trusted := s.session != nil && s.session.Trusted()
+	for name, stream := range s.streams {
+		if !trusted {
+			stream.unread = unknown
+		}
+		s.tellStream(name, stream, suspended[name], lags[name])
+	}
+	held := int64(0)
+	if s.budget != nil {
+		held = s.budget.Held()
+	}
+	verdict := s.health(now).verdict()
+	change := s.state.be(verdict, now)
+	s.mu.Unlock()
+
+	s.metrics.set("kinesis_buffered_bytes", held)
+	s.metrics.set("kinesis_session_trusted", truth(trusted))
+	s.metrics.set("kinesis_ready", truth(verdict == ""))
+	if change != nil {
+		s.journal.Say(*change)
+	}
+	s.journal.Tick(now)
+}
+
+func (s *signals) tellStream(name string, stream *streamSignals, suspended int, lag int64) {
+	left := int64(unknown)
+	if stream.retention > 0 {
+		left = max(0, stream.retention.Milliseconds()-max(0, lag))
+	}
+	s.metrics.set("kinesis_leases_held", int64(stream.held), name)
+	s.metrics.set("kinesis_client_shards", int64(stream.held), name)
+	s.metrics.set("kinesis_suspended_shards", int64(suspended), name)
+	s.metrics.set("kinesis_unread_shards", int64(stream.unread), name)
+	s.metrics.set("kinesis_max_lag_milliseconds", lag, name)
+	s.metrics.set("kinesis_retention_left_milliseconds", left, name)
+}
+
+// age is the time since a moment in milliseconds, by the clock that says more: the
+// monotonic one stands still while a machine is suspended.
+func age(since, now time.Time) int64 {
+	return max(0, now.Sub(since).Milliseconds(), now.Round(0).Sub(since.Round(0)).Milliseconds())
+}
+
+func truth(is bool) int64 {
+	if is {
+		return 1
+	}
+	return 0
+}
+
+// say logs something that happens once.
+func (s *signals) say(level journal.Level, format string, args ...any) {
+	s.journal.Say(journal.Line{Level: level, Text: fmt.Sprintf(format, args...)})
+}
+
+// of says what a call was about.
+func (s *signals) of(service, stream string) session.About {
+	about := s.about
+	about.Service, about.Stream, about.Table = service, stream, s.conf.table.name
+	return about
+}
+
+// attempted takes in what came of something that is not of one shard, and was begun at a
+// time. stream is empty where all are meant.
+func (s *signals) attempted(kind journal.Kind, stream string, err error, begun time.Time) {
+	if errors.Is(err, context.Canceled) {
+		return
+	}
+	s.mu.Lock()
+	f := s.failing[kind]
+	if f == nil {
+		f = &failing{}
+		s.failing[kind] = f
+	}
+	f.saw(err, begun)
+	s.mu.Unlock()
+	if err == nil {
+		s.journal.Works(kind, stream, "", time.Now())
+		return
+	}
+	service := serviceTable
+	if kind == journal.Lists || kind == journal.Retention {
+		service = serviceKinesis
+	}
+	s.journal.Fail(kind, stream, "", session.Explain(err, s.of(service, stream)), time.Now())
+}
+
+const (
+	serviceKinesis = "kinesis"
+	serviceTable   = "dynamodb"
+)
+
+// claimFailed takes in that a shard could not be claimed, and claimSettled that it was, or
+// that somebody else has it.
+func (s *signals) claimFailed(key lease.Key, err error, begun time.Time) {
+	s.mu.Lock()
+	f := s.claims[key]
+	if f == nil {
+		f = &failing{}
+		s.claims[key] = f
+	}
+	f.saw(err, begun)
+	s.mu.Unlock()
+	s.journal.Fail(journal.Claims, key.Stream, key.Shard, session.Explain(err, s.of(serviceTable, key.Stream)), time.Now())
+}
+
+func (s *signals) claimSettled(key lease.Key) {
+	s.mu.Lock()
+	_, failed := s.claims[key]
+	delete(s.claims, key)
+	s.mu.Unlock()
+	if failed {
+		s.journal.Works(journal.Claims, key.Stream, key.Shard, time.Now())
+	}
+}
+
+// unsettled are the shards that could not be claimed.
+func (s *signals) unsettled() []lease.Key {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	keys := make([]lease.Key, 0, len(s.claims))
+	for key := range s.claims {
+		keys = append(keys, key)
+	}
+	return keys
+}
+
+// joined takes in the session that the leases stand on, nil when it is lost.
+func (s *signals) joined(session *lease.Session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.session = session
+}
+
+// streamIs takes in what a plan knows of a stream.
+func (s *signals) streamIs(name string, held, unread int, unreadFrom time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	stream := s.streams[name]
+	stream.held, stream.unread, stream.unreadFrom = held, unread, unreadFrom
+}
+
+// missing takes in whether a stream could be found.
+func (s *signals) missing(name string, err error, begun time.Time) {
+	s.mu.Lock()
+	s.streams[name].missing.saw(err, begun)
+	s.mu.Unlock()
+}
+
+// clockIs takes in the service's clock, of an answer to a call that was made between two
+// moments. An answer has whole seconds, so that less than one and a half say nothing.
+func (s *signals) clockIs(service, begun, ended time.Time) {
+	const least, slowest = 1500 * time.Millisecond, 2 * time.Second
+	if service.IsZero() || ended.Sub(begun) > slowest {
+		return
+	}
+	middle := begun.Add(ended.Sub(begun) / 2).Round(0)
+	skew := service.Add(time.Second / 2).Sub(middle)
+	if skew.Abs() < least {
+		skew = 0
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.skew = skew
+}
+
+func (s *signals) clockSkew() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.skew
+}
+
+// describe reads the retention of the streams now and then, until ctx ends.
+func (s *signals) describe(ctx context.Context, lister shardLister) {
+	ticker := time.NewTicker(describeEvery)
+	defer ticker.Stop()
+	for {
+		for _, stream := range s.conf.streams {
+			s.describeStream(ctx, lister, stream.id)
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *signals) describeStream(ctx context.Context, lister shardLister, stream string) {
+	limited, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	begun := time.Now()
+	in := new(kinesis.DescribeStreamSummaryInput)
+	in.StreamName, in.StreamARN = retrieval.StreamParameters(stream)
+	out, err := lister.DescribeStreamSummary(limited, in)
+	if err == nil && out.StreamDescriptionSummary == nil {
+		err = errors.New("the answer describes nothing")
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	s.attempted(journal.Retention, stream, err, begun)
+	if err != nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.streams[stream].retention = time.Duration(aws.ToInt32(out.StreamDescriptionSummary.RetentionPeriodHours)) * time.Hour
+}
