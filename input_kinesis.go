@@ -22,6 +22,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -63,25 +64,29 @@ type logger interface {
 	Debugf(template string, args ...any)
 }
 
-// emit returns what writes the lines of a journal to a log, with what they are about as
-// fields.
-func emit(log func(fields ...any) logger) func(journal.Line) {
-	return func(l journal.Line) {
-		var fields []any
-		for name, value := range map[string]string{"stream": l.Stream, "shard": l.Shard} {
-			if value != "" {
-				fields = append(fields, name, value)
-			}
+// emit writes a line of the journal to the log, with the client and what the line is about
+// as fields. They are called as the labels of metrics are: in streams mode Benthos has a
+// field stream of its own.
+func (in *input) emit(l journal.Line) {
+	var fields []any
+	with := func(name, value string) {
+		if value != "" {
+			fields = append(fields, name, value)
 		}
-		to := log(fields...)
-		switch l.Level {
-		case journal.Info:
-			to.Infof("%s", l.Text)
-		case journal.Warning:
-			to.Warnf("%s", l.Text)
-		case journal.Error:
-			to.Errorf("%s", l.Text)
-		}
+	}
+	if id := in.client.Load(); id != nil {
+		with(labelClient, *id)
+	}
+	with(labelStream, l.Stream)
+	with(labelShard, l.Shard)
+	to := in.log(fields...)
+	switch l.Level {
+	case journal.Info:
+		to.Infof("%s", l.Text)
+	case journal.Warning:
+		to.Warnf("%s", l.Text)
+	case journal.Error:
+		to.Errorf("%s", l.Text)
 	}
 }
 
@@ -91,6 +96,7 @@ type input struct {
 	conf    config
 	res     *service.Resources
 	log     func(fields ...any) logger
+	client  atomic.Pointer[string] // the id of the member; nil before the first
 	signals *signals
 	newID   func() string // of a member
 	outbox  *consumer.Outbox
@@ -130,7 +136,7 @@ func assemble(conf config, res *service.Resources) *input {
 		}
 		return res.Logger().With(fields...)
 	}
-	in.signals = newSignals(&in.conf, newMetrics(res.Metrics(), conf.shardMetrics), emit(func(fields ...any) logger { return in.log(fields...) }))
+	in.signals = newSignals(&in.conf, newMetrics(res.Metrics(), conf.shardMetrics), in.emit)
 	return in
 }
 

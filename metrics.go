@@ -2,6 +2,7 @@ package awskinesis
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -32,6 +33,7 @@ const (
 const (
 	labelStream    = "kinesis_stream"
 	labelShard     = "kinesis_shard"
+	labelClient    = "kinesis_client" // in the log alone: of a label each new id would begin new series
 	labelResult    = "result"
 	labelOperation = "operation"
 )
@@ -271,6 +273,16 @@ func (m *inputMetrics) set(name string, value int64, labels ...string) {
 func (m *inputMetrics) add(name string, n int64, labels ...string) {
 	if c, written := of(m, m.counters, name); written {
 		c.Incr(n, labels...)
+	}
+}
+
+// begin has the counters begin at 0 that have exactly these labels, so that the first thing
+// they count is an increase.
+func (m *inputMetrics) begin(labels []string, values ...string) {
+	for _, each := range metricTable {
+		if each.kind == counter && slices.Equal(each.labels, labels) {
+			m.add(each.name, 0, values...)
+		}
 	}
 }
 

@@ -59,6 +59,7 @@ type balancer struct {
 	lists    *retrieval.Lists
 	reader   retrieval.API
 	newID    func() string
+	joined   func(id string)
 	newBatch func(context.Context) (consumer.Batcher, []*service.OwnedProcessor, error)
 	// checkForm warns of a stream whose items stand under its other form.
 	checkForm func(ctx context.Context, stream string) error
@@ -130,7 +131,7 @@ func newBalancer(life context.Context, in *input, c clients, store leaseTable, l
 	g.Begin(lists, time.Now())
 	return &balancer{
 		conf: &in.conf, store: store, lister: c.lister, lists: retrieval.NewLists(life, c.lister), reader: c.reader,
-		newID: in.newID, newBatch: in.newBatch, checkForm: checkForm,
+		newID: in.newID, joined: func(id string) { in.client.Store(&id) }, newBatch: in.newBatch, checkForm: checkForm,
 		out: out, budget: retrieval.NewBudget(in.conf.maxBufferedBytes), signals: in.signals,
 		finished:  make(chan struct{}),
 		events:    make(chan event),
@@ -355,6 +356,7 @@ func (b *balancer) keepSession(ctx, keeping context.Context) {
 		failures = 0
 		opts.OnWrite(nil)
 		b.signals.joined(s)
+		b.joined(s.ID())
 		b.signals.say(journal.Info, "Client %s is in the group of table %s, and reads %s", s.ID(), b.conf.table.name, b.conf.reads())
 		b.post(keeping, func(now time.Time) {
 			b.session = s
@@ -650,7 +652,7 @@ func (b *balancer) claimAndPlace(ctx context.Context, c group.Claim, h *holding,
 	reader := consumer.New(consumer.Config{
 		Lease:        held,
 		Committed:    after, // what another item of the shard tells is stored in this one too
-		Since:        cmp.Or(item.UpTo, c.StartAt),
+		Since:        cmp.Or(b.signals.doneBefore(item), c.StartAt),
 		Skew:         b.signals.clockSkew,
 		Shard:        c.Written,
 		Open:         func(sent string) consumer.Source { return b.open(c, h, sent, after, budgetWait) },

@@ -32,7 +32,7 @@ type shardSignals struct {
 	// oldest is when the oldest message arrived that is in flight, and oldestSince since
 	// when that is so.
 	oldest, oldestSince time.Time
-	stalled             bool
+	stalled             time.Time // when that was told last; zero when nothing is to be told
 }
 
 // shard returns the signals of a shard that is about to be claimed.
@@ -46,6 +46,7 @@ func (s *shardSignals) begin(reader *consumer.Consumer) {
 	s.mu.Lock()
 	s.reader, s.written = reader, time.Now()
 	s.mu.Unlock()
+	s.signals.metrics.begin(ofShard, s.key.Stream, s.key.Shard)
 	s.signals.mu.Lock()
 	s.signals.shards[s.key] = s
 	s.signals.mu.Unlock()
@@ -53,9 +54,13 @@ func (s *shardSignals) begin(reader *consumer.Consumer) {
 
 // end tells what is true of a shard that is read here no more.
 func (s *shardSignals) end() {
+	since := s.since()
 	s.signals.mu.Lock()
 	_, told := s.signals.shards[s.key]
 	delete(s.signals.shards, s.key)
+	if told {
+		s.signals.left[s.key] = since
+	}
 	s.signals.mu.Unlock()
 	s.signals.journal.Left(s.key.Stream, s.key.Shard, time.Now())
 	if !told {
@@ -112,25 +117,34 @@ func (s *shardSignals) tell(now time.Time) (state consumer.State, lag int64) {
 }
 
 // stall notices that nothing of the shard has been acknowledged for a lease period though
-// something is in flight, and that this is over.
+// something is with the processors or the output, and that this is over.
 func (s *shardSignals) stall(state consumer.State, now time.Time) (tell func(time.Time)) {
 	if state.InFlight == 0 || !state.Oldest.Equal(s.oldest) {
 		s.oldest, s.oldestSince = state.Oldest, now
 	}
-	stands := now.Sub(s.oldestSince)
-	switch stalled := state.InFlight > 0 && stands >= s.signals.conf.leasePeriod; {
-	case stalled:
-		s.stalled = true
-		return func(now time.Time) {
-			s.signals.journal.Fail(journal.Stalled, s.key.Stream, s.key.Shard,
-				fmt.Errorf("the oldest of %d messages in flight has waited for %s", state.InFlight, stands.Round(time.Second)), now)
+	since, where := s.oldestSince, fmt.Sprintf("the oldest of %d messages in flight has waited", state.InFlight)
+	if state.InFlight == 0 && !state.Processing.IsZero() {
+		since, where = state.Processing, "the batch processors have had a batch"
+	}
+	stands := now.Sub(since)
+	switch {
+	case stands >= s.signals.conf.leasePeriod && (state.InFlight > 0 || !state.Processing.IsZero()):
+		if now.Sub(s.stalled) < stallEvery {
+			break
 		}
-	case s.stalled:
-		s.stalled = false
+		s.stalled = now
+		return func(now time.Time) {
+			s.signals.journal.Fail(journal.Stalled, s.key.Stream, s.key.Shard, fmt.Errorf("%s for %s", where, stands.Round(time.Second)), now)
+		}
+	case !s.stalled.IsZero():
+		s.stalled = time.Time{}
 		return func(now time.Time) { s.signals.journal.Works(journal.Stalled, s.key.Stream, s.key.Shard, now) }
 	}
 	return func(time.Time) {}
 }
+
+// stallEvery is the time between two reports of a shard of which nothing is acknowledged.
+const stallEvery = 30 * time.Second
 
 // stuck reports whether the shard could not be read or committed for a lease period.
 func (s *shardSignals) stuck(now time.Time) (reads, writes bool) {

@@ -1,6 +1,7 @@
 package awskinesis
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,7 +41,10 @@ type signals struct {
 	budget  *retrieval.Budget
 	streams map[string]*streamSignals
 	shards  map[lease.Key]*shardSignals
-	skew    time.Duration // by how much the service's clock is ahead
+	// left are the moments before which all was acknowledged of shards that are read here
+	// no more, for items of which somebody has deleted that.
+	left map[lease.Key]time.Time
+	skew time.Duration // by how much the service's clock is ahead
 	// What fails of that which is not of one shard, by what the log calls it.
 	failing map[journal.Kind]*failing
 	claims  map[lease.Key]*failing
@@ -77,13 +81,15 @@ func (f *failing) lasts(period time.Duration, now time.Time) bool {
 func newSignals(conf *config, metrics *inputMetrics, emit func(journal.Line)) *signals {
 	s := &signals{
 		conf: conf, metrics: metrics, journal: journal.New(emit),
-		streams: map[string]*streamSignals{}, shards: map[lease.Key]*shardSignals{},
+		streams: map[string]*streamSignals{}, shards: map[lease.Key]*shardSignals{}, left: map[lease.Key]time.Time{},
 		failing: map[journal.Kind]*failing{}, claims: map[lease.Key]*failing{},
 		state: newReadiness(),
 	}
 	for _, stream := range conf.streams {
 		s.streams[stream.id] = &streamSignals{unread: unknown}
+		metrics.begin(ofStream, stream.id)
 	}
+	metrics.begin(ofInput)
 	metrics.set("kinesis_buffered_bytes_limit", conf.maxBufferedBytes)
 	return s
 }
@@ -168,12 +174,16 @@ func (s *signals) tellStream(name string, stream *streamSignals, suspended int, 
 	if stream.retention > 0 {
 		left = max(0, stream.retention.Milliseconds()-max(0, lag))
 	}
-	s.metrics.set("kinesis_leases_held", int64(stream.held), name)
-	s.metrics.set("kinesis_client_shards", int64(stream.held), name)
+	s.tellShares(name, stream)
 	s.metrics.set("kinesis_suspended_shards", int64(suspended), name)
-	s.metrics.set("kinesis_unread_shards", int64(stream.unread), name)
 	s.metrics.set("kinesis_max_lag_milliseconds", lag, name)
 	s.metrics.set("kinesis_retention_left_milliseconds", left, name)
+}
+
+func (s *signals) tellShares(name string, stream *streamSignals) {
+	s.metrics.set("kinesis_leases_held", int64(stream.held), name)
+	s.metrics.set("kinesis_client_shards", int64(stream.held), name)
+	s.metrics.set("kinesis_unread_shards", int64(stream.unread), name)
 }
 
 // age is the time since a moment in milliseconds, by the clock that says more: the
@@ -279,6 +289,16 @@ func (s *signals) streamIs(name string, held, unread int, unreadFrom time.Time) 
 	defer s.mu.Unlock()
 	stream := s.streams[name]
 	stream.held, stream.unread, stream.unreadFrom = held, unread, unreadFrom
+	s.tellShares(name, stream)
+}
+
+// doneBefore returns the moment before which all that arrived in a shard is acknowledged:
+// that of its item or, where somebody has deleted that, what was known here; zero where
+// neither tells.
+func (s *signals) doneBefore(item lease.Item) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return cmp.Or(item.UpTo, s.left[item.Key])
 }
 
 // missing takes in whether a stream could be found.

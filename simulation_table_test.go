@@ -173,6 +173,13 @@ func compareTables(t *rapid.T, stored, memory leaseTable) {
 			require.ErrorIs(t, got, lease.ErrConflict, op)
 		}
 	}
+	moveOf := func(item lease.Item) lease.Move {
+		m := lease.Move{From: item.Sequence, To: number()}
+		if rapid.Bool().Draw(t, "timed") {
+			m.UpTo = time.Unix(int64(rapid.IntRange(1, 9).Draw(t, "up to")), 7)
+		}
+		return m
+	}
 	key := func() lease.Key { return lease.Key{Stream: "orders", Shard: pick("shard", "s0", "s1", "s2")} }
 	// An item as it is, as it was, or as it never was.
 	var history []lease.Item
@@ -227,26 +234,29 @@ func compareTables(t *rapid.T, stored, memory leaseTable) {
 		},
 		"renew": func(*rapid.T) {
 			item, next := seen(), token()
-			sequence := lease.Move{From: item.Sequence, To: number()}
+			sequence := moveOf(item)
 			returning("renew", func(s leaseTable) (lease.Item, error) { return s.Renew(ctx, item.Key, item.Link(), next, sequence) })
 		},
 		"release": func(*rapid.T) {
-			item, sequence := seen(), number()
+			item := seen()
+			sequence := moveOf(item)
 			both("release", func(s leaseTable) error {
-				return s.Release(ctx, item.Key, item.Link(), lease.Move{From: item.Sequence, To: sequence})
+				return s.Release(ctx, item.Key, item.Link(), sequence)
 			})
 		},
 		"finish": func(*rapid.T) {
-			item, sequence := seen(), number()
+			item := seen()
+			sequence := moveOf(item)
 			both("finish", func(s leaseTable) error {
-				return s.Finish(ctx, item.Key, item.Link(), lease.Move{From: item.Sequence, To: sequence})
+				return s.Finish(ctx, item.Key, item.Link(), sequence)
 			})
 		},
 		"hand over": func(*rapid.T) {
-			item, sequence := seen(), number()
+			item := seen()
+			sequence := moveOf(item)
 			to := lease.Link{Owner: client("to"), Term: pick("term", "1", "2"), Token: token()}
 			both("hand over", func(s leaseTable) error {
-				return s.HandOver(ctx, item.Key, item.Link(), lease.Move{From: item.Sequence, To: sequence}, to)
+				return s.HandOver(ctx, item.Key, item.Link(), sequence, to)
 			})
 		},
 		"yield": func(*rapid.T) {

@@ -95,6 +95,8 @@ type State struct {
 	Oldest time.Time
 	// InFlight is the number of messages from the oldest one that is not acknowledged on.
 	InFlight int
+	// Processing is since when a batch has been with the batch processors; zero when none is.
+	Processing time.Time
 	// Suspended is whether nothing is read, since the lease cannot be proved.
 	Suspended bool
 }
@@ -208,6 +210,7 @@ type Consumer struct {
 	window    *inflight.Window[string]
 	lag       *lag.Tracker
 	suspended bool
+	processed time.Time     // since when the batch processors have a batch
 	ackMoved  chan struct{} // cap 1: the window has more room than before
 }
 
@@ -341,11 +344,17 @@ func (c *Consumer) setSuspended(suspended bool) {
 	c.conf.Hooks.OnSuspend(suspended)
 }
 
+func (c *Consumer) setProcessing(since time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.processed = since
+}
+
 // State returns how far the consumer has got. It may be called from anywhere.
 func (c *Consumer) State() State {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return State{Since: c.lag.Since(), Oldest: c.lag.Oldest(), InFlight: c.window.Held(), Suspended: c.suspended}
+	return State{Since: c.lag.Since(), Oldest: c.lag.Oldest(), InFlight: c.window.Held(), Processing: c.processed, Suspended: c.suspended}
 }
 
 type fetched struct {
@@ -505,6 +514,8 @@ func (c *Consumer) process(ctx context.Context, batch service.MessageBatch) (ser
 	if len(c.conf.Processors) == 0 {
 		return batch, nil
 	}
+	c.setProcessing(time.Now())
+	defer c.setProcessing(time.Time{})
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
 		results, err := service.ExecuteProcessors(ctx, c.conf.Processors, batch.Copy())
 		if err == nil {

@@ -313,7 +313,7 @@ func (g *Group) tellMembers(now time.Time) {
 	}
 	tell("joined", after, before)
 	tell("left", before, after)
-	g.say(Info, "Clients: %s. %d share the shards now, with this one", strings.Join(changes, ", "), len(after)+1)
+	g.say(Info, "Clients: %s. The group has %d now, with this one", strings.Join(changes, ", "), len(after)+1)
 }
 
 // few is a list of ids for a line, of which the first are named.

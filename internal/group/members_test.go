@@ -456,7 +456,7 @@ func TestOperatorIsToldWhoCameAndWhoWent(t *testing.T) {
 	come := func(all ...string) (lines []string) {
 		for range 5 {
 			s.see(all...)
-			for _, line := range said(s.next(), "share the shards now") {
+			for _, line := range said(s.next(), "The group has") {
 				lines = append(lines, line.Text)
 			}
 			s.pass(time.Second)
@@ -464,11 +464,11 @@ func TestOperatorIsToldWhoCameAndWhoWent(t *testing.T) {
 		return lines
 	}
 	come(me)
-	require.Equal(t, []string{"Clients: anna joined. 2 share the shards now, with this one"}, come(me, anna))
+	require.Equal(t, []string{"Clients: anna joined. The group has 2 now, with this one"}, come(me, anna))
 	require.Empty(t, come(me, anna))
-	require.Equal(t, []string{"Clients: c, d, e and 1 more joined. 6 share the shards now, with this one"}, come(me, anna, "c", "d", "e", "f"))
+	require.Equal(t, []string{"Clients: c, d, e and 1 more joined. The group has 6 now, with this one"}, come(me, anna, "c", "d", "e", "f"))
 	delete(s.members, anna)
-	require.Equal(t, []string{"Clients: anna left. 5 share the shards now, with this one"}, come(me, "c", "d", "e", "f"))
+	require.Equal(t, []string{"Clients: anna left. The group has 5 now, with this one"}, come(me, "c", "d", "e", "f"))
 }
 
 func TestOtherMemberOfANewNameIsANewMember(t *testing.T) {

@@ -15,6 +15,9 @@ func (g *Group) monitor(now time.Time) {
 		switch {
 		case s.missing:
 			s.unread, s.unreadFrom, s.warned = 0, time.Time{}, false // there is nothing to read
+			for _, sh := range s.shards {
+				sh.unreadSince = time.Time{}
+			}
 		case s.known && !g.explicit():
 			g.watch(s, now)
 		}
