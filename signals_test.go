@@ -161,7 +161,7 @@ func troubles() []trouble {
 		{name: "output slow", begin: func(_ *rig, o *output) func() {
 			return o.hold(5 * time.Second)
 		}, ready: true, most: 0},
-		{name: "processors hanging", begin: func(_ *rig, o *output) func() {
+		{name: "processors hanging", begin: func(*rig, *output) func() {
 			hanging.Store(true)
 			return func() { hanging.Store(false) }
 		}, ready: true, says: "the batch processors have had a batch", ends: "come again after", most: 12},
