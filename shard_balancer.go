@@ -297,7 +297,7 @@ func (b *balancer) tell(a group.Actions) {
 		if !known {
 			shards = unknown
 		}
-		b.signals.streamIs(s.id, b.group.Held(s.id), shards, from)
+		b.signals.streamIs(s.id, b.group.Held(s.id), shards, from, a.Planned)
 	}
 	for _, key := range b.signals.unsettled() {
 		if b.group.Settled(key) {
@@ -563,7 +563,7 @@ func (b *balancer) start(life context.Context, c group.Claim) {
 	session := b.session
 	go func() { // run and finish receive until it has ended
 		exit := b.consume(ctx, c, h, session)
-		h.signals.end()
+		exit.Since = h.signals.end()
 		b.events <- func(now time.Time) {
 			cancel()
 			delete(b.consumers, c.Key)
@@ -652,7 +652,7 @@ func (b *balancer) claimAndPlace(ctx context.Context, c group.Claim, h *holding,
 	reader := consumer.New(consumer.Config{
 		Lease:        held,
 		Committed:    after, // what another item of the shard tells is stored in this one too
-		Since:        cmp.Or(b.signals.doneBefore(item), c.StartAt),
+		Since:        cmp.Or(item.UpTo, c.Since, c.StartAt),
 		Skew:         b.signals.clockSkew,
 		Shard:        c.Written,
 		Open:         func(sent string) consumer.Source { return b.open(c, h, sent, after, budgetWait) },

@@ -52,9 +52,10 @@ func (s *shardSignals) begin(reader *consumer.Consumer) {
 	s.signals.mu.Unlock()
 }
 
-// end tells what is true of a shard that is read here no more.
-func (s *shardSignals) end() {
-	since := s.since()
+// end tells what is true of a shard that is read here no more, and returns the moment
+// before which everything that arrived in it is acknowledged.
+func (s *shardSignals) end() (since time.Time) {
+	since = s.since()
 	s.signals.mu.Lock()
 	_, told := s.signals.shards[s.key]
 	delete(s.signals.shards, s.key)
@@ -64,7 +65,7 @@ func (s *shardSignals) end() {
 	s.signals.mu.Unlock()
 	s.signals.journal.Left(s.key.Stream, s.key.Shard, time.Now())
 	if !told {
-		return
+		return since
 	}
 	s.set("kinesis_shard_owned", 0)
 	s.set("kinesis_in_flight_messages", 0)
@@ -74,6 +75,7 @@ func (s *shardSignals) end() {
 	} {
 		s.set(name, unknown)
 	}
+	return since
 }
 
 func (s *shardSignals) set(name string, value int64) {

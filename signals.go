@@ -1,10 +1,10 @@
 package awskinesis
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -42,7 +42,7 @@ type signals struct {
 	streams map[string]*streamSignals
 	shards  map[lease.Key]*shardSignals
 	// left are the moments before which all was acknowledged of shards that are read here
-	// no more, for items of which somebody has deleted that.
+	// no more, until a plan tells whether anybody reads them.
 	left map[lease.Key]time.Time
 	skew time.Duration // by how much the service's clock is ahead
 	// What fails of that which is not of one shard, by what the log calls it.
@@ -136,6 +136,11 @@ func (s *signals) tick(now time.Time) {
 		lags[name] = unknown
 		if !stream.unreadFrom.IsZero() {
 			lags[name] = age(stream.unreadFrom, now)
+		}
+	}
+	for key, since := range s.left {
+		if !since.IsZero() {
+			lags[key.Stream] = max(lags[key.Stream], age(since, now))
 		}
 	}
 	for key, shard := range s.shards {
@@ -283,22 +288,16 @@ func (s *signals) joined(session *lease.Session) {
 	s.session = session
 }
 
-// streamIs takes in what a plan knows of a stream.
-func (s *signals) streamIs(name string, held, unread int, unreadFrom time.Time) {
+// streamIs takes in what the group knows of a stream, and whether it has just made a plan.
+func (s *signals) streamIs(name string, held, unread int, unreadFrom time.Time, planned bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if planned {
+		maps.DeleteFunc(s.left, func(key lease.Key, _ time.Time) bool { return key.Stream == name })
+	}
 	stream := s.streams[name]
 	stream.held, stream.unread, stream.unreadFrom = held, unread, unreadFrom
 	s.tellShares(name, stream)
-}
-
-// doneBefore returns the moment before which all that arrived in a shard is acknowledged:
-// that of its item or, where somebody has deleted that, what was known here; zero where
-// neither tells.
-func (s *signals) doneBefore(item lease.Item) time.Time {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return cmp.Or(item.UpTo, s.left[item.Key])
 }
 
 // missing takes in whether a stream could be found.

@@ -52,7 +52,10 @@ type Exit struct {
 	Children []Child
 	To       string
 	Acked    string // up to which all was acknowledged under a lease that was Lost
-	Err      error
+	// Since is the moment before which all that arrived was acknowledged; zero where that is
+	// not known.
+	Since time.Time
+	Err   error
 }
 
 // Exited tells that an assignment came to its end: the lease was let go of, or is used
@@ -60,6 +63,9 @@ type Exit struct {
 func (g *Group) Exited(key lease.Key, e Exit, now time.Time) {
 	s, sh := g.stream(key.Stream), g.shard(key)
 	sh.exited(e.Outcome, now)
+	if !e.Since.IsZero() {
+		sh.doneBefore = e.Since
+	}
 	g.dirty = true
 	s.callAt(now.Add(soon))
 	if e.Outcome == NotClaimed {

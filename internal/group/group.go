@@ -202,6 +202,8 @@ type Actions struct {
 	Often        time.Duration  // how often it is to tell it; 0 for the usual time
 	Lines        []Line         // to log
 	Expired      map[string]int // shards that left a stream unread, by stream
+	// Planned is whether a plan was made, after which Unread tells of all shards.
+	Planned bool
 	// Finished is set when nothing will ever be left to read, which only shards that
 	// were named can come to.
 	Finished bool
@@ -260,6 +262,7 @@ func (g *Group) Next(now time.Time, sound bool) Actions {
 			g.assign(now)
 			g.clean(now)
 			g.monitor(now)
+			g.pending.Planned = true
 		}
 		g.evict(now)
 	}
@@ -370,6 +373,9 @@ type Claim struct {
 	Stolen bool
 	// Failures is how often it could not be claimed or read, in a row.
 	Failures int
+	// Since is the moment before which all that arrived is acknowledged; zero where nobody
+	// knows.
+	Since time.Time
 	// HandedOver is whether another member passed the shard on, and Requested since when it
 	// was requested.
 	HandedOver bool

@@ -50,7 +50,7 @@ func (g *Group) watch(s *stream, now time.Time) {
 		if since > 2*g.every() {
 			s.unread++
 		}
-		from := cmp.Or(sh.item.UpTo, sh.unreadSince)
+		from := cmp.Or(sh.item.UpTo, sh.doneBefore, sh.unreadSince)
 		if s.unreadFrom.IsZero() || from.Before(s.unreadFrom) {
 			s.unreadFrom = from
 		}

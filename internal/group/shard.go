@@ -81,6 +81,9 @@ type shard struct {
 	// recreated: the stream was deleted and made anew, and the mark is of the earlier one.
 	suspectSince time.Time
 	recreated    bool
+	// doneBefore is the moment before which all that arrived was acknowledged when it was
+	// read here last, for an item of which somebody has deleted that.
+	doneBefore time.Time
 	// unreadSince is since when nobody has read it or one before it.
 	unreadSince time.Time
 
