@@ -1,6 +1,7 @@
 package consumer
 
 import (
+	"sync"
 	"testing"
 	"time"
 
@@ -96,20 +97,28 @@ func TestWhatASuspendedShardHasDroppedIsNotDoneWith(t *testing.T) {
 }
 
 func TestProcessorsThatFailAreTold(t *testing.T) {
+	var mu sync.Mutex
 	var told []error
-	failing := error(nil)
+	failing := errElsewhere
+	locked := func(f func()) { mu.Lock(); defer mu.Unlock(); f() }
 	bubble(t, func(c *Config) {
-		c.Processors = []*service.OwnedProcessor{unreliable(func() error { return failing })}
-		c.Hooks.OnProcess = func(err error) { told = append(told, err) }
-		failing = errElsewhere
+		c.Processors = []*service.OwnedProcessor{unreliable(func() (err error) {
+			locked(func() { err = failing })
+			return err
+		})}
+		c.Hooks.OnProcess = func(err error) { locked(func() { told = append(told, err) }) }
 	}, func(r *rig) {
 		r.put(page(0, 1))
 		pass(50 * time.Millisecond)
-		require.Len(r, told, 1)
-		require.ErrorIs(r, told[0], errElsewhere)
-		failing = nil
+		locked(func() {
+			require.Len(r, told, 1)
+			require.ErrorIs(r, told[0], errElsewhere)
+			failing = nil
+		})
+		require.NotZero(r, r.consumer.State().Processing)
 		pass(time.Second)
 		r.next()
-		require.NoError(r, told[len(told)-1])
+		require.Zero(r, r.consumer.State().Processing)
+		locked(func() { require.NoError(r, told[len(told)-1]) })
 	})
 }
