@@ -47,7 +47,7 @@ const (
 	attrPinned = "PinnedBy"
 	// attrUpTo is the moment before which all that arrived was acknowledged, in seconds
 	// since 1970.
-	attrUpTo = "AckedUpTo"
+	attrUpTo = "UpTo"
 )
 
 // The members of the group stand under a stream name that no stream can have, with

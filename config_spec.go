@@ -123,7 +123,7 @@ func configSpec() *service.ConfigSpec {
 				Description("Whether batches that the output rejects are delivered again until they are accepted, which holds the shard back while they are not. With `false` they count as handled: logged, counted and not read again.").
 				Advanced(),
 			service.NewBoolField("shard_metrics").
-				Description("Whether metrics are written for each shard, some twenty series a shard, see [Metrics](#metrics). With `false` those of streams and of the input remain, of which `kinesis_max_lag_milliseconds` and `kinesis_unread_shards` are enough to page somebody.").
+				Description("Whether metrics are written for each shard, some twenty series a shard, see [Metrics](#metrics). With `false` those of streams and of the input remain, of which `kinesis_ready`, `kinesis_max_lag_milliseconds` and `kinesis_unread_shards` are enough to page somebody.").
 				Default(true).
 				Advanced(),
 		)

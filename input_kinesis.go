@@ -107,6 +107,9 @@ type input struct {
 	// reading is the context of the ReadBatch that is under way; nil between two.
 	reading context.Context //nolint:containedctx // whether it has ended tells whether the host stops
 	givenUp []givenUp       // oldest first
+	// connected is the delivery for which Connect has returned though the input is not
+	// ready; nil mostly.
+	connected *consumer.Delivery
 }
 
 // balancing is a balancer with its life.
@@ -178,7 +181,10 @@ func (in *input) Connect(ctx context.Context) error {
 			return fmt.Errorf("loading the AWS session of `dynamodb`: %w", err)
 		}
 	}
-	in.signals.about.Region, in.signals.about.Endpoint = kinesisConf.Region, in.conf.kinesis.Endpoint
+	in.signals.about = map[string]session.About{
+		serviceKinesis: {Region: kinesisConf.Region, Endpoint: in.conf.kinesis.Endpoint},
+		serviceTable:   {Region: dynamoConf.Region, Endpoint: in.conf.dynamodb.Endpoint},
+	}
 	return in.connect(ctx, clients{
 		lister: kinesis.NewFromConfig(kinesisConf),
 		// The throttling of one shard must not slow down the reading of others.
@@ -220,7 +226,7 @@ func (in *input) tryConnect(ctx context.Context, c clients) error {
 	store := &checkpointer{api: measured{c.table, in.signals.metrics}, table: in.conf.table}
 	created, err := store.ensureTable(ctx)
 	if err != nil {
-		return session.Explain(err, in.signals.of(serviceTable, ""))
+		return in.signals.explain(err, serviceTable, "")
 	}
 	if created {
 		in.signals.say(journal.Info, "Table %s did not exist and was created", in.conf.table.name)
@@ -232,7 +238,7 @@ func (in *input) tryConnect(ctx context.Context, c clients) error {
 		begun := time.Now()
 		list := firstList(ctx, c.lister, s, checkForm)
 		if list.Err != nil {
-			missing = append(missing, session.Explain(list.Err, in.signals.of(serviceKinesis, s.id)))
+			missing = append(missing, in.signals.explain(list.Err, serviceKinesis, s.id))
 		}
 		in.signals.clockIs(list.ServerTime, begun, time.Now())
 		lists = append(lists, list)
@@ -376,16 +382,9 @@ func (in *input) ReadBatch(ctx context.Context) (service.MessageBatch, service.A
 		in.judge()
 	}
 	for {
-		ready, turned := in.signals.ready()
-		if !ready && !in.outbox.Due() {
-			return nil, nil, service.ErrNotConnected
-		}
-		o, fresh, err := in.next(ctx, running, turned)
+		o, fresh, err := in.next(ctx, running)
 		if err != nil {
 			return nil, nil, err
-		}
-		if o == nil {
-			continue
 		}
 		if !in.outbox.SetAside(running.ctx, o, fresh) {
 			batch, ack := in.hand(o)
@@ -395,18 +394,34 @@ func (in *input) ReadBatch(ctx context.Context) (service.MessageBatch, service.A
 }
 
 // next returns the next batch: one that is due again, or one that is fresh from its
-// consumer; none when turned is closed before there is one.
-func (in *input) next(ctx context.Context, running *balancing, turned <-chan struct{}) (o *consumer.Outgoing, fresh bool, err error) {
+// consumer. What there is goes out whether the input is ready or not; it is not connected
+// when there is nothing and it is not ready.
+func (in *input) next(ctx context.Context, running *balancing) (o *consumer.Outgoing, fresh bool, err error) {
 	for {
 		if o := in.outbox.Take(); o != nil {
 			return o, false, nil
+		}
+		if d := in.takeConnected(); d != nil {
+			return consumer.NewOutgoing(d), true, nil
+		}
+		ready, turned := in.signals.ready()
+		if !ready {
+			select {
+			case d := <-running.out:
+				return consumer.NewOutgoing(d), true, nil
+			case <-running.finished:
+				return nil, false, service.ErrEndOfInput
+			case <-running.done:
+				return nil, false, service.ErrEndOfInput
+			default:
+				return nil, false, service.ErrNotConnected
+			}
 		}
 		select {
 		case d := <-running.out:
 			return consumer.NewOutgoing(d), true, nil
 		case <-in.outbox.Ready():
 		case <-turned:
-			return nil, false, nil
 		case <-running.finished:
 			return nil, false, service.ErrEndOfInput
 		case <-running.done:
@@ -492,8 +507,13 @@ func (in *input) Close(ctx context.Context) error {
 	running := in.running
 	unhandled := in.givenUp
 	in.givenUp = nil
+	connected := in.connected
+	in.connected = nil
 	in.mu.Unlock()
 	in.outbox.Close()
+	if connected != nil {
+		connected.Drop()
+	}
 	for _, g := range unhandled {
 		g.delivery.Drop()
 	}

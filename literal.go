@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/benthos-plugins/aws-kinesis/internal/group"
 	"github.com/benthos-plugins/aws-kinesis/internal/journal"
@@ -56,8 +57,8 @@ func (b *balancer) position(ctx context.Context, c group.Claim, item lease.Item,
 		return "", fmt.Errorf("the item of shard %s has changed: %w", c.Key, lease.ErrConflict)
 	}
 	after = item.Sequence
-	if c.Warning != "" {
-		b.warn("%s", c.Warning)
+	if c.Warning != (group.Words{}) {
+		b.signals.journal.Changed(journal.Warning, c.Key.Stream, c.Key.Shard, c.Warning.One, c.Warning.Many, time.Now())
 	}
 	if c.Acked != "" && c.Shard.Holds(c.Acked) && sequence.Compare(c.Acked, after) > 0 {
 		after = c.Acked

@@ -16,7 +16,7 @@ type metric struct {
 	unit   string
 	labels []string
 	help   string // what it counts or shows
-	high   string // what to do when it is high; empty where that means nothing
+	advice string // what to do when it is high or, where it says so, low; often empty
 }
 
 type metricKind string
@@ -64,12 +64,12 @@ var metricTable = []metric{
 	// Shards.
 	{
 		"kinesis_lag_milliseconds", gauge, "milliseconds", ofShard,
-		"The age of the oldest record that is not acknowledged or, where all are, the time since the shard was last known to be read to its end. It grows by the clock while nothing moves, whatever stands still: reading, processors, output or lease. -1 while this instance does not have the shard.",
+		"The age of the oldest record that is not acknowledged or, where all are, the time since the shard was last known to be read to its end; until the first page, where the table does not tell how far the shard was read, the time since the claim, which may be far too little. It grows by the clock while nothing moves, whatever stands still: reading, processors, output or lease. -1 while this instance does not have the shard.",
 		"The gauges below tell where it stands: `kinesis_last_read_age_milliseconds` grows when reading does, `kinesis_oldest_unacknowledged_milliseconds` when processors or output do, `kinesis_last_commit_age_milliseconds` when the table does. If none grows, there is more in the shard than the pipeline handles: add instances, raise `checkpoint_limit`, or split the shard.",
 	},
 	{
 		"kinesis_millis_behind_latest", gauge, "milliseconds", ofShard,
-		"How far the last page lay behind the newest record, as Kinesis says it. -1 while that is not known: before the first page, after a read that failed, when nothing was read for ten seconds, or while another instance has the shard.",
+		"How far the last page lay behind the newest record, as Kinesis says it. -1 while that is not known: before the first page, after a read that failed, when nothing was read for ten seconds or, if that is longer, two `poll_period`s, where Kinesis does not tell, or while this instance does not have the shard.",
 		"See `kinesis_lag_milliseconds`, which goes on when reading stands still.",
 	},
 	{
@@ -79,7 +79,7 @@ var metricTable = []metric{
 	{
 		"kinesis_last_read_age_milliseconds", gauge, "milliseconds", ofShard,
 		"The time since the last read that succeeded, of an empty page too, or since the shard was claimed where there was none yet. -1 while this instance does not have the shard.",
-		"With `kinesis_fetches` of results other than `ok` and `empty`: Kinesis refuses or fails. Without: the output is slow, and nothing is read that has no room.",
+		"With `kinesis_fetches` of results other than `ok` and `empty`: Kinesis refuses or fails. With `kinesis_suspended_shards` above 0: the lease cannot be proved. Otherwise the output is slow, and nothing is read that has no room, or the shard is closed and has been read to its end.",
 	},
 	{
 		"kinesis_last_commit_age_milliseconds", gauge, "milliseconds", ofShard,
@@ -88,8 +88,8 @@ var metricTable = []metric{
 	},
 	{
 		"kinesis_oldest_unacknowledged_milliseconds", gauge, "milliseconds", ofShard,
-		"The age of the oldest record that was read and is not acknowledged; 0 when there is none. -1 while this instance does not have the shard.",
-		"Records wait in a batch, in the processors or in the output. Look there.",
+		"The age, since it arrived in the stream, of the oldest record that was read and is not acknowledged; 0 when there is none. -1 while this instance does not have the shard.",
+		"If it grows as fast as the clock, records wait in a batch, in the processors or in the output: look there. High and falling, old records are being read.",
 	},
 	{
 		"kinesis_in_flight_messages", gauge, "messages", ofShard,
@@ -104,7 +104,7 @@ var metricTable = []metric{
 	{
 		"kinesis_fetches", counter, "calls",
 		[]string{labelStream, labelShard, labelResult},
-		"Reads by result: `ok`, `empty`, `throttled`, `expired` (an iterator), `denied` or `failed`. One is counted when the SDK has given up repeating it.",
+		"Reads by result: `ok`, `empty`, `throttled`, `expired` (an iterator), `denied` or `failed`. One that failed is counted when the SDK has given up repeating it, a throttled one each time.",
 		"`throttled`: other readers take the shard's 5 calls and 2 MB a second, raise `poll_period`, or have them read less. `denied`, `failed`: the log says what to do.",
 	},
 	{
@@ -120,7 +120,7 @@ var metricTable = []metric{
 	},
 	{
 		"kinesis_replayed_messages", counter, "messages", ofShard,
-		"Messages that the output rejected and that were handed out again. Benthos counts them in `input_received` each time.",
+		"Messages that the output rejected and that are handed out again. Benthos counts them in `input_received` each time.",
 		"The output refuses what it gets. Its own errors tell why.",
 	},
 	{
@@ -130,7 +130,7 @@ var metricTable = []metric{
 	{
 		"kinesis_leases_lost", counter, "leases", ofShard,
 		"Leases that ended before they were given up. What was in flight comes again elsewhere.",
-		"Instances stop for longer than `lease_period`, or cannot reach the table: raise the period, or give them more processor time.",
+		"Where Benthos' built-in input shares the table, it steals shards, and that is no fault. Otherwise instances stop for longer than `lease_period`, or cannot reach the table: raise the period, or give them more processor time.",
 	},
 
 	// Streams.
@@ -143,8 +143,8 @@ var metricTable = []metric{
 	},
 	{
 		"kinesis_unread_shards", gauge, "shards", ofStream,
-		"Open shards that nobody reads, nor any shard before them; always 0 for an input that names its shards. -1 while that is not known: without a session, or before the stream was listed.",
-		"Above zero for longer than a `lease_period`, something is wrong: too few instances live, or they cannot claim.",
+		"Open shards that nobody reads, nor any shard before them; never above 0 for an input that names its shards. -1 while that is not known: without a session that is trusted, before the stream was listed, or while it is missing.",
+		"Above zero for longer than a `lease_period`, something is wrong: the instances that should read them cannot claim. Their logs say why.",
 	},
 	{
 		"kinesis_max_lag_milliseconds", gauge, "milliseconds", ofStream,
@@ -153,8 +153,8 @@ var metricTable = []metric{
 	},
 	{
 		"kinesis_retention_left_milliseconds", gauge, "milliseconds", ofStream,
-		"The time until the oldest record that is not done with leaves the stream: its retention less `kinesis_max_lag_milliseconds`. 0 when it may have left. -1 where the retention is not known, for which `kinesis:DescribeStreamSummary` has to be allowed.",
-		"Low is bad here: at 0 records are lost. Raise the retention of the stream, which holds for what it has already.",
+		"The time until the oldest record that is not done with leaves the stream: its retention less `kinesis_max_lag_milliseconds`. 0 when it may have left; all of the retention where `kinesis_max_lag_milliseconds` is -1. -1 where the retention is not known, for which `kinesis:DescribeStreamSummary` has to be allowed.",
+		"Low is bad here: at 0 records may be lost. Raise the retention of the stream, which holds for what it has already.",
 	},
 	{
 		"kinesis_expired_shards", counter, "shards", ofStream,
@@ -168,7 +168,7 @@ var metricTable = []metric{
 	},
 	{
 		"kinesis_handovers_taken", timer, "nanoseconds", ofStream,
-		"Shards that another instance has handed over to this one, each with the time from the request to the claim.", "",
+		"Shards that another instance has handed over to this one, each with the time from the last change of what this one requests to the first read.", "",
 	},
 	{
 		"kinesis_shards_stolen_total", counter, "shards", ofStream,
@@ -306,8 +306,8 @@ func metricsReference() string {
 				fmt.Fprintf(&page, "; `%s`", strings.Join(m.labels, "`, `"))
 			}
 			fmt.Fprintf(&page, "): %s", m.help)
-			if m.high != "" {
-				fmt.Fprintf(&page, "\n  *What to do:* %s", m.high)
+			if m.advice != "" {
+				fmt.Fprintf(&page, "\n  *What to do:* %s", m.advice)
 			}
 		}
 		fmt.Fprint(&page, "\n\n")

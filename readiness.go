@@ -7,14 +7,16 @@ import (
 
 	"github.com/benthosdev/benthos/v4/public/service"
 
+	"github.com/benthos-plugins/aws-kinesis/internal/consumer"
 	"github.com/benthos-plugins/aws-kinesis/internal/journal"
 )
 
 // Benthos answers /ready with 200 while its input and its output are connected, and a
 // component has one way to say that it is not: ReadBatch returns ErrNotConnected, after
 // which Benthos calls Connect until that succeeds. So ReadBatch says so while the input is
-// not ready, and Connect waits until it is, or until a batch is to be handed out again.
-// Benthos counts input_connection_lost each time.
+// not ready and has nothing to hand out, and Connect waits until it is, or has. Benthos
+// counts input_connection_lost each time. Nothing is held back: a page that takes the room
+// of others may be what an input needs to hand out before it can read again.
 
 // health is what readiness is decided from.
 type health struct {
@@ -23,7 +25,7 @@ type health struct {
 	noReads  int           // of these, could not be read for a period
 	noWrites int           // of these, could not be committed, and can be read
 	// Whether these have failed for a period: the session, without which no lease can be
-	// proved; all claims; the readings of the table from which shards are claimed; and
+	// proved; any claim; the readings of the table from which shards are claimed; and
 	// whether every stream has been missing for one.
 	session, claims, table, missing bool
 }
@@ -34,19 +36,19 @@ type health struct {
 func (h health) verdict() string {
 	switch {
 	case h.session:
-		return "its session in the group cannot be renewed"
+		return "its session in the group could not be renewed"
 	case h.missing:
-		return "no stream that it is to read can be found"
+		return "no stream that it is to read could be found"
 	case h.held > 0 && h.noReads == h.held:
-		return fmt.Sprintf("none of its %d shards can be read", h.held)
+		return fmt.Sprintf("none of its %d shards could be read", h.held)
 	case h.held > 0 && h.noWrites == h.held:
-		return fmt.Sprintf("none of its %d shards can be committed", h.held)
+		return fmt.Sprintf("none of its %d shards could be committed", h.held)
 	case h.held > 0 && h.noReads+h.noWrites == h.held:
-		return fmt.Sprintf("of its %d shards %d cannot be read, and the others not be committed", h.held, h.noReads)
+		return fmt.Sprintf("of its %d shards %d could not be read, and the others not be committed", h.held, h.noReads)
 	case h.held == 0 && h.claims:
-		return "it has no shard, and none can be claimed"
+		return "it had no shard, and could not claim one"
 	case h.held == 0 && h.table:
-		return "it has no shard, and the table cannot be read"
+		return "it had no shard, and the table could not be read"
 	}
 	return ""
 }
@@ -57,9 +59,13 @@ func (s *signals) health(now time.Time) health {
 	h := health{
 		period:  period,
 		held:    len(s.shards),
-		session: s.failing[journal.Joining].lasts(period, now),
-		table:   s.failing[journal.TableReads].lasts(period, now),
+		session: s.failing[tried{journal.Joining, ""}].lasts(period, now),
 	}
+	items := true // of no stream can be read
+	for name := range s.streams {
+		items = items && s.failing[tried{journal.TableReads, name}].lasts(period, now)
+	}
+	h.table = items || s.failing[tried{journal.TableReads, ""}].lasts(period, now)
 	for _, shard := range s.shards {
 		switch reads, writes := shard.stuck(now); {
 		case reads:
@@ -111,15 +117,18 @@ func (s *signals) ready() (ready bool, turned <-chan struct{}) {
 	return s.state.why == "", s.state.turned
 }
 
-// awaitReady returns when the input is ready, or has a batch to hand out again, and with
-// an error when it has ended.
+// awaitReady returns when the input is ready, or has a batch to hand out all the same, and
+// with an error when it has ended.
 func (in *input) awaitReady(ctx context.Context, running *balancing) error {
 	for {
 		ready, turned := in.signals.ready()
-		if ready || in.outbox.Due() {
+		if ready || in.outbox.Due() || in.hasConnected() {
 			return nil
 		}
 		select {
+		case d := <-running.out:
+			in.keepConnected(d)
+			return nil
 		case <-turned:
 		case <-in.outbox.Ready():
 		case <-running.finished:
@@ -130,4 +139,29 @@ func (in *input) awaitReady(ctx context.Context, running *balancing) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// keepConnected keeps a delivery for the next ReadBatch.
+func (in *input) keepConnected(d *consumer.Delivery) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.closed {
+		d.Drop()
+		return
+	}
+	in.connected = d
+}
+
+func (in *input) hasConnected() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.connected != nil
+}
+
+func (in *input) takeConnected() *consumer.Delivery {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	d := in.connected
+	in.connected = nil
+	return d
 }

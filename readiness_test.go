@@ -19,15 +19,15 @@ func TestInputIsReadyUnlessNothingThatIsEligibleWorks(t *testing.T) {
 		"nothing to read":                 {health{}, ""},
 		"all is well":                     {health{held: 3}, ""},
 		"one shard that works":            {health{held: 3, noReads: 1, noWrites: 1}, ""},
-		"no reads":                        {health{held: 3, noReads: 3}, "none of its 3 shards can be read"},
-		"no commits":                      {health{held: 3, noWrites: 3}, "none of its 3 shards can be committed"},
-		"some no reads, some no commits":  {health{held: 3, noReads: 2, noWrites: 1}, "of its 3 shards 2 cannot be read, and the others not be committed"},
-		"no session":                      {health{held: 3, session: true}, "its session in the group cannot be renewed"},
-		"no session and no shard":         {health{session: true}, "its session in the group cannot be renewed"},
-		"no stream":                       {health{missing: true}, "no stream that it is to read can be found"},
-		"no claim":                        {health{claims: true}, "it has no shard, and none can be claimed"},
+		"no reads":                        {health{held: 3, noReads: 3}, "none of its 3 shards could be read"},
+		"no commits":                      {health{held: 3, noWrites: 3}, "none of its 3 shards could be committed"},
+		"some no reads, some no commits":  {health{held: 3, noReads: 2, noWrites: 1}, "of its 3 shards 2 could not be read, and the others not be committed"},
+		"no session":                      {health{held: 3, session: true}, "its session in the group could not be renewed"},
+		"no session and no shard":         {health{session: true}, "its session in the group could not be renewed"},
+		"no stream":                       {health{missing: true}, "no stream that it is to read could be found"},
+		"no claim":                        {health{claims: true}, "it had no shard, and could not claim one"},
 		"some claims":                     {health{held: 1, claims: true}, ""},
-		"no table to claim by":            {health{table: true}, "it has no shard, and the table cannot be read"},
+		"no table to claim by":            {health{table: true}, "it had no shard, and the table could not be read"},
 		"no table, and shards that go on": {health{held: 1, table: true}, ""},
 	} {
 		require.Equal(t, test.why, test.health.verdict(), name)
@@ -93,12 +93,13 @@ func TestClockOfTheServiceCountsWhereItIsCertainlyAnother(t *testing.T) {
 		took    time.Duration
 		skew    time.Duration
 	}{
-		"the same":          {now.Truncate(time.Second), 10 * time.Millisecond, 0},
-		"a second apart":    {now.Truncate(time.Second).Add(-time.Second), 10 * time.Millisecond, 0},
-		"an hour ahead":     {now.Truncate(time.Second).Add(time.Hour), 400 * time.Millisecond, time.Hour},
-		"a minute behind":   {now.Truncate(time.Second).Add(-time.Minute), 400 * time.Millisecond, -time.Minute},
-		"a slow answer":     {now.Add(time.Hour), 3 * time.Second, 0},
-		"no time in answer": {time.Time{}, 0, 0},
+		"the same":             {now.Truncate(time.Second), 10 * time.Millisecond, 0},
+		"a second apart":       {now.Truncate(time.Second).Add(-time.Second), 10 * time.Millisecond, 0},
+		"an hour ahead":        {now.Truncate(time.Second).Add(time.Hour), 400 * time.Millisecond, time.Hour},
+		"a minute behind":      {now.Truncate(time.Second).Add(-time.Minute), 400 * time.Millisecond, -time.Minute},
+		"a slow answer":        {now.Add(time.Hour), 3 * time.Second, time.Hour},
+		"one, and two seconds": {now.Add(2 * time.Second), 3 * time.Second, 0},
+		"no time in answer":    {time.Time{}, 0, 0},
 	} {
 		s := &signals{}
 		s.clockIs(test.service, now, now.Add(test.took))

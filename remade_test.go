@@ -171,6 +171,7 @@ func TestReadingMoreThanNeedBeIsSaid(t *testing.T) {
 		}
 		in := r.open(`streams: [ orders ]`)
 		require.ElementsMatch(r, numbers(0, 10), together(in.read(10)), "nothing tells that it was finished")
+		pass(2 * time.Second)
 		require.Len(r, r.journal.logged("If it was, its records come again"), 1)
 	})
 }

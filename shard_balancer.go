@@ -218,7 +218,7 @@ func (b *balancer) freeLate(ctx context.Context, id string) {
 func (b *balancer) freeLateOf(ctx context.Context, stream, id string) {
 	l, err := b.store.list(ctx, stream, true)
 	if err != nil {
-		b.signals.say(journal.Warning, "Others will notice in a while which shards of stream %s this client leaves: %v", stream, err)
+		b.signals.say(journal.Warning, "Shards of stream %s that this client leaves could not be marked as free, and others claim them up to a lease period later. Nothing is to be done: %v", stream, err)
 		return
 	}
 	var calls sync.WaitGroup
@@ -226,7 +226,9 @@ func (b *balancer) freeLateOf(ctx context.Context, stream, id string) {
 		if item.Owner == id {
 			calls.Go(func() {
 				if _, err := b.store.vacate(ctx, item); err != nil && !errors.Is(err, lease.ErrConflict) {
-					b.signals.say(journal.Warning, "Others will notice in a while that shard %s is free: %v", item.Key, err)
+					b.signals.journal.Changed(journal.Warning, item.Stream, item.Shard,
+						fmt.Sprintf("could not be marked as free, and others claim it up to a lease period later. Nothing is to be done: %v", err),
+						"could not be marked as free, and others claim them up to a lease period later. Nothing is to be done", time.Now())
 				}
 			})
 		}
@@ -368,7 +370,7 @@ func (b *balancer) keepSession(ctx, keeping context.Context) {
 		}
 		b.signals.joined(nil)
 		b.signals.metrics.add("kinesis_sessions_lost", 1)
-		b.signals.say(journal.Warning, "All leases of this client are lost, and it joins its group anew under another id. What was in flight comes again: %v", err)
+		b.signals.say(journal.Warning, "All leases of this client are lost: %v. It joins its group anew under another id, and what was in flight comes again", err)
 		b.post(keeping, func(now time.Time) {
 			b.session = nil
 			b.group.SessionLost(now)
@@ -408,7 +410,7 @@ func (b *balancer) sharedAtFirst() []string {
 // leave takes the member out of the group, so that no more shards are handed to it.
 func (b *balancer) leave(s *lease.Session) {
 	if err := s.Leave(context.WithoutCancel(s.Context())); err != nil { // it bounds itself
-		b.signals.say(journal.Warning, "Others will notice in a while that this client has gone: %v", err)
+		b.signals.say(journal.Warning, "The others could not be told that this client has left, and notice it up to a lease period later. Nothing is to be done: %v", err)
 	}
 }
 
@@ -481,13 +483,28 @@ func (b *balancer) refresh(ctx context.Context, r group.Refresh) event {
 	defer cancel()
 	start := time.Now()
 	l, err := b.store.list(ctx, r.Stream, r.Consistent)
-	b.signals.attempted(journal.TableReads, "", err, start)
+	b.signals.attempted(journal.TableReads, r.Stream, err, start)
 	if err != nil {
 		v.Err = err
 		return told
 	}
+	for i := range l.items {
+		l.items[i].UpTo = b.ours(l.items[i].UpTo)
+	}
 	v.Start, v.End, v.Items, v.Size = start, time.Now(), l.items, l.size
 	return told
+}
+
+// ours is a moment of the service's clock by our own. One in the future, as nobody can have
+// written but with a clock that was wrong, is none.
+func (b *balancer) ours(moment time.Time) time.Time {
+	if moment.IsZero() {
+		return moment
+	}
+	if moment = moment.Add(-b.signals.clockSkew()); time.Until(moment) > 5*time.Second {
+		return time.Time{}
+	}
+	return moment
 }
 
 // listed takes in what came of a list of shards.
@@ -599,7 +616,6 @@ func (b *balancer) countClaim(c group.Claim, now time.Time) {
 	if c.HandedOver || c.Stolen {
 		m.add("kinesis_shards_stolen_total", 1, c.Key.Stream)
 	}
-	b.signals.claimSettled(c.Key)
 }
 
 func (b *balancer) consume(ctx context.Context, c group.Claim, h *holding, session *lease.Session) group.Exit {
@@ -628,7 +644,6 @@ func (b *balancer) claimAndPlace(ctx context.Context, c group.Claim, h *holding,
 	}
 	b.events <- func(now time.Time) {
 		h.lease = held
-		b.countClaim(c, now)
 		b.group.Claimed(c.Key, held.Term(), c.Shard.FirstSequence, now)
 	}
 	if c.Stolen {
@@ -652,7 +667,7 @@ func (b *balancer) claimAndPlace(ctx context.Context, c group.Claim, h *holding,
 	reader := consumer.New(consumer.Config{
 		Lease:        held,
 		Committed:    after, // what another item of the shard tells is stored in this one too
-		Since:        cmp.Or(item.UpTo, c.Since, c.StartAt),
+		Since:        cmp.Or(b.ours(item.UpTo), c.Since, b.ours(c.StartAt)),
 		Skew:         b.signals.clockSkew,
 		Shard:        c.Written,
 		Open:         func(sent string) consumer.Source { return b.open(c, h, sent, after, budgetWait) },
@@ -668,6 +683,10 @@ func (b *balancer) claimAndPlace(ctx context.Context, c group.Claim, h *holding,
 		Hooks:        h.signals.hooks(),
 	})
 	h.signals.begin(reader)
+	b.events <- func(now time.Time) {
+		b.countClaim(c, now)
+		b.group.Began(c.Key)
+	}
 	return reader, nil
 }
 
@@ -712,7 +731,7 @@ func (b *balancer) claim(ctx context.Context, session *lease.Session, store leas
 	}
 	opts := b.leaseOptions()
 	opts.Foreign = b.foreign[c.Key.Stream].Load
-	opts.OnWrite, opts.UpTo = h.signals.wrote, h.signals.since
+	opts.OnWrite, opts.UpTo = h.signals.wrote, h.signals.upTo
 	origin := lease.Origin{StartAt: c.StartAt, ShardStart: c.Shard.FirstSequence, Pinned: c.Pinned, Anew: c.Anew}
 	if c.Shard.Holds(c.Acked) {
 		origin.Sequence = c.Acked
@@ -733,6 +752,7 @@ func (b *balancer) open(c group.Claim, h *holding, sent, after string, budgetWai
 	return retrieval.NewPoller(b.reader, b.lists, retrieval.Shard{Stream: c.Key.Stream, ID: c.Key.Shard, FirstSequence: c.Shard.FirstSequence}, position, b.budget, b.conf.pollPeriod, retrieval.Hooks{
 		OnCall: h.signals.called,
 		OnBudgetWait: func() {
+			h.signals.waits()
 			select {
 			case budgetWait <- struct{}{}:
 			default:

@@ -29,10 +29,11 @@ type shardSignals struct {
 	behind  time.Duration      // by the service; less than zero where it does not tell
 	reads   failing
 	writes  failing
-	// oldest is when the oldest message arrived that is in flight, and oldestSince since
-	// when that is so.
-	oldest, oldestSince time.Time
-	stalled             time.Time // when that was told last; zero when nothing is to be told
+	// acks is that of the consumer when it was last seen to change or nothing was in flight,
+	// at ackedAt.
+	acks    int
+	ackedAt time.Time
+	stalled time.Time // when that was told last; zero when nothing is to be told
 }
 
 // shard returns the signals of a shard that is about to be claimed.
@@ -50,6 +51,7 @@ func (s *shardSignals) begin(reader *consumer.Consumer) {
 	s.signals.mu.Lock()
 	s.signals.shards[s.key] = s
 	s.signals.mu.Unlock()
+	s.signals.claimSettled(s.key)
 }
 
 // end tells what is true of a shard that is read here no more, and returns the moment
@@ -86,20 +88,17 @@ func (s *shardSignals) add(name string, n int64, labels ...string) {
 	s.signals.metrics.add(name, n, append([]string{s.key.Stream, s.key.Shard}, labels...)...)
 }
 
-// tell sets the gauges of the shard, and returns how far its consumer has got and the lag
-// in milliseconds.
-func (s *shardSignals) tell(now time.Time) (state consumer.State, lag int64) {
+// tell sets the gauges of the shard, and returns how far its consumer has got, the lag in
+// milliseconds, and what is to be told of it in the log.
+func (s *shardSignals) tell(now time.Time) (state consumer.State, lag int64, change func(time.Time)) {
 	s.mu.Lock()
-	state = s.reader.State()
-	if state.Since.IsZero() {
-		state.Since = s.begun // nobody knows more; it is late by that at least
-	}
+	state = s.state()
 	behind := int64(unknown)
 	if s.behind >= 0 && s.reads.since.IsZero() && now.Sub(s.read) <= max(behindFor, 2*s.signals.conf.pollPeriod) {
 		behind = s.behind.Milliseconds()
 	}
 	read, written := s.read, s.written
-	change := s.stall(state, now)
+	change = s.stall(state, now)
 	s.mu.Unlock()
 
 	lag = age(state.Since, now)
@@ -114,17 +113,26 @@ func (s *shardSignals) tell(now time.Time) (state consumer.State, lag int64) {
 	s.set("kinesis_last_commit_age_milliseconds", age(written, now))
 	s.set("kinesis_oldest_unacknowledged_milliseconds", oldest)
 	s.set("kinesis_in_flight_messages", int64(state.InFlight))
-	change(now)
-	return state, lag
+	return state, lag, change
+}
+
+// state is how far the consumer has got. Where nobody knows what came before the claim,
+// the shard is late by the time since that at least. The caller holds the lock.
+func (s *shardSignals) state() consumer.State {
+	state := s.reader.State()
+	if state.Since.IsZero() {
+		state.Since = s.begun
+	}
+	return state
 }
 
 // stall notices that nothing of the shard has been acknowledged for a lease period though
 // something is with the processors or the output, and that this is over.
 func (s *shardSignals) stall(state consumer.State, now time.Time) (tell func(time.Time)) {
-	if state.InFlight == 0 || !state.Oldest.Equal(s.oldest) {
-		s.oldest, s.oldestSince = state.Oldest, now
+	if state.InFlight == 0 || state.Acks != s.acks {
+		s.acks, s.ackedAt = state.Acks, now
 	}
-	since, where := s.oldestSince, fmt.Sprintf("the oldest of %d messages in flight has waited", state.InFlight)
+	since, where := s.ackedAt, fmt.Sprintf("the oldest of %d messages in flight has waited", state.InFlight)
 	if state.InFlight == 0 && !state.Processing.IsZero() {
 		since, where = state.Processing, "the batch processors have had a batch"
 	}
@@ -160,12 +168,28 @@ func (s *shardSignals) stuck(now time.Time) (reads, writes bool) {
 // acknowledged; zero while that is not known.
 func (s *shardSignals) since() time.Time {
 	s.mu.Lock()
-	reader := s.reader
-	s.mu.Unlock()
-	if reader == nil {
+	defer s.mu.Unlock()
+	if s.reader == nil {
 		return time.Time{}
 	}
-	return reader.State().Since
+	return s.state().Since
+}
+
+// upTo is since by the clock of the service, which all who share the table see alike.
+func (s *shardSignals) upTo() time.Time {
+	since := s.since()
+	if since.IsZero() {
+		return since
+	}
+	return since.Add(s.signals.clockSkew())
+}
+
+// waits takes in that a read waits for room among what is held: it neither fails nor
+// succeeds.
+func (s *shardSignals) waits() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reads.since = time.Time{}
 }
 
 // called takes in an attempt to read a page.
@@ -199,6 +223,7 @@ func (s *shardSignals) called(c retrieval.Call) {
 	case throttled:
 		j.Works(journal.Reads, s.key.Stream, s.key.Shard, now) // it answers
 		j.Fail(journal.Throttling, s.key.Stream, s.key.Shard, s.explain(serviceKinesis, err), now)
+	case errors.Is(err, retrieval.ErrShardGone): // which the group tells
 	case err != nil:
 		j.Fail(journal.Reads, s.key.Stream, s.key.Shard, s.explain(serviceKinesis, err), now)
 	case failed:
@@ -208,7 +233,7 @@ func (s *shardSignals) called(c retrieval.Call) {
 }
 
 func (s *shardSignals) explain(service string, err error) error {
-	return session.Explain(err, s.signals.of(service, s.key.Stream))
+	return s.signals.explain(err, service, s.key.Stream)
 }
 
 func resultOfRead(c retrieval.Call) string {
@@ -272,8 +297,7 @@ func (s *shardSignals) hooks() consumer.Hooks {
 	return consumer.Hooks{
 		OnReject: func(messages int, err error) {
 			s.add("kinesis_rejected_messages", int64(messages))
-			text := fmt.Sprintf("rejected by the output, which are skipped since `auto_replay_nacks` is false: %v", err)
-			j.Changed(journal.Error, stream, shard, fmt.Sprintf("had %d messages %s", messages, text), "had messages "+text, time.Now())
+			j.Fail(journal.Rejections, stream, shard, fmt.Errorf("%d messages: %w", messages, err), time.Now())
 		},
 		OnProcess: func(err error) {
 			if err == nil {
@@ -285,15 +309,15 @@ func (s *shardSignals) hooks() consumer.Hooks {
 		OnSuspend: func(suspended bool) {
 			if suspended {
 				j.Changed(journal.Warning, stream, shard,
-					"is suspended: its lease cannot be proved. Nothing of it is sent until it is, nor lost",
-					"are suspended: their leases cannot be proved. Nothing of them is sent until they are, nor lost", time.Now())
+					"is suspended, since its lease cannot be proved. Until it is, nothing of the shard is sent, and nothing is lost",
+					"are suspended, since their leases cannot be proved. Until they are, nothing of the shards is sent, and nothing is lost", time.Now())
 				return
 			}
 			j.Changed(journal.Info, stream, shard, "is read on: its lease is proved", "are read on: their leases are proved", time.Now())
 		},
 		OnClose: func(err error) {
 			j.Changed(journal.Warning, stream, shard, fmt.Sprintf("is closed, and its batching policy could not be: %v", err),
-				fmt.Sprintf("are closed, and their batching policies could not be: %v", err), time.Now())
+				"are closed, and their batching policies could not be", time.Now())
 		},
 	}
 }

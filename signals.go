@@ -1,6 +1,7 @@
 package awskinesis
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,7 +35,8 @@ type signals struct {
 	conf    *config
 	metrics *inputMetrics
 	journal *journal.Journal
-	about   session.About // what all calls have in common
+	// about says of each service how it is reached.
+	about map[string]session.About
 
 	mu      sync.Mutex
 	session *lease.Session // nil while there is none
@@ -46,7 +48,7 @@ type signals struct {
 	left map[lease.Key]time.Time
 	skew time.Duration // by how much the service's clock is ahead
 	// What fails of that which is not of one shard, by what the log calls it.
-	failing map[journal.Kind]*failing
+	failing map[tried]*failing
 	claims  map[lease.Key]*failing
 	state   readiness
 }
@@ -58,6 +60,12 @@ type streamSignals struct {
 	unreadFrom time.Time // before which all is acknowledged of what nobody reads; zero when all is read
 	missing    failing
 	retention  time.Duration // zero while it is not known
+}
+
+// tried is something that is tried again and again: of a stream, or of all.
+type tried struct {
+	kind   journal.Kind
+	stream string
 }
 
 // failing is since when something has failed each time.
@@ -82,7 +90,7 @@ func newSignals(conf *config, metrics *inputMetrics, emit func(journal.Line)) *s
 	s := &signals{
 		conf: conf, metrics: metrics, journal: journal.New(emit),
 		streams: map[string]*streamSignals{}, shards: map[lease.Key]*shardSignals{}, left: map[lease.Key]time.Time{},
-		failing: map[journal.Kind]*failing{}, claims: map[lease.Key]*failing{},
+		failing: map[tried]*failing{}, claims: map[lease.Key]*failing{},
 		state: newReadiness(),
 	}
 	for _, stream := range conf.streams {
@@ -118,7 +126,7 @@ func (s *signals) end() {
 	s.mu.Lock()
 	s.session = nil
 	for name, stream := range s.streams {
-		stream.held, stream.unread, stream.unreadFrom = 0, unknown, time.Time{}
+		*stream = streamSignals{unread: unknown}
 		s.tellStream(name, stream, 0, unknown)
 	}
 	s.mu.Unlock()
@@ -143,8 +151,10 @@ func (s *signals) tick(now time.Time) {
 			lags[key.Stream] = max(lags[key.Stream], age(since, now))
 		}
 	}
+	var changes []func(time.Time)
 	for key, shard := range s.shards {
-		state, lag := shard.tell(now)
+		state, lag, change := shard.tell(now)
+		changes = append(changes, change)
 		lags[key.Stream] = max(lags[key.Stream], lag)
 		if state.Suspended {
 			suspended[key.Stream]++
@@ -168,6 +178,9 @@ func (s *signals) tick(now time.Time) {
 	s.metrics.set("kinesis_buffered_bytes", held)
 	s.metrics.set("kinesis_session_trusted", truth(trusted))
 	s.metrics.set("kinesis_ready", truth(verdict == ""))
+	for _, tell := range changes { // without the lock: a log may be slow
+		tell(now)
+	}
 	if change != nil {
 		s.journal.Say(*change)
 	}
@@ -209,11 +222,13 @@ func (s *signals) say(level journal.Level, format string, args ...any) {
 	s.journal.Say(journal.Line{Level: level, Text: fmt.Sprintf(format, args...)})
 }
 
-// of says what a call was about.
-func (s *signals) of(service, stream string) session.About {
-	about := s.about
+// explain adds to an error what to do about it. service is that of the call, where the
+// error does not tell.
+func (s *signals) explain(err error, service, stream string) error {
+	service = cmp.Or(session.Service(err), service)
+	about := s.about[service]
 	about.Service, about.Stream, about.Table = service, stream, s.conf.table.name
-	return about
+	return session.Explain(err, about)
 }
 
 // attempted takes in what came of something that is not of one shard, and was begun at a
@@ -223,13 +238,17 @@ func (s *signals) attempted(kind journal.Kind, stream string, err error, begun t
 		return
 	}
 	s.mu.Lock()
-	f := s.failing[kind]
+	what := tried{kind, stream}
+	f := s.failing[what]
 	if f == nil {
 		f = &failing{}
-		s.failing[kind] = f
+		s.failing[what] = f
 	}
 	f.saw(err, begun)
 	s.mu.Unlock()
+	if kind == journal.TableReads {
+		stream = "" // the log has one line for the table, whatever is read of it
+	}
 	if err == nil {
 		s.journal.Works(kind, stream, "", time.Now())
 		return
@@ -238,7 +257,7 @@ func (s *signals) attempted(kind journal.Kind, stream string, err error, begun t
 	if kind == journal.Lists || kind == journal.Retention {
 		service = serviceKinesis
 	}
-	s.journal.Fail(kind, stream, "", session.Explain(err, s.of(service, stream)), time.Now())
+	s.journal.Fail(kind, stream, "", s.explain(err, service, stream), time.Now())
 }
 
 const (
@@ -257,7 +276,7 @@ func (s *signals) claimFailed(key lease.Key, err error, begun time.Time) {
 	}
 	f.saw(err, begun)
 	s.mu.Unlock()
-	s.journal.Fail(journal.Claims, key.Stream, key.Shard, session.Explain(err, s.of(serviceTable, key.Stream)), time.Now())
+	s.journal.Fail(journal.Claims, key.Stream, key.Shard, s.explain(err, serviceTable, key.Stream), time.Now())
 }
 
 func (s *signals) claimSettled(key lease.Key) {
@@ -308,15 +327,18 @@ func (s *signals) missing(name string, err error, begun time.Time) {
 }
 
 // clockIs takes in the service's clock, of an answer to a call that was made between two
-// moments. An answer has whole seconds, so that less than one and a half say nothing.
+// moments. An answer has whole seconds and was given at any time between them, so that a
+// small difference says nothing.
 func (s *signals) clockIs(service, begun, ended time.Time) {
-	const least, slowest = 1500 * time.Millisecond, 2 * time.Second
-	if service.IsZero() || ended.Sub(begun) > slowest {
+	if service.IsZero() {
 		return
 	}
-	middle := begun.Add(ended.Sub(begun) / 2).Round(0)
-	skew := service.Add(time.Second / 2).Sub(middle)
-	if skew.Abs() < least {
+	took := ended.Sub(begun)
+	skew := service.Add(time.Second / 2).Sub(begun.Add(took / 2).Round(0))
+	if skew.Abs() < 1500*time.Millisecond+took/2 {
+		if took > 2*time.Second {
+			return // it may be anything in between
+		}
 		skew = 0
 	}
 	s.mu.Lock()

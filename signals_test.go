@@ -388,3 +388,48 @@ func TestGaugesOfAShardThatHasLeftAreUnknown(t *testing.T) {
 		require.EqualValues(r, 24*time.Hour/time.Millisecond, first.gauge("kinesis_retention_left_milliseconds", "orders")+first.gauge("kinesis_max_lag_milliseconds", "orders"))
 	})
 }
+
+// Loops whose pauses did not grow: what is asked for in a quarter of an hour.
+func TestPausesGrowWhateverGoesOn(t *testing.T) {
+	said := func(operation, code string) func(*rig) {
+		return func(r *rig) {
+			r.aws.Inject(awsfake.Fault{Operation: operation, Refuse: awsfake.NewError(code, "no")})
+		}
+	}
+	for name, test := range map[string]struct {
+		begin func(*rig)
+		says  string
+		// writes of the table and reads of the stream a minute, at most
+		writes, reads int
+	}{
+		"a listed shard whose reads say that it is gone":   {said("GetRecords", awsfake.CodeResourceNotFound), "the stream lists it", 10, 14},
+		"an iterator that cannot be had of a listed shard": {said("GetShardIterator", awsfake.CodeResourceNotFound), "", 10, 14},
+		"an iterator that has expired at once":             {said("GetRecords", awsfake.CodeExpiredIterator), "iterator expired", 10, 14},
+		"an item with an empty owner": {func(r *rig) {
+			key := awsfake.Item{attrStream: awsfake.String("orders"), attrShard: awsfake.String(shardName(0)), attrOwner: awsfake.String(""), attrSequence: awsfake.String("")}
+			require.NoError(r, r.aws.PutItem(tableName, key))
+		}, "malformed: ClientID is blank", 10, 400},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(r *rig) {
+				r.table()
+				r.stream("orders", 1)
+				test.begin(r)
+				in := r.open(`streams: [ orders ]`)
+				o := attach(in, func() time.Duration { return 0 })
+				defer o.end()
+				pass(time.Minute)
+				before := r.aws.Calls("UpdateItem")
+				reads := r.aws.Calls("GetRecords") + r.aws.Calls("GetShardIterator")
+				pass(14 * time.Minute)
+				writes := float64(r.aws.Calls("UpdateItem")-before) / 14
+				asked := float64(r.aws.Calls("GetRecords")+r.aws.Calls("GetShardIterator")-reads) / 14
+				r.Logf("%.1f writes and %.1f reads a minute, %d lines in all", writes, asked, len(r.journal.logged("")))
+				require.LessOrEqual(r, writes, float64(test.writes)+6, "and six heartbeats")
+				require.LessOrEqual(r, asked, float64(test.reads))
+				require.NotEmpty(r, r.journal.logged(test.says))
+				require.Less(r, len(r.journal.logged("")), 40)
+			})
+		})
+	}
+}

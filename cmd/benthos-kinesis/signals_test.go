@@ -150,7 +150,7 @@ func TestReadyAnswers503WhileNothingCanBeRead(t *testing.T) {
 	remove := r.aws.Inject(awsfake.Fault{Operation: "GetRecords", Refuse: awsfake.NewError("AccessDeniedException", "not allowed")})
 	r.await("503", func() bool { return !status() })
 	require.Contains(t, p.must("GET", "http://"+address+"/metrics", ""), "kinesis_ready{label=\"\",path=\"root.input\"} 0\n")
-	require.Contains(t, p.log.String(), "The input is not ready: for a lease period none of its 2 shards can be read")
+	require.Contains(t, p.log.String(), "The input is not ready: for a lease period none of its 2 shards could be read")
 	require.Contains(t, p.log.String(), "Allow `kinesis:GetRecords` on `orders`")
 	remove()
 	r.await("200", status)

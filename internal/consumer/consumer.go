@@ -62,7 +62,7 @@ type Hooks struct {
 	// OnProcess is called with what came of running the batch processors, where there are
 	// any: nil when they have accepted a batch.
 	OnProcess func(err error)
-	// OnSuspend is called when the shard is suspended, and when it goes on.
+	// OnSuspend is called when the shard is suspended, and when its lease is proved again.
 	OnSuspend func(suspended bool)
 	// OnClose is called when the batching policy could not be closed.
 	OnClose func(err error)
@@ -93,6 +93,8 @@ type State struct {
 	// Oldest is when the oldest record arrived that was read and is not acknowledged; zero
 	// when there is none.
 	Oldest time.Time
+	// Acks counts how often the oldest message in flight became another one.
+	Acks int
 	// InFlight is the number of messages from the oldest one that is not acknowledged on.
 	InFlight int
 	// Processing is since when a batch has been with the batch processors; zero when none is.
@@ -206,12 +208,13 @@ type Consumer struct {
 	arrivedAt time.Time
 	arrived   any // metadata value of arrivedAt
 
-	mu        sync.Mutex
-	window    *inflight.Window[string]
-	lag       *lag.Tracker
-	suspended bool
-	processed time.Time     // since when the batch processors have a batch
-	ackMoved  chan struct{} // cap 1: the window has more room than before
+	mu         sync.Mutex
+	window     *inflight.Window[string]
+	acks       int // batches that were acknowledged in order
+	lag        *lag.Tracker
+	suspended  bool
+	processing time.Time     // since when the batch processors have a batch
+	ackMoved   chan struct{} // cap 1: the window has more room than before
 }
 
 // New returns a consumer that is yet to run.
@@ -330,31 +333,33 @@ func (c *Consumer) suspend(ctx context.Context) error {
 	c.conf.Budget.Release(cost + c.unfed)
 	c.unfed = 0
 	c.setSuspended(true)
-	defer c.setSuspended(false)
-	if err := c.conf.Lease.Await(ctx); err != nil {
+	c.conf.Hooks.OnSuspend(true)
+	err = c.conf.Lease.Await(ctx)
+	c.setSuspended(false)
+	if err != nil {
 		return cmp.Or(context.Cause(ctx), err)
 	}
+	c.conf.Hooks.OnSuspend(false)
 	return nil
 }
 
 func (c *Consumer) setSuspended(suspended bool) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.suspended = suspended
-	c.mu.Unlock()
-	c.conf.Hooks.OnSuspend(suspended)
 }
 
 func (c *Consumer) setProcessing(since time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.processed = since
+	c.processing = since
 }
 
 // State returns how far the consumer has got. It may be called from anywhere.
 func (c *Consumer) State() State {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return State{Since: c.lag.Since(), Oldest: c.lag.Oldest(), InFlight: c.window.Held(), Processing: c.processed, Suspended: c.suspended}
+	return State{Since: c.lag.Since(), Oldest: c.lag.Oldest(), Acks: c.acks, InFlight: c.window.Held(), Processing: c.processing, Suspended: c.suspended}
 }
 
 type fetched struct {
@@ -432,15 +437,23 @@ func (c *Consumer) feed(ctx context.Context, page retrieval.Page) error {
 
 // track notes what has been read, by our own clock.
 func (c *Consumer) track(page retrieval.Page) {
-	skew := c.conf.Skew()
+	skew, now := c.conf.Skew(), time.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	last := time.Time{}
 	for i := range page.Records {
 		arrived := page.Records[i].Arrived
 		if !arrived.IsZero() {
-			arrived = arrived.Add(-skew)
+			if arrived = arrived.Add(-skew); arrived.After(now) {
+				arrived = now // whatever the clocks say
+			}
+			last = arrived
 		}
 		c.lag.Read(page.Records[i].SequenceNumber, arrived)
+	}
+	if page.End {
+		// What arrived later is in its children, which begin where this leaves off.
+		page.ReadTo = last
 	}
 	c.lag.ReadTo(page.ReadTo)
 }
@@ -597,6 +610,7 @@ func (c *Consumer) ack(id uint64) {
 	moved := c.window.Ack(id)
 	if sequence, ok := c.window.Acked(); moved && ok {
 		c.lag.Acked(sequence)
+		c.acks++
 	}
 	c.mu.Unlock()
 	if moved {

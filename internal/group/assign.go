@@ -105,7 +105,9 @@ func (g *Group) yield(e *eligible) {
 	e.shard.yield()
 	g.pending.Yield = append(g.pending.Yield, e.key)
 	i := slices.IndexFunc(e.literals, func(l literal) bool { return l.item.Owner == e.owner })
-	g.say(Warning, "Shard %s is read by client %s too, which holds it as item %q of the table: it is left to that client until that item is free or has not been renewed for three lease periods", e.key, e.owner, e.literals[i].item.Shard)
+	g.tellOf(e.key, Warning,
+		fmt.Sprintf("is read by client %s too, which holds it as item %q of the table: it is left to that client until that item is free or has not been renewed for three lease periods", e.owner, e.literals[i].item.Shard),
+		fmt.Sprintf("are read by client %s too, which holds them as items with short names: they are left to that client until those are free or have not been renewed for three lease periods", e.owner))
 }
 
 // tellWaiting says why a shard that was asked for by its name is not read.
@@ -239,7 +241,7 @@ func (g *Group) claim(e *eligible, stolen bool, now time.Time) {
 		Anew:     e.of() == ofEarlierStream,
 		Acked:    e.acked,
 		Stolen:   stolen || e.stealing && e.owner == g.self,
-		Since:    cmp.Or(e.item.UpTo, e.doneBefore),
+		Since:    cmp.Or(e.item.UpTo, e.doneBefore, e.stream.parentsDoneBefore(e.shard)),
 		Failures: e.failures,
 		Warning:  e.warning(e.unproven),
 		// Passed on to us, and not claimed since.
@@ -261,10 +263,10 @@ func (g *Group) claim(e *eligible, stolen bool, now time.Time) {
 }
 
 // reason says why a shard is claimed: from whom it comes, and what became of that client.
-func (g *Group) reason(e *eligible, stolen bool) words {
+func (g *Group) reason(e *eligible, stolen bool) Words {
 	item := e.item
-	both := func(one, many string, client string) words {
-		return words{fmt.Sprintf(one, client), fmt.Sprintf(many, client)}
+	both := func(one, many string, client string) Words {
+		return Words{fmt.Sprintf(one, client), fmt.Sprintf(many, client)}
 	}
 	switch {
 	case stolen:
@@ -272,19 +274,19 @@ func (g *Group) reason(e *eligible, stolen bool) words {
 	case item.HandedOver() && item.Owner == g.self && e.former != "":
 		return both("client %s handed it over", "client %s handed them over", e.former)
 	case item.HandedOver() && item.Owner == g.self:
-		return words{"it was handed over", "they were handed over"}
+		return Words{"it was handed over", "they were handed over"}
 	case item.HandedOver() && !g.members.isGone(item.Owner):
 		return both("client %s, to which it was handed over, did not claim it", "client %s, to which they were handed over, did not claim them", item.Owner)
 	case item.Owner == g.self && item.Owner != "", g.ids[item.Owner]:
-		return words{"it was read here before", "they were read here before"}
+		return Words{"it was read here before", "they were read here before"}
 	case item.Foreign():
 		return both("client %s, of the built-in input, has not renewed it", "client %s, of the built-in input, has not renewed them", item.Owner)
 	case item.Owner != "":
 		return both("its owner, client %s, is gone", "their owner, client %s, is gone", item.Owner)
 	case item.Exists:
-		return words{"nobody had it", "nobody had them"}
+		return Words{"nobody had it", "nobody had them"}
 	}
-	return words{"nobody has read it yet", "nobody has read them yet"}
+	return Words{"nobody has read it yet", "nobody has read them yet"}
 }
 
 // give hands a shard over to the member that should have it, if that has requested it

@@ -726,7 +726,7 @@ func TestShardOfAnEarlierStreamIsReadFromItsStart(t *testing.T) {
 	s.read(item)
 	a := s.next()
 	require.True(t, a.Claim[0].Anew)
-	require.Contains(t, a.Claim[0].Warning, "earlier stream of the same name")
+	require.Contains(t, a.Claim[0].Warning.One, "earlier stream of the same name")
 }
 
 func TestClosedShardThatMayHaveBeenReadIsReadWithAWarning(t *testing.T) {
@@ -739,7 +739,7 @@ func TestClosedShardThatMayHaveBeenReadIsReadWithAWarning(t *testing.T) {
 	a := s.next()
 	require.Len(t, a.Claim, 1)
 	require.Equal(t, id(0), a.Claim[0].Key.Shard)
-	require.Contains(t, a.Claim[0].Warning, "is closed and has no item")
+	require.Contains(t, a.Claim[0].Warning.One, "is closed and has no item")
 }
 
 // Under the term of a hand-over nobody reads. If its recipient lives and does not claim

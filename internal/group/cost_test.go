@@ -312,7 +312,7 @@ func (s *costSimulation) put(i int, item lease.Item) {
 	}
 	if item.Number > 0 {
 		size += len("TermNumber") + len(strconv.FormatInt(item.Number, 10))/2 + 1
-		size += len("AckedUpTo") + len("1764000000")/2 + 1
+		size += len("UpTo") + len("1764000000")/2 + 1
 	}
 	s.size += size - s.bytes[i]
 	s.bytes[i], s.shown = size, nil

@@ -119,7 +119,7 @@ func (g *Group) record(s *stream, sh *shard, e Exit, now time.Time) {
 		g.tellOf(sh.key, Info, "is closed and has been read to its end", "are closed and have been read to their ends")
 		// It is the shard that was read which is finished: the list may not have its start
 		// yet, or that of another stream by now.
-		sh.item = lease.Item{Key: sh.key, Exists: true, Finished: true, ShardStart: sh.first}
+		sh.item = lease.Item{Key: sh.key, Exists: true, Finished: true, ShardStart: sh.first, UpTo: e.Since}
 		s.addChildren(sh, e.Children)
 		for _, child := range e.Children {
 			s.at(child.ID).atOnce = true
@@ -147,8 +147,10 @@ func (g *Group) recordLoss(sh *shard, e Exit) {
 		g.tellOf(sh.key, Warning, fmt.Sprintf("is read here no more: %v", e.Err), "are read here no more: others have claimed them")
 		return
 	}
-	g.say(Warning, "The item of shard %s was deleted from table %s by somebody. It is made anew, and reading goes on after sequence number %q, which is how far this process had got. To have a shard read from its start, stop all processes before its item is deleted",
-		sh.key, g.conf.Table, e.Acked)
+	const advice = "To have a shard read from its start, stop all processes before its item is deleted"
+	g.tellOf(sh.key, Warning,
+		fmt.Sprintf("had its item deleted from table %s by somebody. It is made anew, and reading goes on after sequence number %q, which is how far this process had got. %s", g.conf.Table, e.Acked, advice),
+		fmt.Sprintf("had their items deleted from table %s by somebody. They are made anew, and reading goes on where this process had got to. %s", g.conf.Table, advice))
 	sh.atOnce = true
 	sh.item, sh.uncertain = lease.Item{Key: sh.key}, false
 }

@@ -195,7 +195,7 @@ func TestDeletedItemIsMadeAnewAtOnce(t *testing.T) {
 	require.Len(t, a.Claim, 1)
 	require.Equal(t, "1500", a.Claim[0].Acked)
 	require.False(t, a.Claim[0].Item.Exists)
-	require.Len(t, said(a, "was deleted from table leases"), 1)
+	require.Len(t, said(a, "had its item deleted from table leases"), 1)
 }
 
 func TestShardThatTheServiceDoesNotKnowRestsAndTheShardsAreListed(t *testing.T) {

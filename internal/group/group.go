@@ -145,11 +145,17 @@ func (g *Group) SessionLost(now time.Time) {
 func (g *Group) Claimed(key lease.Key, term, first string, now time.Time) {
 	if sh := g.shard(key); sh != nil {
 		sh.claimed(term, first, now)
-		g.tellOf(key, Info, "is read here now: "+sh.why.one, "are read here now: "+sh.why.many)
 		g.stream(key.Stream).claimFailures = 0
 		g.changes++
 		g.told.pending(now)
 		g.planBy(now.Add(tellEvery)) // of a thousand claims one plan is made
+	}
+}
+
+// Began tells that a shard that was claimed is read from now on.
+func (g *Group) Began(key lease.Key) {
+	if sh := g.shard(key); sh != nil {
+		g.tellOf(key, Info, "is read here now: "+sh.why.One, "are read here now: "+sh.why.Many)
 	}
 }
 
@@ -342,15 +348,18 @@ func (g *Group) Unread(name string) (shards int, from time.Time, known bool) {
 	return s.unread, s.unreadFrom, s.known && !s.missing && g.self != ""
 }
 
-// Settled reports whether a shard needs no claim of ours any more: it is read here, by
-// another member, or by nobody ever again.
+// Settled reports whether a shard needs no claim of ours: it is read by another member, or
+// by nobody for now or ever again.
 func (g *Group) Settled(key lease.Key) bool {
-	sh := g.shard(key)
-	if sh == nil || sh.assignment.reads() || sh.item.Finished {
+	s, sh := g.stream(key.Stream), g.shard(key)
+	if sh == nil || s.missing || sh.item.Finished || sh.exit.finished {
 		return true
 	}
 	owner := g.owner(sh)
-	return owner != "" && owner != g.self
+	if owner == "" {
+		return s.lineage != nil && !s.lineage.Ready(key.Shard) // its parents are not finished
+	}
+	return owner != g.self
 }
 
 // Claim is a shard to claim and read.
@@ -380,6 +389,7 @@ type Claim struct {
 	// was requested.
 	HandedOver bool
 	Requested  time.Time
-	// Warning says why it is read from its start though it looks as if it had been read.
-	Warning string
+	// Warning says why it is read from its start though it looks as if it had been read; of
+	// no words mostly.
+	Warning Words
 }

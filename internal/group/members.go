@@ -28,6 +28,7 @@ type members struct {
 	// they became others.
 	participants   []string
 	told           []string // those of them that were told
+	toldOnce       bool
 	changedAt      time.Time
 	unsettledSince time.Time // since when that happens again and again
 	newest         time.Time // when the last newcomer was seen for the first time
@@ -133,6 +134,9 @@ func (g *Group) applyMembers(v *MemberSnapshot, now time.Time) {
 		}
 	}
 	g.settle(now)
+	for id := range ms.byID {
+		g.dirty = g.dirty || g.late(id, now) // how late its shards are is to be told
+	}
 }
 
 func (ms *members) isGone(id string) bool {
@@ -233,6 +237,12 @@ func (m *member) counts(owning func() map[string]bool) bool {
 	return len(m.Streams) > 0 && (m.moved || owning()[m.ID])
 }
 
+// late reports whether a member's token has stood still for longer than the longest time
+// between two heartbeats and that between two lists, with a second to spare.
+func (m *member) late(listEvery time.Duration, now time.Time) bool {
+	return now.Sub(m.since) > m.Period*2/5+listEvery+time.Second
+}
+
 // dead reports whether a member's token has stood still for its lease period, while
 // our own session was sound.
 func (ms *members) dead(m *member) bool {
@@ -301,10 +311,15 @@ func (g *Group) settle(now time.Time) {
 // tellMembers says who has come and who has gone, once nobody does any more for a moment.
 func (g *Group) tellMembers(now time.Time) {
 	before, after := g.members.told, g.members.participants
-	if slices.Equal(before, after) || !g.stable(now) {
+	if slices.Equal(before, after) && g.members.toldOnce || !g.stable(now) {
 		return
 	}
 	g.members.told = after
+	if g.members.known && !g.members.toldOnce {
+		g.members.toldOnce = true
+		g.say(Info, "The group has %d members: %s", len(after)+1, few(append([]string{"this client"}, after...)))
+		return
+	}
 	var changes []string
 	tell := func(what string, these, those []string) {
 		if ids := slices.DeleteFunc(slices.Clone(these), func(id string) bool { return slices.Contains(those, id) }); len(ids) > 0 {

@@ -12,13 +12,16 @@ import (
 func (g *Group) monitor(now time.Time) {
 	done := g.explicit()
 	for _, s := range g.streams {
+		s.unreadFrom = time.Time{}
 		switch {
-		case s.missing:
-			s.unread, s.unreadFrom, s.warned = 0, time.Time{}, false // there is nothing to read
+		case s.missing: // there is nothing to read
+			s.unread, s.warned = 0, false
 			for _, sh := range s.shards {
 				sh.unreadSince = time.Time{}
 			}
-		case s.known && !g.explicit():
+		case s.known && g.explicit():
+			g.watchNamed(s, now)
+		case s.known:
 			g.watch(s, now)
 		}
 		done = done && g.finished(s)
@@ -27,18 +30,19 @@ func (g *Group) monitor(now time.Time) {
 }
 
 func (g *Group) watch(s *stream, now time.Time) {
-	read := func(id string) bool {
-		sh := s.shards[id]
-		if sh.assignment != Idle {
-			return sh.assignment.reads()
-		}
-		owner := g.owner(sh)
-		return owner != "" && owner != g.self
-	}
+	read := func(id string) bool { return g.isRead(s.shards[id]) }
 	overdue := ""
-	s.unread, s.unreadFrom = 0, time.Time{}
+	s.unread = 0
 	for _, sh := range s.listed {
 		id := sh.key.Shard
+		if s.lineage.Finished(id) {
+			sh.unreadSince = time.Time{}
+			continue
+		}
+		known := cmp.Or(sh.item.UpTo, sh.doneBefore)
+		if !read(id) || g.late(sh.item.Owner, now) {
+			s.unreadSoFar(known)
+		}
 		if sh.listed.Closed || s.lineage.Reached(id, read) {
 			sh.unreadSince = time.Time{}
 			continue
@@ -46,13 +50,10 @@ func (g *Group) watch(s *stream, now time.Time) {
 		if sh.unreadSince.IsZero() {
 			sh.unreadSince = now
 		}
+		s.unreadSoFar(cmp.Or(known, s.parentsDoneBefore(sh), sh.unreadSince))
 		since := now.Sub(sh.unreadSince)
 		if since > 2*g.every() {
 			s.unread++
-		}
-		from := cmp.Or(sh.item.UpTo, sh.doneBefore, sh.unreadSince)
-		if s.unreadFrom.IsZero() || from.Before(s.unreadFrom) {
-			s.unreadFrom = from
 		}
 		if since > 2*g.conf.LeasePeriod {
 			overdue = id
@@ -60,7 +61,61 @@ func (g *Group) watch(s *stream, now time.Time) {
 		g.planBy(now.Add(g.every()))
 	}
 	if overdue != "" && !s.warned {
-		g.say(Warning, "Nobody has read shard %s of stream %s for two lease periods, one of %d such shards", overdue, s.name, s.unread)
+		g.say(Warning, "Nobody has read shard %s of stream %s for two lease periods, and %d shards of it are unread. Look in the logs of all clients for claims that fail, and whether all of them run", overdue, s.name, s.unread)
 	}
 	s.warned = overdue != ""
+}
+
+// watchNamed finds how late the shards are that this input is told to read and that nobody
+// reads.
+func (g *Group) watchNamed(s *stream, now time.Time) {
+	for _, c := range s.candidates() {
+		if c.key.Shard > s.newest || s.lineage.Finished(c.key.Shard) || g.isRead(c.shard) {
+			c.unreadSince = time.Time{}
+			continue
+		}
+		if c.unreadSince.IsZero() {
+			c.unreadSince = now
+		}
+		s.unreadSoFar(cmp.Or(c.item.UpTo, c.doneBefore, c.unreadSince))
+	}
+}
+
+// isRead reports whether somebody reads a shard, as far as is known.
+func (g *Group) isRead(sh *shard) bool {
+	if sh.assignment != Idle {
+		return sh.assignment.reads()
+	}
+	owner := g.owner(sh)
+	return owner != "" && owner != g.self
+}
+
+// late reports whether a member has not sent the heartbeat that was due: it may be dead,
+// though nobody may take it for that yet.
+func (g *Group) late(id string, now time.Time) bool {
+	m := g.members.byID[id]
+	return m != nil && id != g.self && m.late(g.listMembersEvery(), now)
+}
+
+// unreadSoFar takes in the moment before which everything that arrived in a shard that
+// nobody reads is acknowledged, if that is known.
+func (s *stream) unreadSoFar(from time.Time) {
+	if !from.IsZero() && (s.unreadFrom.IsZero() || from.Before(s.unreadFrom)) {
+		s.unreadFrom = from
+	}
+}
+
+// parentsDoneBefore is the earliest moment that the parents of a shard tell, before which
+// nothing of the shard arrived; zero when they tell none.
+func (s *stream) parentsDoneBefore(sh *shard) (earliest time.Time) {
+	for _, id := range sh.listed.Parents {
+		parent := s.shards[id]
+		if parent == nil {
+			continue
+		}
+		if at := cmp.Or(parent.item.UpTo, parent.doneBefore); !at.IsZero() && (earliest.IsZero() || at.Before(earliest)) {
+			earliest = at
+		}
+	}
+	return earliest
 }

@@ -47,7 +47,7 @@ func TestShardThatNobodyReadsForTwoLeasePeriodsIsWarnedOfOnce(t *testing.T) {
 		s.pass(5 * time.Second)
 		s.see(me, anna)
 		s.read(owned(0, anna))
-		n := len(said(s.next(), "Nobody has read shard shardId-000000000001 of stream foo for two lease periods, one of 1 such shards"))
+		n := len(said(s.next(), "Nobody has read shard shardId-000000000001 of stream foo for two lease periods, and 1 shards of it are unread"))
 		if n > 0 {
 			require.Positive(t, s.unread())
 		}

@@ -36,7 +36,7 @@ type shard struct {
 	// What this member does with it, changed by the transitions below alone.
 	assignment Assignment
 	recipient  string    // of a hand-over
-	why        words     // it was claimed
+	why        Words     // it was claimed
 	former     string    // who owned it before the present owner, by the items that were read
 	first      string    // starting sequence number of the shard that is read, if known
 	since      time.Time // of the assignment
@@ -91,8 +91,8 @@ type shard struct {
 	saidWaiting   string // the same of who reads a shard that is to be read here
 }
 
-// words are what is said of one shard, and the same of several.
-type words struct{ one, many string }
+// Words are what is said after the name of one shard, and the same of several.
+type Words struct{ One, Many string }
 
 // literal is an item under which a reader that writes the shard as "0" keeps it, as
 // the built-in input does.
@@ -204,16 +204,25 @@ func (sh *shard) of() identity {
 }
 
 // warning says why a shard is read from its start that the table knows otherwise.
-func (sh *shard) warning(unproven bool) string {
+func (sh *shard) warning(unproven bool) Words {
 	switch of := sh.of(); {
 	case of == ofEarlierStream && sh.item.Finished:
-		return fmt.Sprintf("Shard %s was finished in an earlier stream of the same name: it is read from its oldest record", sh.key)
+		return Words{
+			"was finished in an earlier stream of the same name: it is read from its oldest record",
+			"were finished in an earlier stream of the same name: they are read from their oldest records",
+		}
 	case of == ofEarlierStream && sh.item.Sequence != "":
-		return fmt.Sprintf("Shard %s was read up to sequence number %s in an earlier stream of the same name: it is read from its oldest record", sh.key, sh.item.Sequence)
+		return Words{
+			fmt.Sprintf("was read up to sequence number %s in an earlier stream of the same name: it is read from its oldest record", sh.item.Sequence),
+			"were read in part in an earlier stream of the same name: they are read from their oldest records",
+		}
 	case unproven:
-		return fmt.Sprintf("Shard %s is read from its oldest record: it is closed and has no item, and its children have some that do not tell whether it was read to its end. If it was, its records come again", sh.key)
+		return Words{
+			"is read from its oldest record: it is closed and has no item, and its children have some that do not tell whether it was read to its end. If it was, its records come again",
+			"are read from their oldest records: they are closed and have no items, and their children have some that do not tell whether they were read to their ends. If they were, their records come again",
+		}
 	}
-	return ""
+	return Words{}
 }
 
 // sighting is an item that has not changed between two readings,

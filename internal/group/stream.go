@@ -2,6 +2,7 @@ package group
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"time"
 
@@ -421,7 +422,8 @@ func (g *Group) tellMalformed(sh *shard, item lease.Item) {
 	}
 	if said := item.Shard + item.Malformed; sh.saidMalformed != said {
 		sh.saidMalformed = said
-		g.say(Warning, "The item of shard %s in table %s is malformed: %s. %s", item.Key, g.conf.Table, item.Malformed, whatFollows(item))
+		g.tellOf(item.Key, Warning, fmt.Sprintf("has an item in table %s that is malformed: %s. %s", g.conf.Table, item.Malformed, whatFollows(item)),
+			fmt.Sprintf("have items in table %s that are malformed. They are claimed when they are free or their owners are dead", g.conf.Table))
 	}
 }
 
@@ -623,7 +625,9 @@ func (g *Group) tellExpired(s *stream, id, after string) {
 		g.pending.Expired = map[string]int{}
 	}
 	g.pending.Expired[s.name]++
-	g.say(Error, "Shard %s of stream %s has left the stream, whose retention has passed, before it was known to be read to its end: what it held after sequence number %s, up to %s, is lost. Where that may be anything, raise the retention of the stream",
-		id, s.name, cmp.Or(after, "(its first record)"), cmp.Or(s.ends[id], "(its last record)"))
+	g.tellOf(lease.Key{Stream: s.name, Shard: id}, Error,
+		fmt.Sprintf("has left the stream, whose retention has passed, before it was known to be read to its end: what it held after sequence number %s, up to %s, is lost. Where that may be anything, raise the retention of the stream",
+			cmp.Or(after, "(its first record)"), cmp.Or(s.ends[id], "(its last record)")),
+		"have left the stream, whose retention has passed, before they were known to be read to their ends: what they held after that is lost. Where that may be anything, raise the retention of the stream")
 	delete(s.ends, id)
 }

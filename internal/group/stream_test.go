@@ -79,7 +79,7 @@ func TestFinishedShardThatIsListedOpenIsNotReadUntilTheListSaysSoAgain(t *testin
 	a = s.next()
 	require.Len(t, a.Claim, 1)
 	require.True(t, a.Claim[0].Anew)
-	require.Contains(t, a.Claim[0].Warning, "was finished in an earlier stream")
+	require.Contains(t, a.Claim[0].Warning.One, "was finished in an earlier stream")
 }
 
 func TestFinishedShardThatIsListedClosedAfterAllStaysFinished(t *testing.T) {

@@ -71,8 +71,7 @@ func (g *Group) listMembersEvery() time.Duration {
 func (g *Group) listMembersAgain(now time.Time) time.Duration {
 	every, late := g.listMembersEvery(), 0
 	for id, m := range g.members.byID {
-		// The longest time between two heartbeats, and that between two lists.
-		if id != g.self && now.Sub(m.since) > m.Period*2/5+every+time.Second {
+		if id != g.self && m.late(every, now) {
 			late++
 		}
 	}

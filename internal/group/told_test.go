@@ -13,6 +13,8 @@ import (
 func gained(t *testing.T, s *stage) string {
 	t.Helper()
 	require.Contains(t, s.claims(), ids(0)[0]) // which it carries out
+	require.Empty(t, said(s.next(), "is read here now"), "it is not read yet")
+	s.Began(key(0))
 	s.pass(tellEvery)
 	lines := said(s.next(), "is read here now: ")
 	require.Len(t, lines, 1)
@@ -91,8 +93,8 @@ func TestShardIsSettledWhenItNeedsNoClaimOfOurs(t *testing.T) {
 	require.True(t, s.Settled(key(1)), "another has it")
 	require.True(t, s.Settled(key(2)), "nobody ever reads it again")
 	require.True(t, s.Settled(lease.Key{Stream: "foo", Shard: "shardId-000000000009"}), "nobody knows it")
-	s.Claimed(key(0), "term", "1000", s.now)
-	require.True(t, s.Settled(key(0)))
+	s.stream("foo").missing = true
+	require.True(t, s.Settled(key(0)), "there is no stream")
 }
 
 func TestUnreadShardsTellSinceWhen(t *testing.T) {

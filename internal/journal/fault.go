@@ -112,7 +112,7 @@ func (f *fault) forgettable(now time.Time) bool {
 
 // due returns the line that is to be said now, if any.
 func (f *fault) due(now time.Time) (Line, bool) {
-	minute := now.Sub(f.lineAt) >= lineEvery
+	minute := now.Sub(f.lineAt) >= max(lineEvery, kindWords[f.kind].every)
 	switch {
 	case f.state == gathering && now.Sub(f.began) >= gatherStreams:
 		return f.told(startLine(f), now), true
@@ -120,8 +120,8 @@ func (f *fault) due(now time.Time) (Line, bool) {
 		return f.ended(endLine(f), now), true
 	case f.state == again && minute && f.calm(now):
 		return f.ended(passedLine(f), now), true
-	case f.state == told && minute && f.failing == 0 && f.failures == 0:
-		return Line{}, false // its end is due within a moment
+	case f.state == told && minute && f.failures == 0:
+		return Line{}, false // its end is due within a moment, or nothing has been tried
 	case (f.state == told || f.state == again) && minute:
 		return f.told(lastsLine(f, now), now), true
 	}

@@ -82,6 +82,7 @@ const (
 	Cleanup                     // items that nobody needs cannot be removed
 	Processors                  // batch processors fail
 	Stalled                     // nothing of a shard is acknowledged though something is in flight
+	Rejections                  // the output rejects messages, which are skipped
 	Retention                   // the retention of a stream cannot be read
 )
 
@@ -312,13 +313,15 @@ func (j *Journal) drain() {
 		return
 	}
 	j.emitting = true
+	defer func() { // also where emit panics
+		j.emitting = false
+		j.drained.Broadcast()
+	}()
 	for len(j.queue) > 0 {
 		lines := j.queue
 		j.queue = nil
 		j.emitAll(lines)
 	}
-	j.emitting = false
-	j.drained.Broadcast()
 }
 
 // emitAll emits lines without mu, which its caller holds.

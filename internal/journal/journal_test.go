@@ -85,8 +85,8 @@ func TestFaultThatLastsIsSummedUpOnceAMinute(t *testing.T) {
 		r.pass(1)
 	}
 	require.Equal(t, []string{
-		"Reads of stream orders fail since 1m0s: 2 shards are concerned now, 119 failures in the last minute, the newest: access denied",
-		"Reads of stream orders fail since 2m0s: 2 shards are concerned now, 120 failures in the last minute, the newest: access denied",
+		"Reads of stream orders fail, for 1m0s now: 2 shards are concerned, 119 failures since this was said last, the newest: access denied",
+		"Reads of stream orders fail, for 2m0s now: 2 shards are concerned, 120 failures since this was said last, the newest: access denied",
 	}, r.take()[1:])
 }
 
@@ -95,16 +95,31 @@ func TestMinuteLineNamesTheOnlyShard(t *testing.T) {
 	r.fail(Throttling, "orders", id(1))
 	r.fail(Throttling, "orders", id(1))
 	r.pass(60)
-	require.Equal(t, "Reads of stream orders are throttled since 1m0s: shard shardId-000000000001 is concerned now, 1 failure in the last minute, the newest: access denied", r.lines[1].Text)
+	require.Equal(t, "Reads of stream orders are throttled, for 1m0s now: shard shardId-000000000001 is concerned, 1 failure since this was said last, the newest: access denied", r.lines[1].Text)
 	require.Equal(t, id(1), r.lines[1].Shard)
 	require.Equal(t, Warning, r.lines[1].Level)
 }
 
-func TestMinuteLineSaysThatNothingWasTried(t *testing.T) {
+func TestFaultOfWhichNothingIsTriedIsNotRepeated(t *testing.T) {
 	r := newRig()
 	r.fail(Claims, "orders", id(1))
-	r.pass(60)
-	require.Equal(t, "Claims of stream orders fail since 1m0s: shard shardId-000000000001 is concerned, nothing was tried in the last minute, the newest error: access denied", r.take()[1])
+	require.Len(t, r.take(), 1)
+	r.pass(600)
+	require.Empty(t, r.take())
+	r.fail(Claims, "orders", id(1))
+	r.pass(1)
+	require.Equal(t, []string{"Claims of stream orders fail, for 10m1s now: shard shardId-000000000001 is concerned, 1 failure since this was said last, the newest: access denied"}, r.take())
+}
+
+func TestHarmlessFaultIsRepeatedOnceAnHour(t *testing.T) {
+	r := newRig()
+	lines := 0
+	for range 170 {
+		r.fail(Retention, "orders", "")
+		r.pass(60)
+		lines += len(r.take())
+	}
+	require.Equal(t, 3, lines)
 }
 
 func TestMinuteLineSaysThatAFaultComesAndGoes(t *testing.T) {
@@ -115,7 +130,7 @@ func TestMinuteLineSaysThatAFaultComesAndGoes(t *testing.T) {
 		r.pass(1)
 	}
 	require.Equal(t, []string{
-		"Reads of stream orders fail now and then since 1m0s: 59 failures of shard shardId-000000000001 in the last minute, the newest: access denied",
+		"Reads of stream orders fail now and then, for 1m0s now: 59 failures of shard shardId-000000000001 since this was said last, the newest: access denied",
 	}, r.take()[1:])
 }
 
@@ -165,7 +180,7 @@ func TestFaultWaitsForNoShardThatLeft(t *testing.T) {
 	r.Left("orders", id(2), r.now)
 	r.pass(5)
 	require.Equal(t, []string{
-		"It is over after 5 s that batch processors for stream orders fail: shard shardId-000000000002 that failed is read here no more",
+		"The fault that batch processors for stream orders fail is over after 5 s: shard shardId-000000000002 is read here no more",
 	}, r.take())
 	r.works(Reads, "orders", id(1))
 	r.pass(5)
@@ -198,7 +213,7 @@ func TestFaultThatComesBackAndPassesIsOneLineAMinuteLater(t *testing.T) {
 	r.pass(1)
 	require.Equal(t, []Line{{
 		Level: Error, Stream: "orders",
-		Text: "Reads of stream orders failed now and then: 5 failures of 2 shards in the last minute, the newest: access denied; they work now",
+		Text: "Reads of stream orders failed now and then: 5 failures of 2 shards since the end of it was said, the newest: access denied; they work now",
 	}}, r.lines)
 }
 
@@ -215,7 +230,7 @@ func TestFaultThatComesBackAndLastsIsSaidAMinuteLater(t *testing.T) {
 	r.fail(Reads, "orders", id(3))
 	r.pass(40)
 	require.Equal(t, []string{
-		"Reads of stream orders fail since 40 s: shard shardId-000000000003 is concerned now, 2 failures in the last minute, the newest: access denied",
+		"Reads of stream orders fail, for 40 s now: shard shardId-000000000003 is concerned, 2 failures since this was said last, the newest: access denied",
 	}, r.take())
 	r.works(Reads, "orders", id(3))
 	r.pass(3)
@@ -248,7 +263,7 @@ func TestOutageOfManyStreamsIsAFewLines(t *testing.T) {
 	texts := r.take()
 	require.Len(t, texts, 8)
 	require.Equal(t, "Leases and checkpoints of 37 more streams cannot be written to the table: access denied. Records go on until the lease of their shard ends, then it is read by whoever can write; what has no checkpoint is delivered again", texts[3])
-	require.Equal(t, "Leases and checkpoints of 37 more streams cannot be written to the table since 1m2s: 74 shards of 37 streams are concerned now, 4292 failures in the last minute, the newest: access denied", texts[7])
+	require.Equal(t, "Leases and checkpoints of 37 more streams cannot be written to the table, for 1m2s now: 74 shards of 37 streams are concerned, 4292 failures since this was said last, the newest: access denied", texts[7])
 
 	each(func(s string) { r.works(TableWrites, s, id(1)) })
 	r.pass(5)
@@ -277,7 +292,7 @@ func TestFewStreamsThatShareALineAreNamed(t *testing.T) {
 	require.True(t, strings.HasPrefix(r.take()[0], "Stream d: the shards cannot be listed: access denied. "))
 	r.fail(Lists, "e", "")
 	r.pass(61)
-	require.Contains(t, r.take(), "The shards of streams d and e cannot be listed since 1m2s: 2 streams are concerned now, 1 failure in the last minute, the newest: access denied")
+	require.Contains(t, r.take(), "The shards of streams d and e cannot be listed, for 1m2s now: 2 streams are concerned, 1 failure since this was said last, the newest: access denied")
 }
 
 func TestLineSpeaksForStreamsThatFailedAndWorkedBefore(t *testing.T) {
@@ -293,7 +308,7 @@ func TestLineSpeaksForStreamsThatFailedAndWorkedBefore(t *testing.T) {
 	r.fail(Lists, "d", "")
 	r.take()
 	r.pass(50)
-	require.Contains(t, r.take(), "The shards of streams d and e cannot be listed since 50 s: 2 failures in the last minute, the newest: access denied")
+	require.Contains(t, r.take(), "The shards of streams d and e cannot be listed, for 50 s now: 2 failures since this was said last, the newest: access denied")
 }
 
 func TestLinesTellTheNewestError(t *testing.T) {
@@ -322,7 +337,7 @@ func TestFaultThatCameBackAndLeftDoesNotClaimToWork(t *testing.T) {
 	r.fail(Reads, "orders", id(1))
 	r.Left("orders", id(1), r.now)
 	r.pass(60)
-	require.Equal(t, []string{"Reads of stream orders failed now and then: 1 failure of shard shardId-000000000001 in the last minute, the newest: access denied; what failed is read here no more"}, r.take())
+	require.Equal(t, []string{"Reads of stream orders failed now and then: 1 failure of shard shardId-000000000001 since the end of it was said, the newest: access denied; what failed is read here no more"}, r.take())
 }
 
 func TestLongErrorsAreCutBetweenRunes(t *testing.T) {
@@ -392,8 +407,8 @@ func TestFlushSaysHowEverythingStands(t *testing.T) {
 	r.Flush(r.now)
 	require.Equal(t, []string{
 		"Shard shardId-000000000004 of stream orders is gained",
-		"Reads of stream orders fail since 6 s, and did so at the end: shard shardId-000000000001 is concerned, the newest error: access denied",
-		"Claims of stream orders failed now and then: 1 failure of shard shardId-000000000002 in the last minute, the newest: access denied; they work now",
+		"Reads of stream orders failed when this input ended, and had for 6 s: shard shardId-000000000001 is concerned, the newest error: access denied",
+		"Claims of stream orders failed now and then: 1 failure of shard shardId-000000000002 since the end of it was said, the newest: access denied; they work now",
 		"The retention of stream orders can be read again after less than 1 s",
 	}, r.take())
 	r.Flush(r.now)

@@ -18,7 +18,7 @@ type said struct {
 
 // ends reports whether a line claims that a fault has ended.
 func (s said) ends() bool {
-	for _, words := range []string{" again after ", "It is over after ", "; they work now", "; they can now", "what failed is read here no more"} {
+	for _, words := range []string{" again after ", " is over after ", "; they work now", "; they can now", "what failed is read here no more"} {
 		if strings.Contains(s.Text, words) {
 			return true
 		}

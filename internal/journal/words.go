@@ -24,6 +24,9 @@ type words struct {
 	failed string
 	again  string
 	works  string
+	// every is the least time between two lines of a fault that lasts, where that is not
+	// lineEvery: what is harmless is said once an hour.
+	every time.Duration
 	// forOne and forMany say what the fault means, and what is to be done, for one shard
 	// and for any number of them. An error brings its own hints.
 	forOne, forMany string
@@ -71,7 +74,7 @@ var kindWords = [kinds]words{
 	},
 	Cleanup: {
 		level: Warning, things: "unneeded items", of: "of",
-		fail: "cannot be removed from the table", failed: "could not be removed from the table", again: "can be removed from the table again", works: "they can now",
+		fail: "cannot be removed from the table", every: time.Hour, failed: "could not be removed from the table", again: "can be removed from the table again", works: "they can now",
 		forMany: "Reading goes on, and the table grows until this works again",
 	},
 	Processors: {
@@ -83,12 +86,18 @@ var kindWords = [kinds]words{
 	Stalled: {
 		level: Warning, things: "acknowledgements", of: "of",
 		fail: "do not come", failed: "did not come", again: "come again", works: "they come now",
-		forOne:  "It is held up by the processors or the output, where `checkpoint_limit` is reached or its order has to be kept",
-		forMany: "Shards are held up by the processors or the output, where `checkpoint_limit` is reached or their order has to be kept",
+		forOne:  "Look at the processors and the output: nothing more of it is handed on once `checkpoint_limit` is reached",
+		forMany: "Look at the processors and the output: nothing more of a shard is handed on once `checkpoint_limit` is reached",
+	},
+	Rejections: {
+		level: Error, things: "messages", of: "of",
+		fail: "are rejected by the output and skipped", failed: "were rejected by the output and skipped", again: "are not rejected any more", works: "they are not now",
+		forOne:  "They are lost to this pipeline, since `auto_replay_nacks` is false",
+		forMany: "They are lost to this pipeline, since `auto_replay_nacks` is false",
 	},
 	Retention: {
 		level: Info, things: "the retention", of: "of",
-		fail: "cannot be read", failed: "could not be read", again: "can be read again", works: "it can now",
+		fail: "cannot be read", failed: "could not be read", again: "can be read again", works: "it can now", every: time.Hour,
 		forMany: "Reading goes on, without a warning when records are about to expire",
 	},
 }
@@ -99,7 +108,7 @@ func (k Kind) String() string {
 	}
 	return [...]string{
 		Reads: "reads", Throttling: "throttling", Lists: "lists", TableReads: "table reads", TableWrites: "table writes",
-		Claims: "claims", Joining: "joining", Cleanup: "cleanup", Processors: "processors", Stalled: "stalled", Retention: "retention",
+		Claims: "claims", Joining: "joining", Cleanup: "cleanup", Processors: "processors", Stalled: "stalled", Rejections: "rejections", Retention: "retention",
 	}[k]
 }
 
@@ -127,7 +136,7 @@ func startLine(f *fault) Line {
 }
 
 // lastsLine says that a fault lasts, or comes and goes. It has failures since the newest
-// line, or something fails still.
+// line.
 func lastsLine(f *fault, now time.Time) Line {
 	w := kindWords[f.kind]
 	all := f.toldSpan()
@@ -135,17 +144,13 @@ func lastsLine(f *fault, now time.Time) Line {
 	subject := capital(w.subject(all))
 	lasts := timeWords(now.Sub(f.since))
 	current := spanOf(f.concerned, isFailing)
-	switch {
-	case f.failing == 0:
-		l.Text = fmt.Sprintf("%s %s now and then since %s: %s in the last minute, the newest: %s",
+	if f.failing == 0 {
+		l.Text = fmt.Sprintf("%s %s now and then, for %s now: %s since this was said last, the newest: %s",
 			subject, w.fail, lasts, f.failureWords(), f.newest)
-	case f.failures == 0:
-		l.Text = fmt.Sprintf("%s %s since %s: %snothing was tried in the last minute, the newest error: %s",
-			subject, w.fail, lasts, current.concernWords(" is concerned, ", " are concerned, "), f.newest)
-	default:
-		l.Text = fmt.Sprintf("%s %s since %s: %s%s in the last minute, the newest: %s",
-			subject, w.fail, lasts, current.concernWords(" is concerned now, ", " are concerned now, "), count(f.failures, "failure"), f.newest)
+		return l
 	}
+	l.Text = fmt.Sprintf("%s %s, for %s now: %s%s since this was said last, the newest: %s",
+		subject, w.fail, lasts, current.concernWords(" is concerned, ", " are concerned, "), count(f.failures, "failure"), f.newest)
 	return l
 }
 
@@ -157,9 +162,9 @@ func endLine(f *fault) Line {
 	l := f.line(Info, all)
 	lasted := timeWords(f.calmAt.Sub(f.since))
 	if gone.places == all.places {
-		l.Text = fmt.Sprintf("It is over after %s that %s %s", lasted, w.subject(all), w.fail)
+		l.Text = fmt.Sprintf("The fault that %s %s is over after %s", w.subject(all), w.fail, lasted)
 		if all.shards > 0 {
-			l.Text += fmt.Sprintf(": %s that failed %s read here no more", all.shardWords(), plural(all.shards, "is", "are"))
+			l.Text += fmt.Sprintf(": %s %s read here no more", all.shardWords(), plural(all.shards, "is", "are"))
 		}
 		return l
 	}
@@ -178,7 +183,7 @@ func passedLine(f *fault) Line {
 	w := kindWords[f.kind]
 	s := spanOf(f.recent, nil)
 	l := f.line(w.level, s)
-	l.Text = fmt.Sprintf("%s %s now and then: %s in the last minute, the newest: %s; %s",
+	l.Text = fmt.Sprintf("%s %s now and then: %s since the end of it was said, the newest: %s; %s",
 		capital(w.subject(s)), w.failed, f.failureWords(), f.newest, w.works)
 	if spanOf(f.concerned, hasLeft).places == len(f.concerned) {
 		l.Text = strings.TrimSuffix(l.Text, w.works) + "what failed is read here no more"
@@ -191,8 +196,8 @@ func standsLine(f *fault, now time.Time) Line {
 	w := kindWords[f.kind]
 	all := f.toldSpan()
 	l := f.line(w.level, all)
-	l.Text = fmt.Sprintf("%s %s since %s, and did so at the end: %sthe newest error: %s",
-		capital(w.subject(all)), w.fail, timeWords(now.Sub(f.since)),
+	l.Text = fmt.Sprintf("%s %s when this input ended, and had for %s: %sthe newest error: %s",
+		capital(w.subject(all)), w.failed, timeWords(now.Sub(f.since)),
 		spanOf(f.concerned, isFailing).concernWords(" is concerned, ", " are concerned, "), f.newest)
 	return l
 }

@@ -33,9 +33,10 @@ type Options struct {
 	// Foreign reports whether a built-in input shares the stream; nil where none does.
 	// Leases are then renewed as often as that input renews its own.
 	Foreign func() bool
-	// OnWrite is told what came of each attempt to write, of a heartbeat or to an item: nil
-	// after one that took effect. It may be nil itself. After an error the session or lease
-	// goes on, and is lost only when the table says so.
+	// OnWrite is told what came of each heartbeat, renewal and last write: nil after one that
+	// took effect. A join, a claim and a write that finds the lease lost are told by what they
+	// return. It may be nil itself. After an error the session or lease goes on, and is lost
+	// only when the table says so.
 	OnWrite func(error)
 	// UpTo returns the moment before which everything that arrived in the shard is
 	// acknowledged, for whoever reads it next; zero where that is not known. It may be nil.
@@ -108,7 +109,7 @@ func (o Options) retryAfter(n int) time.Duration {
 
 // retryRenewalAfter is retryAfter for the item of a shard. A thousand of them fail
 // together, mostly, and each attempt takes a write and a read: so it doubles up to the
-// whole period. The item stands for the horizon.
+// whole period, or a minute if that is shorter. The item stands for the horizon.
 func (o Options) retryRenewalAfter(n int) time.Duration {
 	return o.pause(n, min(o.Period/30, firstPause), min(o.Period, 2*longestPause))
 }

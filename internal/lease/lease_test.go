@@ -1031,3 +1031,29 @@ func TestWhatBecomesOfEachWriteIsTold(t *testing.T) {
 		require.Equal(t, 3, done)
 	})
 }
+
+// A thousand leases that waited for the session do not write at the same moment.
+func TestRenewalsAfterAnOutageAreSpread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTable()
+		opts := options()
+		opts.Rand = func() float64 { return 0.5 }
+		l := takeWith(t, s, join(t, s), opts)
+		end := keep(t, l, always("5"))
+		s.with(all(unsent))
+		pass(time.Minute)
+		beats := s.asked("Beat")
+		s.with(nil)
+		for s.asked("Beat") == beats {
+			pass(10 * time.Millisecond)
+		}
+		back := time.Now()
+		require.Empty(t, s.now().Sequence)
+		pass(1500*time.Millisecond - 20*time.Millisecond)
+		require.Empty(t, s.now().Sequence, "half of a tenth of the period")
+		pass(40 * time.Millisecond)
+		require.Equal(t, "5", s.now().Sequence)
+		require.WithinDuration(t, back.Add(1500*time.Millisecond), time.Now(), 50*time.Millisecond)
+		require.NoError(t, end())
+	})
+}

@@ -54,6 +54,16 @@ func Explain(err error, about About) error {
 	return &explainedError{err, strings.TrimSuffix(err.Error(), ".") + ". " + hint}
 }
 
+// Service returns which service a call was made to that failed, "kinesis" or "dynamodb";
+// "" for another, or where the error does not tell.
+func Service(err error) string {
+	op, _ := errors.AsType[*smithy.OperationError](err)
+	if op == nil {
+		return ""
+	}
+	return map[string]string{"Kinesis": "kinesis", "DynamoDB": "dynamodb"}[op.ServiceID]
+}
+
 // IsThrottled tells whether a service refused the call for the rate of calls or of
 // bytes, under any of the codes that it has for that.
 func IsThrottled(err error) bool {
@@ -187,7 +197,7 @@ func (f fault) placed() bool {
 func (f fault) hint() string {
 	switch region := f.arn(3); {
 	case f.op.ServiceID == "ec2imds" || f.has("failed to refresh cached credentials") && !f.sts():
-		return "No credentials were found, or their source fails. Write `credentials`, or see to one of the places where they are looked for without: environment, shared configuration, web identity, container, role of the instance"
+		return "No credentials were found, or their source fails. Write `" + f.field("credentials") + "`, or see to one of the places where they are looked for without: environment, shared configuration, web identity, container, role of the instance"
 	case f.placed() && region != "" && f.Region != "" && region != f.Region:
 		return fmt.Sprintf("The ARN is of region %s while `%s` is %s. Write `%s: %[1]s`", region, f.field("region"), f.Region, f.field("region"))
 	case f.code == "":
@@ -195,15 +205,15 @@ func (f fault) hint() string {
 	case slices.Contains(denied, f.code):
 		return f.denial()
 	case slices.Contains(expired, f.code):
-		return "The credentials are temporary and have expired. Renew them, or write such as renew themselves in `credentials`: `profile`, `role` or `from_ec2_role`"
+		return "The credentials are temporary and have expired. Renew them, or write such as renew themselves in `" + f.field("credentials") + "`: `profile`, `role` or `from_ec2_role`"
 	case slices.Contains(unknown, f.code):
-		return fmt.Sprintf("AWS does not know the credentials in %s. Check `credentials`, the environment, and that the account has the region enabled", f.where())
+		return fmt.Sprintf("AWS does not know the credentials in %s. Check `%s`, the environment, and that the account has the region enabled", f.where(), f.field("credentials"))
 	case slices.Contains(missigned, f.code):
 		return f.missigned()
 	case f.code == "SubscriptionRequiredException" || f.code == "OptInRequired":
 		return fmt.Sprintf("The account may not use the service in %s. Finish the account's activation and enable the region in the console of AWS", f.where())
 	case f.code == "ResourceNotFoundException" && f.table():
-		return fmt.Sprintf("There is no table %s in %s. Check `dynamodb.table` and `dynamodb.region`, or write `dynamodb.create: true`", f.Table, f.where())
+		return fmt.Sprintf("There is no table %s in %s. Check `dynamodb.table` and `dynamodb.region`, or create it; with `dynamodb.create: true` it is created, without checkpoints", f.Table, f.where())
 	case f.code == "ResourceNotFoundException" && !strings.HasPrefix(f.message, "Shard "):
 		account := "the account of these credentials"
 		if f.arn(4) != "" {
@@ -235,6 +245,12 @@ var (
 )
 
 func (f fault) denial() string {
+	if f.op.OperationName == "AssumeRoleWithWebIdentity" {
+		return "The role may not be assumed. Let the trust policy of the role name this identity provider and service account"
+	}
+	if f.op.OperationName == "" {
+		return "A permission is missing; docs/aws_kinesis.md lists all that are needed"
+	}
 	action, resource, policy := strings.ToLower(f.op.ServiceID)+":"+f.op.OperationName, f.name(), "IAM policy"
 	if f.sts() {
 		resource = ""
@@ -279,7 +295,7 @@ func (f fault) missigned() string {
 	if f.has("Signature expired") || f.has("Signature not yet current") || strings.HasPrefix(f.code, "Request") {
 		return "The clock of this machine differs from that of AWS" + remedy
 	}
-	return "The secret key does not belong to the access key id, or something on the way changes requests. Check `credentials` and the proxy"
+	return "The secret key does not belong to the access key id, or something on the way changes requests. Check `" + f.field("credentials") + "` and the proxy"
 }
 
 // network is for a call that no service answered.
@@ -304,15 +320,17 @@ func (f fault) network() string {
 	slow := ok && timeout.Timeout()
 	switch {
 	case op != nil && op.Op == "proxyconnect" || f.has("Proxy Authentication Required"):
-		return "The HTTP proxy fails. Correct HTTPS_PROXY, or except " + host + " by NO_PROXY"
-	case lookup && dns.IsNotFound:
+		return "The HTTP proxy fails. Correct HTTPS_PROXY, or add " + host + " to NO_PROXY"
+	case lookup && !dns.IsNotFound:
+		return fmt.Sprintf("The name servers do not answer for %s. Check them", dns.Name)
+	case lookup:
 		return fmt.Sprintf("No host is called %s. Check %s", dns.Name, check)
 	case is[x509.UnknownAuthorityError](f.err):
 		return "This machine does not trust who signed the certificate of " + host + ". Write the path of a file with that authority's certificate in AWS_CA_BUNDLE"
 	case is[x509.HostnameError](f.err):
 		return "The certificate is not that of " + host + ". Check " + check + ", and whether a proxy answers"
 	case stale && invalid.Reason == x509.Expired:
-		return "The certificate of " + host + " does not hold now. Check the clock of this machine, then the certificate"
+		return "The certificate of " + host + " is not valid now. Check the clock of this machine, then the certificate"
 	case errors.Is(f.err, http.ErrSchemeMismatch):
 		return host + " speaks HTTP without TLS. Write `http://` in `" + f.field("endpoint") + "`"
 	case errors.Is(f.err, syscall.ECONNREFUSED) && f.Endpoint != "":
