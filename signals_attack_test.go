@@ -302,7 +302,7 @@ func TestShardsOfADeadProcessAreLateBeforeItIsEvicted(t *testing.T) {
 			worst = max(worst, time.Since(at).Milliseconds()-a.gauge("kinesis_max_lag_milliseconds", "orders"))
 		}
 		// Between two heartbeats, and two lists, nobody knows that it is dead.
-		require.LessOrEqual(r, worst, (12*time.Second + 1500*time.Millisecond + time.Second).Milliseconds())
+		require.LessOrEqual(r, worst, (12*time.Second + 3*1500*time.Millisecond + 2*time.Second).Milliseconds())
 	})
 }
 
