@@ -40,8 +40,11 @@ func (g *Group) watch(s *stream, now time.Time) {
 			continue
 		}
 		known := cmp.Or(sh.item.UpTo, sh.doneBefore)
-		if !read(id) || g.late(sh.item.Owner, now) {
+		switch {
+		case !read(id):
 			s.unreadSoFar(known)
+		case g.late(sh.item.Owner, now):
+			s.unreadSoFar(cmp.Or(known, g.members.byID[sh.item.Owner].since))
 		}
 		if sh.listed.Closed || s.lineage.Reached(id, read) {
 			sh.unreadSince = time.Time{}
