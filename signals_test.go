@@ -161,6 +161,11 @@ func troubles() []trouble {
 		{name: "output slow", begin: func(_ *rig, o *output) func() {
 			return o.hold(5 * time.Second)
 		}, ready: true, most: 0},
+		// The host marks the messages of a processor that fails, and they go on.
+		{name: "processors failing", begin: func(*rig, *output) func() {
+			failingNow.Store(true)
+			return func() { failingNow.Store(false) }
+		}, ready: true, most: 0},
 		{name: "processors hanging", begin: func(*rig, *output) func() {
 			hanging.Store(true)
 			return func() { hanging.Store(false) }
@@ -183,8 +188,8 @@ func (o *output) hold(d time.Duration) (end func()) {
 
 var errHang = errors.New("the processor hangs")
 
-// hanging has the processors named hang do so.
-var hanging atomic.Bool
+// hanging has the processors named hang do so, and failingNow has them fail.
+var hanging, failingNow atomic.Bool
 
 func init() {
 	err := service.RegisterBatchProcessor("hang", service.NewConfigSpec(), func(*service.ParsedConfig, *service.Resources) (service.BatchProcessor, error) {
@@ -302,6 +307,9 @@ func (trouble) check(r *rig, in *process, o *output, records *fed, shard string)
 type hang struct{}
 
 func (hang) ProcessBatch(ctx context.Context, batch service.MessageBatch) ([]service.MessageBatch, error) {
+	if failingNow.Load() {
+		return nil, errHang
+	}
 	for hanging.Load() {
 		if err := wait(ctx, 100*time.Millisecond); err != nil {
 			return nil, errHang
