@@ -106,6 +106,19 @@ func TestEachSeriesIsDocumentedAndEachDocumentedOneIsThere(t *testing.T) {
 	})
 	require.Equal(t, reference(t), scraped(scrape(a, first), scrape(b, second)))
 
+	// Counters and timers count what they are called after.
+	r.await("values of the first process", func() bool {
+		answer := scrape(a, first)
+		return sum(t, answer, "kinesis_handovers_given_count") == 2 && sum(t, answer, "kinesis_records") > 0 &&
+			sum(t, answer, "kinesis_bytes") > sum(t, answer, "kinesis_records") && sum(t, answer, "kinesis_fetches", `result="ok"`) > 0 &&
+			sum(t, answer, "kinesis_commits", `result="ok"`) > 0 && sum(t, answer, "kinesis_table_calls", `operation="UpdateItem"`, `result="ok"`) > 0
+	})
+	r.await("values of the second process", func() bool {
+		answer := scrape(b, second)
+		return sum(t, answer, "kinesis_handovers_taken_count") == 2 && sum(t, answer, "kinesis_shards_stolen_total") == 2 &&
+			sum(t, answer, "kinesis_leases_lost") == 0 && sum(t, answer, "kinesis_sessions_lost") == 0 && sum(t, answer, "kinesis_rejected_messages") == 0
+	})
+
 	// What an operator sees of it.
 	r.await("the lines of the second process", func() bool { return strings.Contains(b.log.String(), "handed them over") })
 	id := regexp.MustCompile(`Client (\S+) is in the group of table`)
@@ -124,6 +137,44 @@ func TestEachSeriesIsDocumentedAndEachDocumentedOneIsThere(t *testing.T) {
 				t.Log(line)
 			}
 		}
+	}
+}
+
+// sum adds up the series of a name whose labels have all of some parts.
+func sum(t *testing.T, answer, name string, parts ...string) (total float64) {
+	t.Helper()
+	for _, m := range seriesLine.FindAllStringSubmatch(answer, -1) {
+		if m[1] != name || slices.ContainsFunc(parts, func(part string) bool { return !strings.Contains(m[2], part) }) {
+			continue
+		}
+		var value float64
+		_, err := fmt.Sscan(m[0][strings.LastIndex(m[0], " ")+1:], &value)
+		require.NoError(t, err)
+		total += value
+	}
+	return total
+}
+
+// A rejection is counted, and so is what it costs: skipped messages where they are not
+// replayed, replays where they are.
+func TestRejectionsAndReplaysAreCounted(t *testing.T) {
+	for replay, name := range map[bool]string{false: "kinesis_rejected_messages", true: "kinesis_replayed_messages"} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			require.NoError(t, r.aws.CreateStream("orders", 1))
+			address := r.address()
+			conf := root(address) + "input: { " + input("orders", fmt.Sprintf("auto_replay_nacks: %t", replay)) + " }\noutput: { reject: 'not today' }\n"
+			p := r.start("-c", r.write("a.yaml", conf))
+			r.put("orders", 0, 3)
+			r.await("three messages", func() bool {
+				answer, ok := p.request("GET", "http://"+address+"/metrics", "")
+				return ok && sum(t, answer, name) >= 3
+			})
+			if !replay {
+				require.EqualValues(t, 3, sum(t, p.must("GET", "http://"+address+"/metrics", ""), name))
+				r.await("a line about it", func() bool { return strings.Contains(p.log.String(), "are rejected by the output and skipped") })
+			}
+		})
 	}
 }
 

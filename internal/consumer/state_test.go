@@ -1,6 +1,8 @@
 package consumer
 
 import (
+	"context"
+	"errors"
 	"sync"
 	"testing"
 	"time"
@@ -93,6 +95,40 @@ func TestWhatASuspendedShardHasDroppedIsNotDoneWith(t *testing.T) {
 		pass(10 * time.Second)
 		require.False(r, r.consumer.State().Suspended)
 		require.Equal(r, []bool{true, false}, told)
+	})
+}
+
+func TestBatchingPolicyThatCannotBeClosedIsTold(t *testing.T) {
+	var told []error
+	bubble(t, func(c *Config) {
+		c.Batcher = unclosable{c.Batcher}
+		c.Hooks.OnClose = func(err error) { told = append(told, err) }
+	}, func(r *rig) {
+		r.stop()
+		r.result()
+		require.Len(r, told, 1)
+		require.ErrorIs(r, told[0], errElsewhere)
+	})
+}
+
+// unclosable is a batcher that fails as it is closed.
+type unclosable struct{ Batcher }
+
+func (u unclosable) Close(ctx context.Context) error {
+	return errors.Join(u.Batcher.Close(ctx), errElsewhere)
+}
+
+func TestSuspensionThatEndsWithTheLeaseIsNotSaidToBeOver(t *testing.T) {
+	var told []bool
+	bubble(t, func(c *Config) {
+		c.Hooks.OnSuspend = func(suspended bool) { told = append(told, suspended) }
+	}, func(r *rig) {
+		r.table.answer(false)
+		pass(leasePeriod)
+		r.stop()
+		pass(time.Minute)
+		r.result()
+		require.Equal(r, []bool{true}, told)
 	})
 }
 

@@ -54,6 +54,56 @@ func TestOperatorIsToldFromWhomAShardComesAndWhy(t *testing.T) {
 	})
 }
 
+func TestReasonsOfAClaimAreToldApart(t *testing.T) {
+	s := begin(t, 1, anna)
+	s.ids["before"] = true
+	s.Group.members.gone["gone"] = s.now
+	passed := func(to string) lease.Item {
+		item := owned(0, to)
+		item.Term = lease.HandOverMark + "t"
+		return item
+	}
+	for name, test := range map[string]struct {
+		item   lease.Item
+		former string
+		stolen bool
+		why    string
+	}{
+		"stolen":                          {item: foreign(0, "b", "t"), stolen: true, why: "it was taken from client b, which cannot be asked for it"},
+		"of the built-in input":           {item: foreign(0, "b", "t"), why: "client b, of the built-in input, has not renewed it"},
+		"handed over":                     {item: passed(me), former: anna, why: "client anna handed it over"},
+		"handed over by nobody known":     {item: passed(me), why: "it was handed over"},
+		"handed over, not claimed":        {item: passed(anna), why: "client anna, to which it was handed over, did not claim it"},
+		"handed over to one that is gone": {item: passed("gone"), why: "its owner, client gone, is gone"},
+		"ours before":                     {item: owned(0, "before"), why: "it was read here before"},
+		"ours":                            {item: owned(0, me), why: "it was read here before"},
+		"of one that is gone":             {item: owned(0, "gone"), why: "its owner, client gone, is gone"},
+		"free":                            {item: free(0), why: "nobody had it"},
+		"new":                             {why: "nobody has read it yet"},
+	} {
+		e := &eligible{candidate: candidate{shard: &shard{key: key(0), item: test.item, former: test.former}}}
+		require.Equal(t, test.why, s.reason(e, test.stolen).One, name)
+		require.NotEmpty(t, s.reason(e, test.stolen).Many, name)
+	}
+}
+
+func TestStreamThatCameBackIsNotSaidToHaveBeenUnread(t *testing.T) {
+	s := unread(t)
+	s.pass(5 * time.Second)
+	s.see(me, anna)
+	s.stream("foo").missing = true
+	s.dirty = true
+	s.next()
+	_, from, known := s.Unread("foo")
+	require.Zero(t, from)
+	require.False(t, known)
+	s.stream("foo").missing = false
+	s.dirty = true
+	s.next()
+	_, from, _ = s.Unread("foo")
+	require.Equal(t, s.now, from)
+}
+
 func TestEndOfAnAssignmentIsTold(t *testing.T) {
 	for text, e := range map[string]Exit{
 		"is read here no more: it was released":                 {Outcome: Released},

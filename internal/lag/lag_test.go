@@ -50,6 +50,8 @@ func TestRecordThatIsReadAgainChangesNothing(t *testing.T) {
 	tr.Read("10", at(1))
 	tr.Read("11", at(2))
 	tr.Read("10", at(1))
+	tr.Acked("10")
+	require.Equal(t, at(2), tr.Since(), "the other one is not acknowledged")
 	tr.Read("11", at(2))
 	tr.ReadTo(at(5))
 	tr.Acked("11")
