@@ -26,7 +26,7 @@ func (b *balancer) clean(ctx context.Context, c group.Chores) event {
 	defer cancel()
 	begun := time.Now()
 	done := b.removeAll(ctx, c)
-	b.signals.attempted(journal.Cleanup, "", done.Err, begun)
+	b.signals.outcome(journal.Cleanup, "", done.Err, begun)
 	return func(now time.Time) { b.group.Cleaned(done, now) }
 }
 

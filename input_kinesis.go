@@ -104,7 +104,8 @@ type input struct {
 	mu      sync.Mutex
 	running *balancing // nil until connected
 	closed  bool
-	// reading is the context of the ReadBatch that is under way; nil between two.
+	// reading is the context of the ReadBatch that is under way, or of the Connect that waits
+	// until the input is ready; nil between two.
 	reading context.Context //nolint:containedctx // whether it has ended tells whether the host stops
 	givenUp []givenUp       // oldest first
 	// connected is the delivery for which Connect has returned though the input is not
@@ -248,7 +249,7 @@ func (in *input) tryConnect(ctx context.Context, c clients) error {
 	}
 	for _, list := range lists {
 		if list.Err != nil { // it is looked for while the others are read
-			in.signals.attempted(journal.Lists, list.Stream, list.Err, list.Listed)
+			in.signals.outcome(journal.Lists, list.Stream, list.Err, list.Listed)
 			in.signals.missing(list.Stream, list.Err, list.Listed)
 		}
 	}
@@ -366,15 +367,10 @@ func (in *input) newBatch(ctx context.Context) (consumer.Batcher, []*service.Own
 // ReadBatch returns the next batch: one to be replayed before a new one of any
 // shard, and none of a shard that another process may have.
 func (in *input) ReadBatch(ctx context.Context) (service.MessageBatch, service.AckFunc, error) {
+	defer in.asked(ctx)()
 	in.mu.Lock()
 	running, givenUp := in.running, len(in.givenUp) > 0
-	in.reading = ctx
 	in.mu.Unlock()
-	defer func() {
-		in.mu.Lock()
-		in.reading = nil
-		in.mu.Unlock()
-	}()
 	if running == nil {
 		return nil, nil, service.ErrNotConnected
 	}
@@ -390,6 +386,18 @@ func (in *input) ReadBatch(ctx context.Context) (service.MessageBatch, service.A
 			batch, ack := in.hand(o)
 			return batch, ack, nil
 		}
+	}
+}
+
+// asked notes that the host waits for the input, until what it returns is called.
+func (in *input) asked(ctx context.Context) (answered func()) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.reading = ctx
+	return func() {
+		in.mu.Lock()
+		defer in.mu.Unlock()
+		in.reading = nil
 	}
 }
 

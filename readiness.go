@@ -59,16 +59,19 @@ func (s *signals) health(now time.Time) health {
 	h := health{
 		period:  period,
 		held:    len(s.shards),
-		session: s.failing[tried{journal.Joining, ""}].lasts(period, now),
+		session: s.failing[attempted{journal.Joining, ""}].lasts(period, now),
 	}
 	items := true // of no stream can be read
 	for name := range s.streams {
-		items = items && s.failing[tried{journal.TableReads, name}].lasts(period, now)
+		items = items && s.failing[attempted{journal.TableReads, name}].lasts(period, now)
 	}
-	h.table = items || s.failing[tried{journal.TableReads, ""}].lasts(period, now)
+	h.table = items || s.failing[attempted{journal.TableReads, ""}].lasts(period, now)
+	// Where nothing is tried for long, all wait for room that a slow output has.
+	tried := s.tried.Load()
+	trying := tried != nil && now.Sub(*tried) < 2*period
 	for _, shard := range s.shards {
 		switch reads, writes := shard.stuck(now); {
-		case reads:
+		case reads && trying:
 			h.noReads++
 		case writes:
 			h.noWrites++
@@ -120,6 +123,8 @@ func (s *signals) ready() (ready bool, turned <-chan struct{}) {
 // awaitReady returns when the input is ready, or has a batch to hand out all the same, and
 // with an error when it has ended.
 func (in *input) awaitReady(ctx context.Context, running *balancing) error {
+	defer in.asked(ctx)()
+	in.judge()
 	for {
 		ready, turned := in.signals.ready()
 		if ready || in.outbox.Due() || in.hasConnected() {

@@ -340,9 +340,9 @@ func (b *balancer) keepSession(ctx, keeping context.Context) {
 		opts.Client = b.newID()
 		// Heartbeats and joins are one thing to an operator: without either no lease stands.
 		opts.OnWrite = func(err error) {
-			b.signals.attempted(journal.Joining, "", err, time.Now())
+			b.signals.outcome(journal.Joining, "", err, time.Now())
 			if err == nil {
-				b.signals.attempted(journal.TableWrites, "", nil, time.Now())
+				b.signals.outcome(journal.TableWrites, "", nil, time.Now())
 			}
 		}
 		s, err := lease.Join(ctx, b.store, lease.Report{Streams: b.sharedAtFirst()}, opts)
@@ -428,7 +428,7 @@ func (b *balancer) readMembers(ctx context.Context, consistent bool) event {
 	v := &group.MemberSnapshot{Start: time.Now()}
 	v.Members, v.Err = b.store.listMembers(limited, consistent)
 	v.End = time.Now()
-	b.signals.attempted(journal.TableReads, "", v.Err, v.Start)
+	b.signals.outcome(journal.TableReads, "", v.Err, v.Start)
 	b.recreateTable(ctx, v.Err)
 	return func(now time.Time) {
 		if b.session != nil {
@@ -446,7 +446,7 @@ func (b *balancer) recreateTable(ctx context.Context, err error) {
 	}
 	begun := time.Now()
 	if _, err := b.store.ensureTable(ctx); err != nil {
-		b.signals.attempted(journal.TableReads, "", fmt.Errorf("the table was deleted while it was in use, and cannot be created again: %w", err), begun)
+		b.signals.outcome(journal.TableReads, "", fmt.Errorf("the table was deleted while it was in use, and cannot be created again: %w", err), begun)
 		return
 	}
 	b.signals.say(journal.Warning, "Table %s was deleted while it was in use, and is created again. Each process goes on from what it holds in memory; what no process reads now is read from its start", b.conf.table.name)
@@ -483,7 +483,7 @@ func (b *balancer) refresh(ctx context.Context, r group.Refresh) event {
 	defer cancel()
 	start := time.Now()
 	l, err := b.store.list(ctx, r.Stream, r.Consistent)
-	b.signals.attempted(journal.TableReads, r.Stream, err, start)
+	b.signals.outcome(journal.TableReads, r.Stream, err, start)
 	if err != nil {
 		v.Err = err
 		return told
@@ -493,6 +493,15 @@ func (b *balancer) refresh(ctx context.Context, r group.Refresh) event {
 	}
 	v.Start, v.End, v.Items, v.Size = start, time.Now(), l.items, l.size
 	return told
+}
+
+// began is when a stream was begun that is read from its latest record on: everything
+// before that is done with. Of one that is read from a time on nobody knows what there is.
+func (b *balancer) began(c group.Claim) time.Time {
+	if !b.conf.startFrom.IsZero() {
+		return time.Time{}
+	}
+	return c.StartAt
 }
 
 // ours is a moment of the service's clock by our own. One in the future, as nobody can have
@@ -509,7 +518,7 @@ func (b *balancer) ours(moment time.Time) time.Time {
 
 // listed takes in what came of a list of shards.
 func (b *balancer) listed(v *group.StreamSnapshot, err error, begun time.Time) {
-	b.signals.attempted(journal.Lists, v.Stream, err, begun)
+	b.signals.outcome(journal.Lists, v.Stream, err, begun)
 	b.signals.clockIs(v.ServerTime, begun, time.Now())
 }
 
@@ -547,7 +556,7 @@ func (b *balancer) confirm(ctx context.Context, id string) event {
 	if err != nil {
 		err = fmt.Errorf("reading whether client %s is there: %w", id, err)
 	}
-	b.signals.attempted(journal.TableReads, "", err, begun)
+	b.signals.outcome(journal.TableReads, "", err, begun)
 	return func(now time.Time) { b.group.Confirmed(id, there, err, now) }
 }
 
@@ -559,7 +568,7 @@ func (b *balancer) evict(ctx context.Context, m lease.Member) event {
 	err := b.store.Evict(ctx, m)
 	if err != nil && !errors.Is(err, lease.ErrConflict) {
 		err = fmt.Errorf("evicting client %s: %w", m.ID, err)
-		b.signals.attempted(journal.TableWrites, "", err, begun)
+		b.signals.outcome(journal.TableWrites, "", err, begun)
 	}
 	return func(now time.Time) { b.group.Evicted(m.ID, err, now) }
 }
@@ -663,11 +672,15 @@ func (b *balancer) claimAndPlace(ctx context.Context, c group.Claim, h *holding,
 		err = fmt.Errorf("making the batcher of shard %s: %w", c.Key, err)
 		return nil, errors.Join(err, b.giveUp(ctx, held, item.Sequence))
 	}
+	upTo := item.UpTo
+	if c.Anew {
+		upTo = time.Time{}
+	}
 	budgetWait := make(chan struct{}, 1)
 	reader := consumer.New(consumer.Config{
 		Lease:        held,
 		Committed:    after, // what another item of the shard tells is stored in this one too
-		Since:        cmp.Or(b.ours(item.UpTo), c.Since, b.ours(c.StartAt)),
+		Since:        cmp.Or(b.ours(upTo), c.Since, b.signals.withinRetention(c.Key.Stream, b.ours(b.began(c)))),
 		Skew:         b.signals.clockSkew,
 		Shard:        c.Written,
 		Open:         func(sent string) consumer.Source { return b.open(c, h, sent, after, budgetWait) },
@@ -752,7 +765,6 @@ func (b *balancer) open(c group.Claim, h *holding, sent, after string, budgetWai
 	return retrieval.NewPoller(b.reader, b.lists, retrieval.Shard{Stream: c.Key.Stream, ID: c.Key.Shard, FirstSequence: c.Shard.FirstSequence}, position, b.budget, b.conf.pollPeriod, retrieval.Hooks{
 		OnCall: h.signals.called,
 		OnBudgetWait: func() {
-			h.signals.waits()
 			select {
 			case budgetWait <- struct{}{}:
 			default:

@@ -184,17 +184,10 @@ func (s *shardSignals) upTo() time.Time {
 	return since.Add(s.signals.clockSkew())
 }
 
-// waits takes in that a read waits for room among what is held: it neither fails nor
-// succeeds.
-func (s *shardSignals) waits() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.reads.since = time.Time{}
-}
-
 // called takes in an attempt to read a page.
 func (s *shardSignals) called(c retrieval.Call) {
 	now := time.Now()
+	s.signals.tried.Store(&now)
 	s.add("kinesis_fetches", 1, resultOfRead(c))
 	if c.Records > 0 {
 		s.add("kinesis_records", int64(c.Records))

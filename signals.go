@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -38,6 +39,8 @@ type signals struct {
 	// about says of each service how it is reached.
 	about map[string]session.About
 
+	tried atomic.Pointer[time.Time] // end of the last attempt to read; nil before the first
+
 	mu      sync.Mutex
 	session *lease.Session // nil while there is none
 	budget  *retrieval.Budget
@@ -48,7 +51,7 @@ type signals struct {
 	left map[lease.Key]time.Time
 	skew time.Duration // by how much the service's clock is ahead
 	// What fails of that which is not of one shard, by what the log calls it.
-	failing map[tried]*failing
+	failing map[attempted]*failing
 	claims  map[lease.Key]*failing
 	state   readiness
 }
@@ -62,8 +65,8 @@ type streamSignals struct {
 	retention  time.Duration // zero while it is not known
 }
 
-// tried is something that is tried again and again: of a stream, or of all.
-type tried struct {
+// attempted is something that is tried again and again: of a stream, or of all.
+type attempted struct {
 	kind   journal.Kind
 	stream string
 }
@@ -90,7 +93,7 @@ func newSignals(conf *config, metrics *inputMetrics, emit func(journal.Line)) *s
 	s := &signals{
 		conf: conf, metrics: metrics, journal: journal.New(emit),
 		streams: map[string]*streamSignals{}, shards: map[lease.Key]*shardSignals{}, left: map[lease.Key]time.Time{},
-		failing: map[tried]*failing{}, claims: map[lease.Key]*failing{},
+		failing: map[attempted]*failing{}, claims: map[lease.Key]*failing{},
 		state: newReadiness(),
 	}
 	for _, stream := range conf.streams {
@@ -231,14 +234,14 @@ func (s *signals) explain(err error, service, stream string) error {
 	return session.Explain(err, about)
 }
 
-// attempted takes in what came of something that is not of one shard, and was begun at a
+// outcome takes in what came of something that is not of one shard, and was begun at a
 // time. stream is empty where all are meant.
-func (s *signals) attempted(kind journal.Kind, stream string, err error, begun time.Time) {
+func (s *signals) outcome(kind journal.Kind, stream string, err error, begun time.Time) {
 	if errors.Is(err, context.Canceled) {
 		return
 	}
 	s.mu.Lock()
-	what := tried{kind, stream}
+	what := attempted{kind, stream}
 	f := s.failing[what]
 	if f == nil {
 		f = &failing{}
@@ -333,7 +336,7 @@ func (s *signals) clockIs(service, begun, ended time.Time) {
 	if service.IsZero() {
 		return
 	}
-	took := ended.Sub(begun)
+	took := max(ended.Sub(begun), ended.Round(0).Sub(begun.Round(0))) // a machine may have slept
 	skew := service.Add(time.Second / 2).Sub(begun.Add(took / 2).Round(0))
 	if skew.Abs() < 1500*time.Millisecond+took/2 {
 		if took > 2*time.Second {
@@ -350,6 +353,21 @@ func (s *signals) clockSkew() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.skew
+}
+
+// withinRetention returns a moment from which a shard is to be read, or the one before which
+// nothing is left in the stream, if that is later.
+func (s *signals) withinRetention(stream string, at time.Time) time.Time {
+	if at.IsZero() {
+		return at
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	const usual = 24 * time.Hour // that of a stream for which nobody has asked for more
+	if oldest := time.Now().Add(-cmp.Or(s.streams[stream].retention, usual)); at.Before(oldest) {
+		return oldest
+	}
+	return at
 }
 
 // describe reads the retention of the streams now and then, until ctx ends.
@@ -381,7 +399,7 @@ func (s *signals) describeStream(ctx context.Context, lister shardLister, stream
 	if ctx.Err() != nil {
 		return
 	}
-	s.attempted(journal.Retention, stream, err, begun)
+	s.outcome(journal.Retention, stream, err, begun)
 	if err != nil {
 		return
 	}

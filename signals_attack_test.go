@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -612,4 +613,394 @@ func TestClockThatIsSetRightHidesNoLag(t *testing.T) {
 		told, truth := in.gauge("kinesis_max_lag_milliseconds", "orders"), time.Since(put).Milliseconds()
 		require.GreaterOrEqual(r, told, truth-3500, "a read of an idle shard and a tick")
 	})
+}
+
+// host is what Benthos' AsyncReader does: it is connected from a Connect that succeeds to a
+// ReadBatch that says it is not.
+type host struct {
+	mu        sync.Mutex
+	connected bool
+	lost      int
+}
+
+func (h *host) is() bool { h.mu.Lock(); defer h.mu.Unlock(); return h.connected }
+func (h *host) set(c bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.connected && !c {
+		h.lost++
+	}
+	h.connected = c
+}
+
+func (h *host) run(ctx context.Context, in service.BatchInput, takes time.Duration, handled func()) {
+	h.set(true)
+	for {
+		_, ack, err := in.ReadBatch(ctx)
+		if errors.Is(err, service.ErrNotConnected) {
+			h.set(false)
+			if in.Connect(ctx) != nil {
+				return
+			}
+			h.set(true)
+			continue
+		}
+		if err != nil {
+			return
+		}
+		if wait(ctx, takes) != nil {
+			return
+		}
+		_ = ack(ctx, nil)
+		handled()
+	}
+}
+
+// all GetRecords fail slowly; the shards take turns in the budget.
+func TestInputIsNotReadyWhileAllReadsFailWithinASmallBudget(t *testing.T) {
+	for name, c := range map[string]struct {
+		conf   string
+		shards int
+		delay  time.Duration
+	}{
+		"small, slow":        {`{ streams: [ orders ], max_buffered_bytes: 8MiB }`, 3, 5 * time.Second},
+		"default, slow, 60":  {`{ streams: [ orders ] }`, 60, 5 * time.Second},
+		"default, fast, 60":  {`{ streams: [ orders ] }`, 60, 50 * time.Millisecond},
+		"default, slow, one": {`{ streams: [ orders ] }`, 1, 5 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubbleOf(t, awsfake.Options{}, func(r *rig) {
+				r.table()
+				r.stream("orders", c.shards)
+				for i := range c.shards {
+					r.putTo("orders", i, i, 1)
+				}
+				r.aws.Inject(awsfake.Fault{Operation: "GetRecords", Delay: c.delay, Refuse: awsfake.NewError(awsfake.CodeInternalFailure, "x")})
+				in := r.open(c.conf)
+				notReady := 0
+				for range 600 {
+					pass(time.Second)
+					if in.gauge("kinesis_ready") == 0 {
+						notReady++
+					}
+				}
+				r.Log(name, notReady)
+				require.Greater(r, notReady, 500)
+			})
+		})
+	}
+}
+
+// an output rejects with context.Canceled while the input is not ready.
+func TestRejectionsAreJudgedWhileTheInputIsNotReady(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.table()
+		r.stream("orders", 1)
+		r.put("orders", 0, 1)
+		in := r.open(`{ streams: [ orders ], auto_replay_nacks: false, checkpoint_limit: 1 }`)
+		in.read(1)
+		pass(10 * time.Second)
+		r.aws.Inject(awsfake.Fault{Operation: "UpdateItem", When: ofItem("orders", ""), Refuse: no})
+		r.put("orders", 1, 1)
+		in.ack(in.next())
+		pass(45 * time.Second)
+		require.EqualValues(r, 0, in.gauge("kinesis_ready"))
+		r.put("orders", 2, 3)
+		b, ok := in.batch(5 * time.Second)
+		require.True(r, ok)
+		require.NoError(r, b.ack(r.Context(), context.Canceled))
+		_, ok = in.batch(10 * time.Minute)
+		require.True(r, ok, "the next record, ten minutes later")
+	})
+}
+
+// one heartbeat of the other member is late by some seconds; it reads all the time.
+func TestLateHeartbeatIsNoMoreLagThanItIsLate(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.table()
+		r.stream("orders", 2)
+		a := r.open(`streams: [ orders ]`)
+		b := r.open(`streams: [ orders ]`)
+		oa := attach(a, func() time.Duration { return 0 })
+		ob := attach(b, func() time.Duration { return 0 })
+		defer oa.end()
+		defer ob.end()
+		pass(5 * time.Minute)
+		require.EqualValues(r, 1, a.gauge("kinesis_leases_held", "orders"))
+		worst, truth := int64(0), int64(0)
+		for k := range 8 {
+			remove := r.aws.Inject(awsfake.Fault{Operation: "UpdateItem", When: func(c *awsfake.Call) bool {
+				return c.Key()[attrStream].Text == members && c.Key()[attrShard].Text == b.id()
+			}, Delay: time.Minute, Times: 1}) // one attempt that times out after six seconds
+			for range 40 + k {
+				pass(time.Second)
+				worst = max(worst, a.gauge("kinesis_max_lag_milliseconds", "orders"))
+				truth = max(truth, b.gauge("kinesis_max_lag_milliseconds", "orders"))
+			}
+			remove()
+		}
+		require.Zero(r, len(r.journal.logged("taken for dead")))
+		require.Less(r, worst, truth+20_000)
+	})
+}
+
+// an outage of the table of a few seconds.
+func TestShortOutageOfTheTableIsNoMoreLagThanItLasts(t *testing.T) {
+	for _, outage := range []time.Duration{10 * time.Second, 20 * time.Second} {
+		t.Run(outage.String(), func(t *testing.T) {
+			bubble(t, func(r *rig) {
+				r.table()
+				r.stream("orders", 4)
+				a := r.open(`streams: [ orders ]`)
+				b := r.open(`streams: [ orders ]`)
+				oa := attach(a, func() time.Duration { return 0 })
+				ob := attach(b, func() time.Duration { return 0 })
+				defer oa.end()
+				defer ob.end()
+				pass(5 * time.Minute)
+				worst, truth := int64(0), int64(0)
+				for range 6 {
+					remove := r.aws.Inject(awsfake.Fault{Service: "dynamodb", Refuse: awsfake.NewError(awsfake.CodeInternalFailure, "x")})
+					pass(outage)
+					remove()
+					for range 47 {
+						pass(time.Second)
+						worst = max(worst, a.gauge("kinesis_max_lag_milliseconds", "orders"), b.gauge("kinesis_max_lag_milliseconds", "orders"))
+						for i := range 4 {
+							for _, p := range []*process{a, b} {
+								p.input.signals.mu.Lock()
+								for key, s := range p.input.signals.shards {
+									if key.Shard == shardName(i) {
+										truth = max(truth, age(s.since(), time.Now()))
+									}
+								}
+								p.input.signals.mu.Unlock()
+							}
+						}
+					}
+				}
+				require.Less(r, worst, truth+45_000)
+			})
+		})
+	}
+}
+
+// the session is lost and had again: the lag of what is not acknowledged has no gap.
+func TestLagGoesOnWhenTheSessionIsHadAgain(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.table()
+		r.stream("orders", 1)
+		in := r.open(`streams: [ orders ]`)
+		pass(time.Minute)
+		put := time.Now()
+		r.put("orders", 0, 1)
+		_ = in.next() // and never acknowledged
+		pass(5 * time.Minute)
+		require.NoError(r, r.deleteItem(members, in.id()))
+		wrong := 0
+		least := int64(1 << 60)
+		for range 600 {
+			pass(100 * time.Millisecond)
+			told, truth := in.gauge("kinesis_max_lag_milliseconds", "orders"), time.Since(put).Milliseconds()
+			if told < truth-2000 {
+				wrong++
+				least = min(least, told)
+			}
+		}
+		require.Zero(r, wrong)
+	})
+}
+
+// a stream is deleted and made anew a month later.
+func TestStreamThatWasMadeAnewIsNotLate(t *testing.T) {
+	for _, delay := range []time.Duration{0, 5 * time.Second} {
+		t.Run(delay.String(), func(t *testing.T) {
+			bubble(t, func(r *rig) {
+				r.table()
+				r.stream("orders", 2)
+				r.put("orders", 0, 4)
+				first := r.open(`streams: [ orders ]`)
+				first.read(4)
+				pass(2 * time.Minute)
+				first.close()
+				require.NoError(r, r.aws.DeleteStream("orders"))
+				pass(30 * 24 * time.Hour)
+				r.stream("orders", 2)
+				made := time.Now()
+				if delay > 0 {
+					r.aws.Inject(awsfake.Fault{Operation: "GetRecords", Delay: delay})
+				}
+				second := r.open(`streams: [ orders ]`)
+				worst, left := int64(0), int64(1<<60)
+				for range 300 {
+					pass(100 * time.Millisecond)
+					worst = max(worst, second.gauge("kinesis_max_lag_milliseconds", "orders")-time.Since(made).Milliseconds())
+					if second.gauge("kinesis_leases_held", "orders") > 0 && second.gauge("kinesis_retention_left_milliseconds", "orders") >= 0 {
+						left = min(left, second.gauge("kinesis_retention_left_milliseconds", "orders"))
+					}
+				}
+				require.Less(r, worst, int64(10_000))
+			})
+		})
+	}
+}
+
+// start_from_timestamp before anything there can be.
+func TestStartFromATimestampIsNoLag(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.table()
+		r.stream("orders", 2)
+		made := time.Now()
+		pass(time.Minute)
+		r.aws.Inject(awsfake.Fault{Operation: "GetRecords", Delay: 2 * time.Second})
+		in := r.open(fmt.Sprintf(`{ streams: [ orders ], start_from_timestamp: %q }`, made.Add(-30*24*time.Hour).Format(time.RFC3339)))
+		worst, left := int64(0), int64(1<<60)
+		for range 300 {
+			pass(100 * time.Millisecond)
+			worst = max(worst, in.gauge("kinesis_max_lag_milliseconds", "orders")-time.Since(made).Milliseconds())
+			if l := in.gauge("kinesis_retention_left_milliseconds", "orders"); l >= 0 {
+				left = min(left, l)
+			}
+		}
+		require.Less(r, worst, int64(10_000))
+		require.Positive(r, left)
+	})
+}
+
+// heartbeats alone fail for a while, and one commit does.
+func TestCommitsGoOnWhileHeartbeatsAloneFail(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.table()
+		r.stream("orders", 1)
+		in := r.open(`{ streams: [ orders ], commit_period: 1s }`)
+		pass(30 * time.Second)
+		r.aws.Inject(awsfake.Fault{Operation: "UpdateItem", When: ofItem(members, ""), Refuse: no})
+		pass(12 * time.Second)
+		r.aws.Inject(awsfake.Fault{Operation: "UpdateItem", When: ofItem("orders", ""), Refuse: no, Times: 1})
+		r.put("orders", 0, 1)
+		in.ack(in.next())
+		at := time.Now()
+		for time.Since(at) < 10*time.Minute {
+			if r.item("orders", shardName(0)).Sequence != "" {
+				break
+			}
+			pass(time.Second)
+		}
+		r.Log("committed after", time.Since(at))
+		require.Less(r, time.Since(at), 30*time.Second)
+	})
+}
+
+var (
+	_ = slices.Contains[[]string]
+	_ = strings.Contains
+)
+
+// the default budget, twenty shards with a backlog of small records.
+func TestInputIsNotReadyWhileAllReadsFailThoughSomeWaitForRoom(t *testing.T) {
+	for _, shards := range []int{10, 20, 40} {
+		bubbleOf(t, awsfake.Options{}, func(r *rig) {
+			r.table()
+			r.stream("orders", shards)
+			for i := range shards {
+				r.putTo("orders", i, i*10, 3)
+			}
+			var mu sync.Mutex
+			calls := map[string]int{}
+			r.aws.Inject(awsfake.Fault{Operation: "GetRecords", When: func(c *awsfake.Call) bool {
+				mu.Lock()
+				defer mu.Unlock()
+				calls[c.Shard()]++
+				return calls[c.Shard()] > 1
+			}, Delay: 5 * time.Second, Refuse: awsfake.NewError(awsfake.CodeInternalFailure, "x")})
+			in := r.open(`{ streams: [ orders ] }`)
+			ctx, cancel := context.WithCancel(r.Context())
+			var h host
+			done := make(chan struct{})
+			go func() { defer close(done); h.run(ctx, in.BatchInput, 0, func() {}) }()
+			notReady := 0
+			for range 600 {
+				pass(time.Second)
+				if in.gauge("kinesis_ready") == 0 {
+					notReady++
+				}
+			}
+			cancel()
+			<-done
+			r.Log(shards, "shards, not ready for", notReady)
+			if notReady <= 500 {
+				t.Error("ready though no read succeeds for ten minutes")
+			}
+		})
+	}
+}
+
+// as M5, with a table that is slow to tell who is there.
+func TestLagGoesOnWhenTheSessionIsHadAgainSlowly(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.table()
+		r.stream("orders", 1)
+		in := r.open(`streams: [ orders ]`)
+		pass(time.Minute)
+		put := time.Now()
+		r.put("orders", 0, 1)
+		_ = in.next() // and never acknowledged
+		pass(5 * time.Minute)
+		require.NoError(r, r.deleteItem(members, in.id()))
+		id := in.id()
+		r.aws.Inject(awsfake.Fault{Operation: "GetItem", When: ofItem(members, ""), Delay: 4 * time.Second})
+		wrong := 0
+		least := int64(1 << 60)
+		for range 600 {
+			pass(100 * time.Millisecond)
+			told, truth := in.gauge("kinesis_max_lag_milliseconds", "orders"), time.Since(put).Milliseconds()
+			if told < truth-2000 {
+				wrong++
+				least = min(least, told)
+			}
+		}
+		require.NotEqual(r, id, in.id())
+		require.Zero(r, wrong)
+	})
+}
+
+// as TestShardsOfADeadProcessAreLateBeforeItIsEvicted, by how long it had read.
+func TestShardsOfADeadProcessAreLateBeforeTheirFirstRenewal(t *testing.T) {
+	for _, read := range []time.Duration{20 * time.Second, 45 * time.Second, time.Minute, 3 * time.Minute} {
+		t.Run(read.String(), func(t *testing.T) {
+			bubble(t, func(r *rig) {
+				r.table()
+				r.stream("orders", 2)
+				a := r.open(`streams: [ orders ]`)
+				b := r.open(`streams: [ orders ]`)
+				oa := attach(a, func() time.Duration { return 0 })
+				ob := attach(b, func() time.Duration { return 0 })
+				defer oa.end()
+				defer ob.end()
+				pass(read)
+				dead := shardName(0)
+				if _, ok := b.input.signals.metrics.last["kinesis_shard_owned\x00orders\x00"+dead]; !ok || b.gauge("kinesis_shard_owned", "orders", dead) == 0 {
+					dead = shardName(1)
+				}
+				b.crash()
+				r.Log("UpTo in the item:", r.item("orders", dead).UpTo)
+				pass(time.Second)
+				at := time.Now()
+				_, err := r.aws.PutTo("orders", dead, "key", []byte("x"))
+				require.NoError(r, err)
+				worst := int64(0)
+				for time.Since(at) < 2*time.Minute {
+					pass(time.Second)
+					oa.mu.Lock()
+					done := oa.acked["x"]
+					oa.mu.Unlock()
+					if done {
+						break
+					}
+					worst = max(worst, time.Since(at).Milliseconds()-a.gauge("kinesis_max_lag_milliseconds", "orders"))
+				}
+				require.LessOrEqual(r, worst, int64(14500))
+			})
+		})
+	}
 }

@@ -241,7 +241,7 @@ func (g *Group) claim(e *eligible, stolen bool, now time.Time) {
 		Anew:     e.of() == ofEarlierStream,
 		Acked:    e.acked,
 		Stolen:   stolen || e.stealing && e.owner == g.self,
-		Since:    cmp.Or(e.item.UpTo, e.doneBefore, e.stream.parentsDoneBefore(e.shard)),
+		Since:    cmp.Or(e.knownDoneBefore(), e.stream.parentsDoneBefore(e.shard)),
 		Failures: e.failures,
 		Warning:  e.warning(e.unproven),
 		// Passed on to us, and not claimed since.

@@ -29,6 +29,7 @@
 package group
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -208,7 +209,8 @@ type Actions struct {
 	Often        time.Duration  // how often it is to tell it; 0 for the usual time
 	Lines        []Line         // to log
 	Expired      map[string]int // shards that left a stream unread, by stream
-	// Planned is whether a plan was made, after which Unread tells of all shards.
+	// Planned is whether a plan was made by a member that knows the others, after which Unread
+	// tells of all shards.
 	Planned bool
 	// Finished is set when nothing will ever be left to read, which only shards that
 	// were named can come to.
@@ -268,7 +270,7 @@ func (g *Group) Next(now time.Time, sound bool) Actions {
 			g.assign(now)
 			g.clean(now)
 			g.monitor(now)
-			g.pending.Planned = true
+			g.pending.Planned = g.explicit() || g.acquainted(now)
 		}
 		g.evict(now)
 	}
@@ -355,7 +357,7 @@ func (g *Group) Settled(key lease.Key) bool {
 	if sh == nil || s.missing || sh.item.Finished || sh.exit.finished {
 		return true
 	}
-	owner := g.owner(sh)
+	owner := cmp.Or(g.literalOwner(sh), g.owner(sh))
 	if owner == "" {
 		return s.lineage != nil && !s.lineage.Ready(key.Shard) // its parents are not finished
 	}

@@ -29,6 +29,7 @@ type members struct {
 	participants   []string
 	told           []string // those of them that were told
 	toldOnce       bool
+	anyLate        bool // whether somebody's heartbeat was late at the last list
 	changedAt      time.Time
 	unsettledSince time.Time // since when that happens again and again
 	newest         time.Time // when the last newcomer was seen for the first time
@@ -134,9 +135,12 @@ func (g *Group) applyMembers(v *MemberSnapshot, now time.Time) {
 		}
 	}
 	g.settle(now)
+	was := ms.anyLate
+	ms.anyLate = false
 	for id := range ms.byID {
-		g.dirty = g.dirty || g.late(id, now) // how late its shards are is to be told
+		ms.anyLate = ms.anyLate || g.late(id, now)
 	}
+	g.dirty = g.dirty || was || ms.anyLate // how late their shards are is to be told
 }
 
 func (ms *members) isGone(id string) bool {

@@ -39,12 +39,13 @@ func (g *Group) watch(s *stream, now time.Time) {
 			sh.unreadSince = time.Time{}
 			continue
 		}
-		known := cmp.Or(sh.item.UpTo, sh.doneBefore)
+		known := sh.knownDoneBefore()
 		switch {
 		case !read(id):
 			s.unreadSoFar(known)
 		case g.late(sh.item.Owner, now):
-			s.unreadSoFar(cmp.Or(known, g.members.byID[sh.item.Owner].since))
+			// Until then it has told that itself. An idle shard's item is older.
+			s.unreadSoFar(g.members.byID[sh.item.Owner].since)
 		}
 		if sh.listed.Closed || s.lineage.Reached(id, read) {
 			sh.unreadSince = time.Time{}
@@ -80,7 +81,7 @@ func (g *Group) watchNamed(s *stream, now time.Time) {
 		if c.unreadSince.IsZero() {
 			c.unreadSince = now
 		}
-		s.unreadSoFar(cmp.Or(c.item.UpTo, c.doneBefore, c.unreadSince))
+		s.unreadSoFar(cmp.Or(c.knownDoneBefore(), c.unreadSince))
 	}
 }
 
@@ -89,8 +90,8 @@ func (g *Group) isRead(sh *shard) bool {
 	if sh.assignment != Idle {
 		return sh.assignment.reads()
 	}
-	owner := g.owner(sh)
-	return owner != "" && owner != g.self
+	owner := cmp.Or(g.literalOwner(sh), g.owner(sh))
+	return owner != "" && owner != g.self && !g.ids[owner]
 }
 
 // late reports whether a member has not sent the heartbeat that was due: it may be dead,
@@ -98,6 +99,16 @@ func (g *Group) isRead(sh *shard) bool {
 func (g *Group) late(id string, now time.Time) bool {
 	m := g.members.byID[id]
 	return m != nil && id != g.self && m.late(g.listMembersEvery(), now)
+}
+
+// knownDoneBefore is the moment before which everything that arrived in the shard is
+// acknowledged, by its item, or by what was known here of one that somebody has changed;
+// zero where neither tells. An item of an earlier stream tells nothing.
+func (sh *shard) knownDoneBefore() time.Time {
+	if sh.of() == ofEarlierStream {
+		return time.Time{}
+	}
+	return cmp.Or(sh.item.UpTo, sh.doneBefore)
 }
 
 // unreadSoFar takes in the moment before which everything that arrived in a shard that
@@ -116,7 +127,7 @@ func (s *stream) parentsDoneBefore(sh *shard) (earliest time.Time) {
 		if parent == nil {
 			continue
 		}
-		if at := cmp.Or(parent.item.UpTo, parent.doneBefore); !at.IsZero() && (earliest.IsZero() || at.Before(earliest)) {
+		if at := parent.knownDoneBefore(); !at.IsZero() && (earliest.IsZero() || at.Before(earliest)) {
 			earliest = at
 		}
 	}

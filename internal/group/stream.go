@@ -341,7 +341,7 @@ func (g *Group) applyItem(s *stream, sh *shard, item lease.Item, v *StreamSnapsh
 	}
 	sh.item, sh.vanishedUntil = item, time.Time{}
 	if item.Owner != "" && !g.ids[item.Owner] {
-		sh.acked = "" // it has been read on by another
+		sh.acked, sh.doneBefore = "", time.Time{} // it has been read on by another
 	}
 	if item.Owner != g.self && !item.Foreign() {
 		sh.stealing = false

@@ -165,3 +165,44 @@ func TestUnreadShardsTellSinceWhen(t *testing.T) {
 	_, _, known = s.Unread("foo")
 	require.False(t, known, "nobody tells us")
 }
+
+// somebody else has it by its short name, and it is not settled.
+func TestShardThatALiteralItemHasAnOwnerOfIsSettled(t *testing.T) {
+	s := begin(t, 1)
+	s.read(free(0))
+	require.Len(t, s.next().Claim, 1)
+	s.exit(0, Exit{Outcome: NotClaimed, Err: textError("throttled")})
+	for i := range 20 {
+		s.pass(20 * time.Second)
+		s.see(me)
+		s.read(free(0), literally(0, "builtin", time.Duration(i).String()))
+		require.Empty(t, s.next().Claim, "it is left to the built-in input")
+	}
+	require.True(t, s.Settled(key(0)), "another has it")
+	require.Zero(t, s.unread())
+}
+
+// a built-in input, which erases UpTo, has read the shard for days since we did.
+func TestReaderThatTellsNoMomentLeavesNoOldOne(t *testing.T) {
+	s := reading(t, 1)
+	ended := s.now
+	s.exit(0, Exit{Outcome: Lost, Since: s.now, Err: textError("stolen")})
+	for i := range 1000 {
+		s.pass(5 * time.Minute)
+		s.see(me)
+		f := foreign(0, "builtin", time.Duration(i).String())
+		s.read(f)
+		s.next()
+	}
+	s.pass(20 * time.Second)
+	s.see(me)
+	f := free(0)
+	s.read(f)
+	a := s.next()
+	_, from, _ := s.Unread("foo")
+	t.Log("ended", ended, "now", s.now, "unread from", from, "claims", a.Claim)
+	require.True(t, from.IsZero() || s.now.Sub(from) < time.Hour, "%v", s.now.Sub(from))
+	for _, c := range a.Claim {
+		require.True(t, c.Since.IsZero() || s.now.Sub(c.Since) < time.Hour, "claimed since %v ago", s.now.Sub(c.Since))
+	}
+}

@@ -371,10 +371,12 @@ func (l *Lease) Keep(ctx context.Context, acked func() string) error {
 	}
 }
 
-// awaitSession waits while the heartbeats fail, and reports whether it did. In an outage
-// of the table one request at a time finds out whether it is over, instead of one for each
-// shard. The error says that the session has ended; when ctx ends there is none.
+// awaitSession waits while the heartbeats fail, for a lease period at most, and reports
+// whether it did. In an outage of the table the heartbeat finds out whether it is over,
+// instead of a request for each shard. The error says that the session has ended; when ctx ends there is none.
 func (l *Lease) awaitSession(ctx context.Context) (waited bool, err error) {
+	longest := time.NewTimer(min(l.opts.Period, 2*longestPause) * 4 / 5) // it may be heartbeats alone that fail
+	defer longest.Stop()
 	for {
 		renewed, failing := l.session.outage()
 		if !failing {
@@ -383,6 +385,8 @@ func (l *Lease) awaitSession(ctx context.Context) (waited bool, err error) {
 		waited = true
 		select {
 		case <-renewed:
+		case <-longest.C:
+			return waited, nil
 		case <-l.session.Context().Done():
 			return waited, context.Cause(l.session.Context())
 		case <-ctx.Done():

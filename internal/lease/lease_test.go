@@ -922,16 +922,16 @@ func TestThoseWhoWaitForTrustDoNotHurryTheRetries(t *testing.T) {
 
 // An outage of the table concerns all items of a process: one request at a time finds out
 // whether it is over, the heartbeat.
-func TestLeasesAskNothingWhileTheHeartbeatsFail(t *testing.T) {
+func TestLeasesAskRarelyWhileTheHeartbeatsFail(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newTable()
 		l := take(t, s)
 		end := keep(t, l, always("5"))
 		s.with(all(unsent))
 		pass(20 * time.Second)
-		before := s.asked("Renew") + s.asked("Get")
+		before := s.asked("Renew")
 		pass(100 * time.Second)
-		require.Equal(t, before, s.asked("Renew")+s.asked("Get"))
+		require.InDelta(t, before+3, s.asked("Renew"), 1, "once in a lease period")
 		require.Greater(t, s.asked("Beat"), 20, "at a pace of its own")
 		s.with(nil)
 		pass(8 * time.Second)
@@ -1041,7 +1041,7 @@ func TestRenewalsAfterAnOutageAreSpread(t *testing.T) {
 		l := takeWith(t, s, join(t, s), opts)
 		end := keep(t, l, always("5"))
 		s.with(all(unsent))
-		pass(time.Minute)
+		pass(25 * time.Second)
 		beats := s.asked("Beat")
 		s.with(nil)
 		for s.asked("Beat") == beats {
