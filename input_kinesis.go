@@ -367,7 +367,8 @@ func (in *input) newBatch(ctx context.Context) (consumer.Batcher, []*service.Own
 // ReadBatch returns the next batch: one to be replayed before a new one of any
 // shard, and none of a shard that another process may have.
 func (in *input) ReadBatch(ctx context.Context) (service.MessageBatch, service.AckFunc, error) {
-	defer in.asked(ctx)()
+	answered := in.asked(ctx)
+	defer answered()
 	in.mu.Lock()
 	running, givenUp := in.running, len(in.givenUp) > 0
 	in.mu.Unlock()

@@ -123,7 +123,8 @@ func (s *signals) ready() (ready bool, turned <-chan struct{}) {
 // awaitReady returns when the input is ready, or has a batch to hand out all the same, and
 // with an error when it has ended.
 func (in *input) awaitReady(ctx context.Context, running *balancing) error {
-	defer in.asked(ctx)()
+	answered := in.asked(ctx)
+	defer answered()
 	in.judge()
 	for {
 		ready, turned := in.signals.ready()

@@ -623,7 +623,6 @@ type host struct {
 	lost      int
 }
 
-func (h *host) is() bool { h.mu.Lock(); defer h.mu.Unlock(); return h.connected }
 func (h *host) set(c bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -739,7 +738,7 @@ func TestLateHeartbeatIsNoMoreLagThanItIsLate(t *testing.T) {
 			}
 			remove()
 		}
-		require.Zero(r, len(r.journal.logged("taken for dead")))
+		require.Empty(r, r.journal.logged("taken for dead"))
 		require.Less(r, worst, truth+20_000)
 	})
 }
