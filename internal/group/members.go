@@ -138,7 +138,7 @@ func (g *Group) applyMembers(v *MemberSnapshot, now time.Time) {
 	was := ms.anyLate
 	ms.anyLate = false
 	for id := range ms.byID {
-		ms.anyLate = ms.anyLate || g.late(id, now)
+		ms.anyLate = ms.anyLate || g.late(id)
 	}
 	g.dirty = g.dirty || was || ms.anyLate // how late their shards are is to be told
 }
@@ -241,10 +241,11 @@ func (m *member) counts(owning func() map[string]bool) bool {
 	return len(m.Streams) > 0 && (m.moved || owning()[m.ID])
 }
 
-// late reports whether a member's token has stood still for longer than the longest time
-// between two heartbeats and that between two lists, with a second to spare.
-func (m *member) late(listEvery time.Duration, now time.Time) bool {
-	return now.Sub(m.since) > m.Period*2/5+listEvery+time.Second
+// late reports whether the lists have shown a member's token to stand still for longer than
+// the longest time between two heartbeats and that between two lists, with a second to
+// spare.
+func (m *member) late(listEvery time.Duration) bool {
+	return m.last.Sub(m.since) > m.Period*2/5+listEvery+time.Second
 }
 
 // dead reports whether a member's token has stood still for its lease period, while

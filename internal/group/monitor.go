@@ -43,7 +43,7 @@ func (g *Group) watch(s *stream, now time.Time) {
 		switch {
 		case !read(id):
 			s.unreadSoFar(known)
-		case g.late(sh.item.Owner, now):
+		case g.late(sh.item.Owner):
 			// Until then it has told that itself. An idle shard's item is older.
 			s.unreadSoFar(g.members.byID[sh.item.Owner].since)
 		}
@@ -96,9 +96,9 @@ func (g *Group) isRead(sh *shard) bool {
 
 // late reports whether a member has not sent the heartbeat that was due: it may be dead,
 // though nobody may take it for that yet.
-func (g *Group) late(id string, now time.Time) bool {
+func (g *Group) late(id string) bool {
 	m := g.members.byID[id]
-	return m != nil && id != g.self && m.late(g.listMembersEvery(), now)
+	return m != nil && id != g.self && m.late(g.listMembersEvery())
 }
 
 // knownDoneBefore is the moment before which everything that arrived in the shard is

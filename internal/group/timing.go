@@ -68,10 +68,10 @@ func (g *Group) listMembersEvery() time.Duration {
 // few members are late. The first to notice that one is dead evicts it, and who is to
 // claim its shards learns of that by the list. If many are late it is the table, which
 // nothing is asked of twice as often then.
-func (g *Group) listMembersAgain(now time.Time) time.Duration {
+func (g *Group) listMembersAgain() time.Duration {
 	every, late := g.listMembersEvery(), 0
 	for id, m := range g.members.byID {
-		if id != g.self && m.late(every, now) {
+		if id != g.self && m.late(every) {
 			late++
 		}
 	}
@@ -210,7 +210,7 @@ func (g *Group) schedule(now time.Time) {
 	}
 	if ms.reads.ready(now) {
 		// A member sees the others' tokens at other moments than they are written.
-		next := g.listMembersAgain(now)
+		next := g.listMembersAgain()
 		ms.reads.begin(now, g.spread(next))
 		g.pending.ReadMembers, g.pending.Consistently = true, now.Sub(g.joinedAt) < newcomer
 	}
