@@ -39,7 +39,7 @@ type shardSignals struct {
 // shard returns the signals of a shard that is about to be claimed.
 func (s *signals) shard(key lease.Key) *shardSignals {
 	now := time.Now()
-	return &shardSignals{signals: s, key: key, begun: now, read: now, written: now, behind: unknown}
+	return &shardSignals{signals: s, key: key, begun: now, read: now, written: now, ackedAt: now, behind: unknown}
 }
 
 // begin begins to tell of a shard that is read from now on.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -459,9 +460,12 @@ type lockbook struct {
 }
 
 func (l *lockbook) see(template string, args ...any) {
-	if l.in.signals.mu.TryLock() {
-		l.in.signals.mu.Unlock()
-		return
+	for range 1000 { // another goroutine may have it for a moment
+		if l.in.signals.mu.TryLock() {
+			l.in.signals.mu.Unlock()
+			return
+		}
+		runtime.Gosched()
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -18,6 +18,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/benthos-plugins/aws-kinesis/internal/awsfake"
+	"github.com/benthos-plugins/aws-kinesis/internal/consumer"
+	"github.com/benthos-plugins/aws-kinesis/internal/journal"
+	"github.com/benthos-plugins/aws-kinesis/internal/lease"
 )
 
 // gauge returns the value of a gauge, as it was set last.
@@ -440,4 +443,11 @@ func TestPausesGrowWhateverGoesOn(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestShardThatHasMessagesAtItsFirstTickIsNotStalled(t *testing.T) {
+	s := newSignals(&config{leasePeriod: 30 * time.Second, streams: []stream{{id: "orders"}}}, newMetrics(service.MockResources().Metrics(), false), func(l journal.Line) { t.Error(l.Text) })
+	now := time.Now()
+	shard := s.shard(lease.Key{Stream: "orders", Shard: shardName(0)})
+	shard.stall(consumer.State{InFlight: 1, Oldest: now}, now.Add(time.Second))(now)
 }
