@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"time"
 
@@ -13,8 +12,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kinesis"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
 	"github.com/aws/smithy-go"
-
-	"github.com/benthos-plugins/aws-kinesis/internal/sequence"
 )
 
 // API is what a Poller uses of the Kinesis client. The client should leave
@@ -51,6 +48,23 @@ type Hooks struct {
 	OnCall func(Call)
 	// OnBudgetWait is called when a read has to wait for the budget.
 	OnBudgetWait func()
+	// OnSubscribe is called when a subscription has been opened, with how the one before it
+	// ended, and OnUnsubscribe when it has ended.
+	OnSubscribe   func(after Ending)
+	OnUnsubscribe func()
+	// OnExpire is called when the service does not take a sequence number that the shard
+	// may have had: what followed it has left the stream in part, and the shard is read on
+	// from its oldest record.
+	OnExpire func(after string)
+	// OnWay is called when the shard is read in another way than before, and why. It is not
+	// for the way in which it is read first.
+	OnWay func(way Way, why string)
+}
+
+func (h Hooks) tell(c Call) {
+	if h.OnCall != nil {
+		h.OnCall(c)
+	}
 }
 
 // Call is an attempt to read a page, of which each failed one is made again, unless the
@@ -75,28 +89,17 @@ type Call struct {
 // and by how lately it had records. A consumer makes one and calls Next from one
 // goroutine; there is nothing to end.
 type Poller struct {
+	*cursor
 	api   API
-	lists *Lists
-	shard Shard
 	hooks Hooks
 	// budget is reserved for each page before it is read.
 	budget *Budget
-	behind bool // the last page was, or there was none yet
 
-	// position is behind the last record handed out, whatever has been
-	// acknowledged: an iterator made from it brings no record twice.
-	position Position
 	iterator string // empty when one is to be made
-	ended    bool
-	// ends counts, in a row, the empty pages from which nothing leads on and that
-	// name no children either.
-	ends int
-
 	pace     pacer
 	nextCall time.Time
 	failures int   // calls in a row
 	expired  int   // iterators in a row
-	refused  int   // lists in a row
 	limit    int32 // records of the next page
 	expected int64 // bytes of memory that such a page takes, by those of the last one
 }
@@ -121,42 +124,63 @@ func limitAfter(records, bytes int) int32 {
 // that it may share, and leaves at least the given time between two reads; zero
 // leaves that to the shard's limits and its records.
 func NewPoller(api API, lists *Lists, shard Shard, from Position, budget *Budget, least time.Duration, hooks Hooks) *Poller {
+	return newPoller(api, newCursor(api, lists, shard, from), budget, least, hooks)
+}
+
+func newPoller(api API, at *cursor, budget *Budget, least time.Duration, hooks Hooks) *Poller {
 	return &Poller{
-		api: api, lists: lists, shard: shard, hooks: hooks, budget: budget, behind: true,
-		position: from, limit: firstLimit, expected: firstPage, pace: pacer{least: least},
+		cursor: at, api: api, hooks: hooks, budget: budget,
+		limit: firstLimit, expected: firstPage, pace: pacer{least: least},
 	}
 }
+
+// restart has the poller begin anew where the cursor stands, which something else has
+// moved.
+func (p *Poller) restart() { p.iterator, p.nextCall = "", time.Time{} }
+
+// Close does nothing: between two reads nothing is open.
+func (p *Poller) Close() {}
 
 // Next returns the next page, which may be empty, when the pace allows it. It
 // retries what may pass. The errors are ErrShardGone and the context's.
 func (p *Poller) Next(ctx context.Context) (Page, error) {
 	for {
-		if p.ended {
-			return Page{}, ErrShardGone
+		page, ok, err := p.attempt(ctx)
+		if ok || err != nil {
+			return page, err
 		}
-		if err := p.waitTurn(ctx); err != nil {
-			return Page{}, err
-		}
-		call := Call{Start: time.Now(), Behind: -1}
-		page, err := p.read(ctx, &call)
-		if err == nil {
-			p.failures, p.expired = 0, 0
-			p.tell(call)
-			return page, nil
-		}
-		if ctx.Err() != nil {
-			return Page{}, ctx.Err()
-		}
-		if errors.Is(err, ErrShardGone) {
-			err = p.confirmGone(ctx, err)
-		}
-		call.Err, call.Usual = err, p.usual(err)
-		p.tell(call)
-		if errors.Is(err, ErrShardGone) {
-			return Page{}, err
-		}
-		p.nextCall = time.Now().Add(p.recover(err))
 	}
+}
+
+// attempt makes one attempt to read a page, when it is time to. ok is false when it is
+// to be made again.
+func (p *Poller) attempt(ctx context.Context) (page Page, ok bool, err error) {
+	if p.ended {
+		return Page{}, false, ErrShardGone
+	}
+	if err := waitUntil(ctx, p.nextCall); err != nil {
+		return Page{}, false, err
+	}
+	call := Call{Start: time.Now(), Behind: -1}
+	page, err = p.read(ctx, &call)
+	if err == nil {
+		p.failures, p.expired = 0, 0
+		p.hooks.tell(call)
+		return page, true, nil
+	}
+	if ctx.Err() != nil {
+		return Page{}, false, ctx.Err()
+	}
+	if errors.Is(err, ErrShardGone) {
+		err = p.confirmGone(ctx, err)
+	}
+	call.Err, call.Usual = err, p.usual(err)
+	p.hooks.tell(call)
+	if errors.Is(err, ErrShardGone) {
+		return Page{}, false, err
+	}
+	p.nextCall = time.Now().Add(p.recover(err))
+	return Page{}, false, nil
 }
 
 // usual reports whether an error is no sign of anything wrong: an iterator expires when
@@ -165,28 +189,9 @@ func (p *Poller) usual(err error) bool {
 	return errors.Is(err, errEndUnconfirmed) || errors.Is(err, ErrIteratorExpired) && p.expired == 0
 }
 
-func (p *Poller) tell(call Call) {
-	if p.hooks.OnCall != nil {
-		p.hooks.OnCall(call)
-	}
-}
-
-// confirmGone returns the error of a call that says that the shard is gone, or one
-// that says so no more where the stream still lists the same shard. To take a shard
-// for gone has it read anew beside what is under way.
-func (p *Poller) confirmGone(ctx context.Context, gone error) error {
-	listed, _, err := find(ctx, p.api, p.shard)
-	switch {
-	case err != nil && !errors.Is(err, ErrShardGone):
-		return err
-	case err == nil && p.shard.FirstSequence != "" && listed.FirstSequence == p.shard.FirstSequence:
-		return fmt.Errorf("reading shard %s: the stream lists it, while: %v", p.shard.ID, gone) //nolint:errorlint // it is not what it says
-	}
-	return gone
-}
-
-func (p *Poller) waitTurn(ctx context.Context) error {
-	timer := time.NewTimer(time.Until(p.nextCall))
+// waitUntil waits for a moment, which may have passed.
+func waitUntil(ctx context.Context, moment time.Time) error {
+	timer := time.NewTimer(time.Until(moment))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
@@ -239,96 +244,29 @@ func (p *Poller) read(ctx context.Context, call *Call) (Page, error) {
 	return page, nil
 }
 
-// pageOf makes a page of an answer with so many bytes of records, and moves the
-// position behind it.
+// pageOf makes a page of an answer with so many bytes of records.
 func (p *Poller) pageOf(ctx context.Context, out *kinesis.GetRecordsOutput, bytes int) (Page, error) {
-	// Some services repeat what an iterator was to begin after.
-	fresh := slices.IndexFunc(out.Records, func(r types.Record) bool {
-		return sequence.Compare(aws.ToString(r.SequenceNumber), p.position.After) > 0
+	page, err := p.advance(ctx, read{
+		records: out.Records, behind: out.MillisBehindLatest,
+		leadsOn: aws.ToString(out.NextShardIterator) != "", children: out.ChildShards,
 	})
-	if fresh < 0 {
-		fresh = len(out.Records)
-	}
-	page := Page{
-		Records: make([]Record, 0, len(out.Records)-fresh),
-		Behind:  time.Duration(aws.ToInt64(out.MillisBehindLatest)) * time.Millisecond,
-	}
-	for _, r := range out.Records[fresh:] {
-		page.Records = append(page.Records, Record{
-			Data:           r.Data,
-			SequenceNumber: aws.ToString(r.SequenceNumber),
-			PartitionKey:   aws.ToString(r.PartitionKey),
-			Arrived:        aws.ToTime(r.ApproximateArrivalTimestamp),
-		})
-		page.Cost += page.Records[len(page.Records)-1].Cost()
-	}
-	if err := p.endOf(ctx, out, &page); err != nil {
+	if err != nil {
 		return Page{}, err
 	}
 	if n := len(page.Records); n > 0 {
-		p.position = Position{After: page.Records[n-1].SequenceNumber}
 		// Payloads come in base64, and are held until they are decoded.
 		p.limit = limitAfter(len(out.Records), bytes)
 		each := (page.Cost + heapFactor*int64(bytes)*4/3) / int64(n)
 		p.expected = min(max(each*int64(p.limit), livePage), fullPage)
 	}
-	p.behind = page.Behind > 0
-	p.iterator, p.ended = aws.ToString(out.NextShardIterator), page.End
+	p.iterator = aws.ToString(out.NextShardIterator)
 	return page, nil
 }
 
-// endsNeeded is how many times in a row a shard must end without children for that
-// to be believed. The pauses between them are of a second and more, so that it takes
-// more than a bad moment of whatever stands between.
-const endsNeeded = 4
-
-// endOf finds out whether a page is the last one of its shard. A page from which
-// nothing leads on is so when it names the children of the shard. Those of a
-// stream that is being deleted do not, and there are services that never do. But
-// an answer that broke on its way can look the same, and to believe it would lose
-// the rest of the shard. So such a shard has to end several times, each time from
-// a fresh iterator, and to be closed in the list of shards.
-func (p *Poller) endOf(ctx context.Context, out *kinesis.GetRecordsOutput, page *Page) error {
-	for _, c := range out.ChildShards {
-		page.Children = append(page.Children, Child{ID: aws.ToString(c.ShardId), Parents: slices.Clone(c.ParentShards)})
-	}
-	switch {
-	case aws.ToString(out.NextShardIterator) != "":
-		p.ends, page.Children = 0, nil
-		return nil
-	case len(page.Children) > 0:
-		page.End = true
-		return nil
-	case len(page.Records) > 0:
-		p.ends = 0
-		return nil // these are read, and the next iterator begins behind them
-	}
-	if behind := out.MillisBehindLatest; behind == nil || *behind > 0 {
-		return fmt.Errorf("reading shard %s: the service says that it has ended, and that there is more", p.shard.ID)
-	}
-	if p.ends++; p.ends < endsNeeded {
-		return errEndUnconfirmed
-	}
-	p.ends = 0
-	listed, children, err := find(ctx, p.api, p.shard)
-	if err != nil {
-		return err
-	}
-	if !listed.Closed {
-		return fmt.Errorf("reading shard %s: the service says that it has ended, and lists it as open", p.shard.ID)
-	}
-	page.End, page.Children = true, children
-	return nil
-}
-
-// seek makes an iterator at the position. A sequence number tells the shard. Without
-// one the shard of the same id in a stream that was made anew would be read, before
-// its parents perhaps: so the stream has to list the shard that is meant.
+// seek makes an iterator at the position.
 func (p *Poller) seek(ctx context.Context) error {
-	if p.position.After == "" {
-		if err := p.identify(ctx); err != nil {
-			return err
-		}
+	if err := p.identify(ctx); err != nil {
+		return err
 	}
 	in := &kinesis.GetShardIteratorInput{ShardId: &p.shard.ID}
 	in.StreamName, in.StreamARN = StreamParameters(p.shard.Stream)
@@ -353,47 +291,6 @@ func (p *Poller) seek(ctx context.Context) error {
 	}
 	if p.iterator = aws.ToString(out.ShardIterator); p.iterator == "" {
 		return fmt.Errorf("making an iterator of shard %s: the answer has none", p.shard.ID)
-	}
-	return nil
-}
-
-// enoughRefusals is after how many refusals of its list a shard is read all the same,
-// for those who may not list shards.
-const enoughRefusals = 3
-
-func (p *Poller) identify(ctx context.Context) error {
-	listed, ok, err := p.lists.Find(ctx, p.shard.Stream, p.shard.ID)
-	if err != nil {
-		api, answered := errors.AsType[smithy.APIError](err)
-		if answered && strings.HasPrefix(api.ErrorCode(), "AccessDenied") {
-			if p.refused++; p.refused > enoughRefusals {
-				return nil
-			}
-		}
-		return classify(err)
-	}
-	p.refused = 0
-	if ok && p.shard.FirstSequence != "" && listed.FirstSequence != p.shard.FirstSequence {
-		return fmt.Errorf("%w any more: its stream was made anew", ErrShardGone)
-	}
-	return nil
-}
-
-// checkPosition finds out whether a position that the service has refused can be
-// one of this shard. If it cannot, the stream was deleted and made anew: the shard
-// that was to be read is gone, and who reads the one that took its id, and from
-// where, is to be decided afresh. A refusal alone proves nothing.
-func (p *Poller) checkPosition(ctx context.Context) error {
-	listed, _, err := find(ctx, p.api, p.shard)
-	if err != nil {
-		return err
-	}
-	if !listed.Holds(p.position.After) {
-		return fmt.Errorf("%w any more: sequence number %s is of an earlier stream of the same name", ErrShardGone, p.position.After)
-	}
-	if listed.LastSequence != "" && sequence.Compare(p.position.After, listed.LastSequence) > 0 {
-		return fmt.Errorf("shard %s ends with sequence number %s, and the table has %s for it: remove its item to read the shard from its start",
-			p.shard.ID, listed.LastSequence, p.position.After)
 	}
 	return nil
 }
@@ -446,14 +343,27 @@ func classify(err error) error {
 	if _, expired := errors.AsType[*types.ExpiredIteratorException](err); expired {
 		return ErrIteratorExpired
 	}
-	api, ok := errors.AsType[smithy.APIError](err)
-	if !ok {
-		return err
-	}
-	switch api.ErrorCode() {
+	return throttledOr(err)
+}
+
+// throttledOr wraps an error of the service that says that there were too many calls, and
+// returns others as they are.
+func throttledOr(err error) error {
+	switch codeOf(err) {
 	case "ProvisionedThroughputExceededException", "LimitExceededException",
 		"ThrottlingException", "Throttling", "RequestLimitExceeded", "KMSThrottlingException":
 		return fmt.Errorf("%w: %w", ErrThrottled, err)
 	}
 	return err
 }
+
+// codeOf is the code of an error that is an answer of the service; empty for others.
+func codeOf(err error) string {
+	if api, ok := errors.AsType[smithy.APIError](err); ok {
+		return api.ErrorCode()
+	}
+	return ""
+}
+
+// isDenied reports whether the service has refused a call for want of a permission.
+func isDenied(err error) bool { return strings.HasPrefix(codeOf(err), "AccessDenied") }
