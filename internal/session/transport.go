@@ -78,6 +78,7 @@ func shared(c aws.HTTPClient) aws.HTTPClient {
 type transport struct {
 	*http.Transport
 	open *connections
+	dial func(ctx context.Context, network, addr string) (net.Conn, error) // without open
 }
 
 // newTransport takes t over.
@@ -91,7 +92,7 @@ func newTransport(t *http.Transport) transport {
 		}
 		return open.add(c), nil
 	}
-	return transport{t, open}
+	return transport{t, open, dial}
 }
 
 func (t transport) RoundTrip(req *http.Request) (*http.Response, error) {

@@ -29,6 +29,17 @@ func decode(body []byte, page *kinesis.GetRecordsOutput) bool {
 	return true
 }
 
+// decodeEvent does the same with the payload of an event of SubscribeToShard.
+func decodeEvent(body []byte, event *types.SubscribeToShardEvent) bool {
+	var decoded types.SubscribeToShardEvent
+	d := decoder{body: body}
+	if !d.event(&decoded) || !d.end() {
+		return false
+	}
+	*event = decoded
+	return true
+}
+
 // cell holds what the fields of a record point to. Records share a slice of
 // them, so that a page does not take an allocation for each pointer.
 type cell struct {
@@ -67,6 +78,30 @@ func (d *decoder) page(out *kinesis.GetRecordsOutput) bool {
 			return ok && met.add(4)
 		case "ChildShards":
 			// Those of the last page are the SDK's: a shard has one such page.
+			out.ChildShards = []types.ChildShard{}
+			return met.add(8) && d.token('[') && d.token(']')
+		}
+		return d.skip()
+	})
+}
+
+func (d *decoder) event(out *types.SubscribeToShardEvent) bool {
+	var met members
+	return d.object(func(name []byte) bool {
+		switch string(name) {
+		case "Records":
+			return met.add(1) && d.records(&out.Records)
+		case "ContinuationSequenceNumber":
+			s, ok := d.text()
+			continuation := string(s)
+			out.ContinuationSequenceNumber = &continuation
+			return ok && met.add(2)
+		case "MillisBehindLatest":
+			n, _, ok := d.whole()
+			behind := int64(n)
+			out.MillisBehindLatest = &behind
+			return ok && met.add(4)
+		case "ChildShards":
 			out.ChildShards = []types.ChildShard{}
 			return met.add(8) && d.token('[') && d.token(']')
 		}

@@ -1,0 +1,57 @@
+package session
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+)
+
+const (
+	// subscriptionWindow is how much of a subscription the service may send ahead of
+	// what is read of it. All shards of a process may hold so much at once, when an
+	// output is slow: of a thousand shards 64 MiB, where Go's own 4 MiB would be 4 GiB.
+	// The 2 MB a second that a shard delivers pass through it on ways of up to 32 ms.
+	subscriptionWindow = 64 << 10
+	// A connection of which nothing is heard for pingAfter is asked whether it lives, and
+	// is closed when it does not answer within pingTimeout. Events come every 5 s, so
+	// that this is the first sign of a network that has fallen silent.
+	pingAfter   = 10 * time.Second
+	pingTimeout = 10 * time.Second
+	// A connection to which nothing could be written for so long is closed.
+	writeTimeout = 10 * time.Second
+)
+
+// Subscribing makes the configuration of a client that subscribes to shards, of one that
+// Load returned. It speaks HTTP/2, of which one connection bears a hundred subscriptions
+// and more, and has connections of its own. Where the endpoint does not speak it, such as
+// an emulator without TLS, each subscription takes a connection of HTTP/1.1. Close the
+// idle ones with CloseIdle when no subscription is open any more.
+func Subscribing(cfg aws.Config) aws.Config {
+	if c, ok := cfg.HTTPClient.(*http.Client); ok {
+		if polling, ok := c.Transport.(transport); ok {
+			own := *c
+			own.Transport = streaming(polling)
+			cfg.HTTPClient = &own
+		}
+	}
+	return cfg
+}
+
+// streaming makes a transport of one for polling, with its dialer, proxy and certificates.
+func streaming(polling transport) *http.Transport {
+	t := polling.Clone()
+	t.DialContext = polling.dial // which does not watch for silence: events may be minutes apart where nothing is read
+	t.TLSNextProto = nil
+	t.TLSClientConfig.NextProtos = nil
+	t.Protocols = new(http.Protocols)
+	t.Protocols.SetHTTP1(true)
+	t.Protocols.SetHTTP2(true)
+	t.HTTP2 = &http.HTTP2Config{
+		MaxReceiveBufferPerStream: subscriptionWindow,
+		SendPingTimeout:           pingAfter,
+		PingTimeout:               pingTimeout,
+		WriteByteTimeout:          writeTimeout,
+	}
+	return t
+}
