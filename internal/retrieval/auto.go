@@ -1,0 +1,251 @@
+package retrieval
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Way is a way of reading a shard.
+type Way string
+
+// The ways.
+const (
+	WayPolling Way = "polling"
+	WayFanOut  Way = "fan_out"
+)
+
+// Auto is the source that polls a shard, subscribes to it while polling does not keep up,
+// and goes back when that has passed. Both ways go on at one cursor, so that each record is
+// read once. A consumer makes one, calls Next from one goroutine, and closes it.
+type Auto struct {
+	*cursor
+	fan    *FanOut
+	slot   *slot
+	told   Hooks // of the caller
+	hooks  Hooks // of the two ways, which tell the choice too
+	budget *Budget
+
+	choice *chooser
+	poller *Poller
+	// subscriber is nil while the shard is polled.
+	subscriber *Subscriber
+}
+
+// NewAuto returns a source that begins by polling, as NewPoller does, or as it read the
+// shard last, and subscribes as NewSubscriber does.
+func NewAuto(api API, fan *FanOut, lists *Lists, shard Shard, from Position, budget *Budget, least time.Duration, hooks Hooks) *Auto {
+	a := &Auto{cursor: newCursor(api, lists, shard, from), fan: fan, slot: fan.join(shard.ID), budget: budget, told: hooks, hooks: hooks}
+	a.choice = &a.slot.choice
+	a.hooks.OnCall, a.hooks.OnBudgetWait = a.called, a.waits
+	a.poller = newPoller(api, a.cursor, budget, least, a.hooks)
+	return a
+}
+
+// called hears of each attempt, in whichever way.
+func (a *Auto) called(c Call) {
+	a.choice.saw(c, time.Now())
+	a.told.tell(c)
+}
+
+// waits hears that reading has to wait for the output.
+func (a *Auto) waits() {
+	a.choice.blocked(time.Now())
+	if a.told.OnBudgetWait != nil {
+		a.told.OnBudgetWait()
+	}
+}
+
+// Close ends the subscription, if there is one, and returns when it has ended here. The
+// source may not be used any more.
+func (a *Auto) Close() {
+	a.unsubscribe()
+	a.fan.leave(a.slot)
+}
+
+func (a *Auto) unsubscribe() {
+	if a.subscriber != nil {
+		a.subscriber.Close()
+		a.subscriber = nil
+	}
+}
+
+// Next returns the next page, which may be empty. ctx has to be the same in all calls. The
+// errors are ErrShardGone and the context's.
+func (a *Auto) Next(ctx context.Context) (Page, error) {
+	a.choice.asked(time.Now())
+	defer func() { a.choice.answered(time.Now()) }()
+	for {
+		a.choose()
+		attempt := a.poller.attempt
+		if a.subscriber != nil {
+			attempt = a.subscriber.attempt
+		}
+		page, ok, err := attempt(ctx)
+		if ok || err != nil {
+			return page, err
+		}
+	}
+}
+
+// choose changes the way when it is time to.
+func (a *Auto) choose() {
+	now := time.Now()
+	way, why := a.choice.next(now)
+	switch {
+	case way == WayFanOut && a.subscriber == nil:
+		// Reading goes on while the consumer is looked for.
+		_, found, err := a.fan.look()
+		if err != nil {
+			a.choice.refused(now)
+		}
+		if err != nil || found != nil {
+			return
+		}
+		a.subscriber = newSubscriber(a.fan, a.cursor, a.budget, a.hooks)
+	case way == WayPolling && a.subscriber != nil:
+		a.unsubscribe()
+		a.poller.restart()
+	default:
+		return
+	}
+	if a.choice.change(way, now) && a.told.OnWay != nil {
+		a.told.OnWay(way, why)
+	}
+}
+
+// Thresholds of the choice between the two ways. A consumer costs by the hour and by the
+// byte, so that a short burst or a start is not worth it.
+const (
+	// throttledFor and lateFor are how long polling has to be throttled, or to be behind
+	// by lateBy and more though nothing held it up, for the shard to be subscribed.
+	// throttledUntil is how long after the last throttled call it counts as throttled.
+	throttledFor   = 30 * time.Second
+	throttledUntil = 20 * time.Second
+	lateFor        = time.Minute
+	lateBy         = 10 * time.Second
+	// calmFor is how long a shard has to be caught up to be polled again. Each time that it
+	// has to be subscribed again within calmFor of that, it is subscribed for twice as
+	// long, up to mostCalm: other readers that throttle it do so for good, mostly.
+	calmFor  = 10 * time.Minute
+	mostCalm = 12 * time.Hour
+	// failingFor is how long a subscription may fail for the shard to be polled, and
+	// refusedFor how long it is not tried again then.
+	failingFor = 30 * time.Second
+	refusedFor = 5 * time.Minute
+	// heldUp is how long after a wait for the output it is the output that is slow.
+	heldUp = 5 * time.Second
+)
+
+// chooser says in which way to read a shard. It is pure: the time is an argument. It
+// belongs to the source of the shard, and outlives it, so that a shard which is suspended
+// goes on as it was read.
+type chooser struct {
+	way Way // as it is read; empty before it was read at all
+
+	throttled     time.Time // since when; zero when it is not
+	lastThrottled time.Time
+	late          time.Time // since when; zero when it is not
+	caughtUp      time.Time // since when; zero when it is not
+	failing       time.Time // since when subscribing fails; zero when it does not
+	held          time.Time // when the output last held reading up
+	answer        time.Time // when the last page was handed out
+	calm          time.Duration
+	returned      time.Time // when it last went back to polling
+	notBefore     time.Time // no subscription is tried before
+}
+
+// asked and answered tell how long the caller took for a page.
+func (c *chooser) asked(now time.Time) {
+	if !c.answer.IsZero() && now.Sub(c.answer) > time.Second {
+		c.blocked(now)
+	}
+}
+
+func (c *chooser) answered(now time.Time) { c.answer = now }
+
+// blocked notes that the output held reading up.
+func (c *chooser) blocked(now time.Time) { c.held, c.late = now, time.Time{} }
+
+// saw takes in an attempt to read.
+func (c *chooser) saw(call Call, now time.Time) {
+	switch {
+	case c.way == WayFanOut && call.Err != nil:
+		if c.failing.IsZero() {
+			c.failing = now
+		}
+		c.caughtUp = time.Time{}
+		return
+	case call.Err != nil && errors.Is(call.Err, ErrThrottled):
+		if c.throttled.IsZero() {
+			c.throttled = now
+		}
+		c.lastThrottled = now
+		return
+	case call.Err != nil:
+		return // it fails in whichever way
+	}
+	c.failing = time.Time{}
+	if now.Sub(c.lastThrottled) > throttledUntil {
+		c.throttled = time.Time{}
+	}
+	late := call.Behind >= lateBy
+	if !late || now.Sub(c.held) < heldUp {
+		c.late = time.Time{}
+	} else if c.late.IsZero() {
+		c.late = now
+	}
+	if late {
+		c.caughtUp = time.Time{}
+	} else if c.caughtUp.IsZero() {
+		c.caughtUp = now
+	}
+}
+
+// next returns the way in which to read on, and why where that is another one.
+func (c *chooser) next(now time.Time) (way Way, why string) {
+	if c.way == WayFanOut {
+		switch {
+		case !c.failing.IsZero() && now.Sub(c.failing) >= failingFor:
+			return WayPolling, fmt.Sprintf("no subscription to it could be had for %s", failingFor)
+		case !c.caughtUp.IsZero() && now.Sub(c.caughtUp) >= c.calm:
+			return WayPolling, fmt.Sprintf("it has been caught up for %s", c.calm)
+		}
+		return WayFanOut, ""
+	}
+	switch {
+	case now.Before(c.notBefore):
+	case !c.throttled.IsZero() && now.Sub(c.throttled) >= throttledFor && now.Sub(c.lastThrottled) <= throttledUntil:
+		return WayFanOut, fmt.Sprintf("reads of it have been throttled for %s, by other readers that poll it", throttledFor)
+	case !c.late.IsZero() && now.Sub(c.late) >= lateFor:
+		return WayFanOut, fmt.Sprintf("it has been more than %s behind for %s", lateBy, lateFor)
+	}
+	return WayPolling, ""
+}
+
+// change notes in which way the shard is read from now on, and reports whether that is
+// another one.
+func (c *chooser) change(way Way, now time.Time) bool {
+	if c.way == way {
+		return false // a source before this one has read it so
+	}
+	if way == WayFanOut {
+		if c.calm == 0 || now.Sub(c.returned) > c.calm {
+			c.calm = calmFor
+		} else {
+			c.calm = min(2*c.calm, mostCalm)
+		}
+	} else {
+		c.returned = now
+		if !c.failing.IsZero() {
+			c.notBefore = now.Add(refusedFor)
+		}
+	}
+	c.way = way
+	c.throttled, c.late, c.caughtUp, c.failing = time.Time{}, time.Time{}, time.Time{}, time.Time{}
+	return true
+}
+
+// refused notes that there is no consumer to subscribe as.
+func (c *chooser) refused(now time.Time) { c.notBefore = now.Add(refusedFor) }

@@ -1,0 +1,354 @@
+package retrieval
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
+)
+
+// FanOutAPI is what enhanced fan-out uses of the Kinesis client beside subscribing.
+type FanOutAPI interface {
+	DescribeStreamSummary(context.Context, *kinesis.DescribeStreamSummaryInput, ...func(*kinesis.Options)) (*kinesis.DescribeStreamSummaryOutput, error)
+	DescribeStreamConsumer(context.Context, *kinesis.DescribeStreamConsumerInput, ...func(*kinesis.Options)) (*kinesis.DescribeStreamConsumerOutput, error)
+	RegisterStreamConsumer(context.Context, *kinesis.RegisterStreamConsumerInput, ...func(*kinesis.Options)) (*kinesis.RegisterStreamConsumerOutput, error)
+	ListStreamConsumers(context.Context, *kinesis.ListStreamConsumersInput, ...func(*kinesis.Options)) (*kinesis.ListStreamConsumersOutput, error)
+	DeregisterStreamConsumer(context.Context, *kinesis.DeregisterStreamConsumerInput, ...func(*kinesis.Options)) (*kinesis.DeregisterStreamConsumerOutput, error)
+}
+
+// SubscribeFunc opens a subscription, and returns the body of the answer once its header
+// is there. ctx bounds the body too.
+type SubscribeFunc func(ctx context.Context, in *kinesis.SubscribeToShardInput) (io.ReadCloser, error)
+
+// FanOutConfig says as which consumer a stream is read.
+type FanOutConfig struct {
+	// Stream is a name or an ARN.
+	Stream string
+	// Name is that of the consumer, which is registered when it is missing. ARN names one
+	// that is there, instead.
+	Name, ARN string
+	// Activation is how long a consumer is waited for that is being registered.
+	Activation time.Duration
+	// Longest is the longest pause between two attempts to subscribe, a second at least.
+	Longest time.Duration
+	// OnRegister is called when this process has registered the consumer; nil for no call.
+	OnRegister func(name, arn string)
+	// OnSearch is called with what came of each search for the consumer; nil for no call.
+	OnSearch func(err error)
+}
+
+// FanOut is the consumer as which a stream is read by enhanced fan-out, with the
+// subscriptions that this process has. It finds the consumer when the first shard is to
+// be read, and registers it when it is missing; all shards share what comes of that. The
+// input makes one for each stream. It is safe for concurrent use.
+type FanOut struct {
+	api       FanOutAPI
+	subscribe SubscribeFunc
+	life      context.Context //nolint:containedctx // of the search for the consumer, which is nobody's own
+	conf      FanOutConfig
+
+	searches sync.WaitGroup
+	// turns has a token for each subscription that is being opened.
+	turns chan struct{}
+
+	mu    sync.Mutex
+	shard map[string]*slot // by id
+	open  int              // subscriptions
+	arn   string           // of the consumer; empty until it is found
+	found chan struct{}    // closed when the search under way has ended; nil when there is none
+	// After a search that failed none is made before retry, and all who ask get its error.
+	err      error
+	failures int
+	retry    time.Time
+}
+
+// subscribesAtOnce bounds the subscriptions of a stream that are being opened, so that a
+// process which starts on a thousand shards does not make as many handshakes at once.
+const subscribesAtOnce = 64
+
+// slot is the place of the one subscription that a shard may have in this process.
+type slot struct {
+	taken  chan struct{} // cap 1: holds a token while there is a subscription
+	pace   resubscriber  // owned by who holds the token
+	choice chooser       // owned by the source that chooses
+	since  time.Time     // when the token was last put back
+	held   int           // sources that use the slot
+}
+
+// NewFanOut returns the consumer of a stream, which is looked for as long as life lasts.
+func NewFanOut(life context.Context, api FanOutAPI, subscribe SubscribeFunc, conf FanOutConfig) *FanOut {
+	return &FanOut{
+		api: api, subscribe: subscribe, life: life, conf: conf,
+		turns: make(chan struct{}, subscribesAtOnce), shard: map[string]*slot{},
+	}
+}
+
+// Wait returns when no search for the consumer is under way, after the end of life.
+func (f *FanOut) Wait() { f.searches.Wait() }
+
+// Open returns how many subscriptions are open.
+func (f *FanOut) Open() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.open
+}
+
+func (f *FanOut) count(n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.open += n
+}
+
+// slotKept is how long the pace of a shard is kept that is not read any more, should it
+// come back: longer than any limit of the service looks back.
+const slotKept = time.Minute
+
+// join returns the slot of a shard for a source, until it leaves.
+func (f *FanOut) join(shard string) *slot {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.shard[shard]
+	if s == nil {
+		s = &slot{taken: make(chan struct{}, 1), pace: resubscriber{longest: f.conf.Longest}}
+		f.shard[shard] = s
+	}
+	s.held++
+	return s
+}
+
+// leave ends the use of a slot, and forgets those that nobody needs any more.
+func (f *FanOut) leave(s *slot) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s.held--
+	s.since = time.Now()
+	for id, other := range f.shard {
+		if other.held == 0 && time.Since(other.since) > slotKept {
+			delete(f.shard, id)
+		}
+	}
+}
+
+// Consumer returns the ARN of the consumer, when it is active.
+func (f *FanOut) Consumer(ctx context.Context) (arn string, err error) {
+	for {
+		arn, found, err := f.look()
+		if found == nil {
+			return arn, err
+		}
+		select {
+		case <-found:
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
+	}
+}
+
+// look returns what is known of the consumer or, while nothing is, has it looked for and
+// returns what is closed when that has ended.
+func (f *FanOut) look() (arn string, found <-chan struct{}, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.arn != "":
+		return f.arn, nil, nil
+	case f.found != nil:
+		return "", f.found, nil
+	case f.err != nil && time.Now().Before(f.retry):
+		return "", nil, f.err
+	case f.life.Err() != nil:
+		return "", nil, f.life.Err()
+	}
+	done := make(chan struct{})
+	f.found = done
+	f.searches.Go(func() {
+		arn, err := f.search()
+		if f.conf.OnSearch != nil {
+			f.conf.OnSearch(err)
+		}
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.arn, f.err, f.found = arn, err, nil
+		if err == nil {
+			f.failures = 0
+		} else {
+			f.failures++
+			f.retry = time.Now().Add(doubled(time.Second, f.failures, f.conf.Longest, rand.Float64())) //nolint:gosec // spreads load, guards nothing
+		}
+		close(done)
+	})
+	return "", done, nil
+}
+
+// forget has the consumer looked for again, of which the service has said that it does
+// not exist. Somebody may have deregistered it.
+func (f *FanOut) forget(arn string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.arn == arn {
+		f.arn = ""
+	}
+}
+
+// search finds the consumer, registers it if need be, and waits until it is active.
+func (f *FanOut) search() (arn string, err error) {
+	ctx, cancel := context.WithTimeout(f.life, f.conf.Activation)
+	defer cancel()
+	who := &kinesis.DescribeStreamConsumerInput{ConsumerARN: &f.conf.ARN}
+	if f.conf.ARN == "" {
+		stream, err := f.streamARN(ctx)
+		if err != nil {
+			return "", err
+		}
+		who = &kinesis.DescribeStreamConsumerInput{StreamARN: &stream, ConsumerName: &f.conf.Name}
+	}
+	limits := 0 // refusals in a row for the number of consumers
+	for n := 1; ; n++ {
+		var state string
+		arn, state, err = f.describe(ctx, who)
+		if _, missing := errors.AsType[*types.ResourceNotFoundException](err); missing && f.conf.ARN == "" {
+			state, err = f.register(ctx, *who.StreamARN, &limits)
+		}
+		switch {
+		case err != nil && !errors.Is(err, ErrThrottled):
+			return "", err
+		case err == nil && state == string(types.ConsumerStatusActive):
+			return arn, nil
+		}
+		if waitUntil(ctx, time.Now().Add(doubled(time.Second/2, n, 5*time.Second, rand.Float64()))) != nil { //nolint:gosec // spreads load, guards nothing
+			if f.life.Err() != nil {
+				return "", f.life.Err()
+			}
+			return "", fmt.Errorf("consumer %s of stream %s is not active after %s, which `enhanced_fan_out.consumer_activation_timeout` allows: %w",
+				f.name(), f.conf.Stream, f.conf.Activation, cmp.Or(err, fmt.Errorf("it is %s", state)))
+		}
+	}
+}
+
+// name is what messages call the consumer.
+func (f *FanOut) name() string {
+	if f.conf.Name != "" {
+		return f.conf.Name
+	}
+	_, name, _ := strings.Cut(f.conf.ARN, "/consumer/")
+	name, _, _ = strings.Cut(name, ":")
+	return name
+}
+
+func (f *FanOut) streamARN(ctx context.Context) (string, error) {
+	if _, arn := StreamParameters(f.conf.Stream); arn != nil {
+		return *arn, nil
+	}
+	out, err := f.api.DescribeStreamSummary(ctx, &kinesis.DescribeStreamSummaryInput{StreamName: &f.conf.Stream})
+	if err != nil {
+		return "", fmt.Errorf("finding the ARN of stream %s, under which its consumers are registered: %w", f.conf.Stream, classify(err))
+	}
+	if out.StreamDescriptionSummary == nil || aws.ToString(out.StreamDescriptionSummary.StreamARN) == "" {
+		return "", fmt.Errorf("finding the ARN of stream %s: the answer has none", f.conf.Stream)
+	}
+	return *out.StreamDescriptionSummary.StreamARN, nil
+}
+
+// describe returns the ARN of the consumer and its state. One that was given by its ARN is
+// taken to be active where it may not be described.
+func (f *FanOut) describe(ctx context.Context, who *kinesis.DescribeStreamConsumerInput) (arn, state string, err error) {
+	out, err := f.api.DescribeStreamConsumer(ctx, who)
+	switch {
+	case err != nil && f.conf.ARN != "" && isDenied(err):
+		return f.conf.ARN, string(types.ConsumerStatusActive), nil
+	case err != nil && f.conf.ARN != "" && codeOf(err) == "ResourceNotFoundException":
+		return "", "", fmt.Errorf("there is no consumer %s: write the ARN of one that there is in `enhanced_fan_out.consumer_arn`, or a `consumer_name`, under which one is registered", f.conf.ARN)
+	case err != nil:
+		return "", "", fmt.Errorf("looking for consumer %s of stream %s: %w", f.name(), f.conf.Stream, throttledOr(err))
+	case out.ConsumerDescription == nil || aws.ToString(out.ConsumerDescription.ConsumerARN) == "":
+		return "", "", fmt.Errorf("looking for consumer %s of stream %s: the answer describes nothing", f.name(), f.conf.Stream)
+	}
+	return *out.ConsumerDescription.ConsumerARN, string(out.ConsumerDescription.ConsumerStatus), nil
+}
+
+const (
+	// consumersOfStream is how many consumers a stream may have, 50 of them in some modes;
+	// see "RegisterStreamConsumer" in the Kinesis API reference.
+	consumersOfStream = 20
+	// limitsNeeded is how often a registration has to be refused, with so many there and
+	// none of them on its way, before it is given up: the same error is for a rate of
+	// five a second, and for five that are being registered.
+	limitsNeeded = 3
+)
+
+// register registers the consumer, and returns its state. Where another process was
+// first, that is as good.
+func (f *FanOut) register(ctx context.Context, stream string, limits *int) (state string, err error) {
+	out, err := f.api.RegisterStreamConsumer(ctx, &kinesis.RegisterStreamConsumerInput{StreamARN: &stream, ConsumerName: &f.conf.Name})
+	if err == nil {
+		if f.conf.OnRegister != nil && out.Consumer != nil {
+			f.conf.OnRegister(f.conf.Name, aws.ToString(out.Consumer.ConsumerARN))
+		}
+		return string(types.ConsumerStatusCreating), nil
+	}
+	if _, first := errors.AsType[*types.ResourceInUseException](err); first {
+		return string(types.ConsumerStatusCreating), nil
+	}
+	err = fmt.Errorf("registering consumer %s of stream %s: %w", f.conf.Name, f.conf.Stream, throttledOr(err))
+	if _, limit := errors.AsType[*types.LimitExceededException](err); !limit {
+		return "", err
+	}
+	names, full := f.consumers(ctx, stream)
+	if !full {
+		*limits = 0
+		return "", err
+	}
+	if *limits++; *limits < limitsNeeded {
+		return "", err
+	}
+	return "", fmt.Errorf("stream %s has %d consumers, and takes no more: deregister one that no group uses any more, or write the name of one in `enhanced_fan_out.consumer_name`. They are %s",
+		f.conf.Stream, len(names), strings.Join(names, ", "))
+}
+
+// consumers lists the consumers of a stream, and reports whether there are as many as
+// there may be. Where they may not be listed, none are known.
+func (f *FanOut) consumers(ctx context.Context, stream string) (names []string, full bool) {
+	in := &kinesis.ListStreamConsumersInput{StreamARN: &stream}
+	for {
+		out, err := f.api.ListStreamConsumers(ctx, in)
+		if err != nil {
+			return nil, false // the refusal of the registration tells what matters
+		}
+		for _, c := range out.Consumers {
+			if c.ConsumerStatus == types.ConsumerStatusCreating {
+				return nil, false
+			}
+			names = append(names, aws.ToString(c.ConsumerName))
+		}
+		if out.NextToken == nil {
+			return names, len(names) >= consumersOfStream
+		}
+		in.NextToken = out.NextToken
+	}
+}
+
+// Deregister removes the consumer, if this process has found it. Whoever subscribes as it
+// then has to register it anew.
+func (f *FanOut) Deregister(ctx context.Context) error {
+	f.mu.Lock()
+	arn := f.arn
+	f.arn = ""
+	f.mu.Unlock()
+	if arn == "" {
+		return nil
+	}
+	_, err := f.api.DeregisterStreamConsumer(ctx, &kinesis.DeregisterStreamConsumerInput{ConsumerARN: &arn})
+	if _, gone := errors.AsType[*types.ResourceNotFoundException](err); gone || err == nil {
+		return nil
+	}
+	return fmt.Errorf("deregistering consumer %s of stream %s: %w", f.name(), f.conf.Stream, err)
+}

@@ -1,0 +1,69 @@
+package retrieval
+
+import "time"
+
+// The service's limits of SubscribeToShard; see its page in the Kinesis API reference.
+const (
+	// subscribeSpacing is the least time between two calls for one shard and consumer.
+	subscribeSpacing = time.Second
+	// takeOverAfter is how long after a call that succeeded another one takes the
+	// subscription over. Until then it is refused, also where the first was closed.
+	takeOverAfter = 5 * time.Second
+)
+
+// resubscriber says when to subscribe to a shard next. It is pure: the time and
+// randomness, in [0, 1), are arguments. It belongs to the slot of the shard, and outlives
+// the sources.
+type resubscriber struct {
+	longest  time.Duration // between two attempts after failures, at least a second
+	called   time.Time     // the last attempt
+	opened   time.Time     // the last that succeeded
+	failures int           // in a row
+	refused  time.Time     // when the first attempt was refused for another subscription; zero when the last was not
+	next     time.Time
+}
+
+// call notes an attempt.
+func (r *resubscriber) call(now time.Time) { r.called = now }
+
+// open notes that a subscription was opened.
+func (r *resubscriber) open(now time.Time) { r.opened, r.refused = now, time.Time{} }
+
+// event notes that a subscription has brought something.
+func (r *resubscriber) event() { r.failures = 0 }
+
+// ended notes that a subscription has come to its end, as each does after five minutes.
+// One that ended before it had brought anything is a failure.
+func (r *resubscriber) ended(now time.Time) { r.next = r.allowed(now) }
+
+// failed notes that an attempt or a subscription has failed.
+func (r *resubscriber) failed(now time.Time, random float64) {
+	r.failures++
+	r.next = r.allowed(now.Add(doubled(subscribeSpacing, r.failures, r.longest, random)))
+}
+
+// inUse notes that an attempt was refused for a subscription that somebody else has opened
+// within the last five seconds.
+func (r *resubscriber) inUse(now time.Time, random float64) {
+	if r.refused.IsZero() {
+		r.refused = now
+	}
+	r.next = r.allowed(r.called.Add(subscribeSpacing + time.Duration(random*float64(subscribeSpacing/10))))
+}
+
+// allowed is the first moment from at on at which the service allows a call.
+func (r *resubscriber) allowed(at time.Time) time.Time {
+	for _, earliest := range []time.Time{r.called.Add(subscribeSpacing), r.opened.Add(takeOverAfter)} {
+		if at.Before(earliest) {
+			at = earliest
+		}
+	}
+	return at
+}
+
+// doubled is the pause before the attempt that follows the nth failure in a row, n from 1:
+// it doubles from first to longest, and is between half and all of that.
+func doubled(first time.Duration, n int, longest time.Duration, random float64) time.Duration {
+	pause := min(first<<min(n-1, 16), longest)
+	return pause/2 + time.Duration(random*float64(pause/2))
+}

@@ -1,0 +1,447 @@
+package retrieval
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/retrieval/wire"
+	"github.com/benthos-plugins/aws-kinesis/internal/sequence"
+)
+
+const (
+	// subscribeTimeout bounds the opening of a subscription, up to its first frame.
+	subscribeTimeout = 10 * time.Second
+	// silentFor is how long a subscription may say nothing while it is listened to. An
+	// event comes every 5 s, also of an idle shard.
+	silentFor = 35 * time.Second
+	// inUseFor is how long it is usual that a subscription is refused for that of the
+	// former owner.
+	inUseFor = 2 * takeOverAfter
+)
+
+// Subscriber is the source to which the service pushes: enhanced fan-out. It opens a
+// subscription, hands its events out as pages, and opens another one after the last
+// record that was read when that ends, for whatever reason. A consumer makes one, calls
+// Next from one goroutine, and closes it.
+type Subscriber struct {
+	*cursor
+	fan    *FanOut
+	slot   *slot
+	hooks  Hooks
+	budget *Budget
+
+	// continuation is a sequence number after which the shard goes on, further on than
+	// the last record where the shard is idle; empty when none is known. Without it a
+	// subscription would begin a day back after an idle day.
+	continuation string
+	// fallback is how many of the places to begin at were refused; see from.
+	fallback int
+	arn      string        // of the consumer, as which it subscribed last
+	sub      *subscription // nil while none is open
+	after    Ending        // of the last subscription
+	// share is the memory that records take by the bytes of their frame.
+	share float64
+}
+
+// subscription is an open one. The subscriber makes it and ends it.
+type subscription struct {
+	*wire.Stream
+	cancel  context.CancelCauseFunc
+	ctx     context.Context //nolint:containedctx // its cause tells why a read has ended
+	heard   bool            // an event has come
+	ageing  ageing
+	release func()
+}
+
+// Ending is why a subscription came to its end.
+type Ending string
+
+// The endings. Empty is none: there was no subscription before.
+const (
+	// EndedByService: without an error, as each does after five minutes.
+	EndedByService Ending = "ended"
+	// EndedBroken: the connection broke, or brought what is no frame.
+	EndedBroken Ending = "broken"
+	// EndedSilent: nothing came for 35 s, though it was listened to.
+	EndedSilent Ending = "silent"
+	// EndedTaken: another subscription as the same consumer took over.
+	EndedTaken Ending = "taken"
+	// EndedThrottled, EndedFailed: with an error of the service.
+	EndedThrottled Ending = "throttled"
+	EndedFailed    Ending = "failed"
+)
+
+// NewSubscriber returns a source that begins at from, as the consumer of fan, looks shards
+// up in lists, and holds what it reads within a budget.
+func NewSubscriber(api Lister, fan *FanOut, lists *Lists, shard Shard, from Position, budget *Budget, hooks Hooks) *Subscriber {
+	return newSubscriber(fan, newCursor(api, lists, shard, from), budget, hooks)
+}
+
+func newSubscriber(fan *FanOut, at *cursor, budget *Budget, hooks Hooks) *Subscriber {
+	return &Subscriber{cursor: at, fan: fan, slot: fan.join(at.shard.ID), hooks: hooks, budget: budget, share: heapFactor}
+}
+
+// Close ends the subscription, and returns when it has ended here. The subscriber may not
+// be used any more.
+func (s *Subscriber) Close() {
+	s.unsubscribe()
+	s.fan.leave(s.slot)
+}
+
+func (s *Subscriber) unsubscribe() {
+	if s.sub == nil {
+		return
+	}
+	s.sub.cancel(context.Canceled)
+	_ = s.sub.Close() // nothing is to be had from it any more, whatever it says
+	s.sub.release()
+	s.sub = nil
+	if s.hooks.OnUnsubscribe != nil {
+		s.hooks.OnUnsubscribe()
+	}
+}
+
+// Next returns the page of the next event, which may be empty. It subscribes when it has
+// to. ctx has to be the same in all calls: it bounds the subscription too. The errors are
+// ErrShardGone and the context's.
+func (s *Subscriber) Next(ctx context.Context) (Page, error) {
+	for {
+		page, ok, err := s.attempt(ctx)
+		if ok || err != nil {
+			return page, err
+		}
+	}
+}
+
+// attempt makes one attempt to read a page: it subscribes, if need be, when it is time
+// to. ok is false when it is to be made again.
+func (s *Subscriber) attempt(ctx context.Context) (page Page, ok bool, err error) {
+	if s.ended {
+		return Page{}, false, ErrShardGone
+	}
+	call := Call{Start: time.Now(), Behind: -1}
+	if s.sub == nil {
+		if err := waitUntil(ctx, s.slot.pace.next); err != nil {
+			return Page{}, false, err
+		}
+		call.Start = time.Now()
+		err = s.open(ctx)
+	}
+	if err == nil {
+		page, err = s.receive(ctx, &call)
+	}
+	if err == nil {
+		s.hooks.tell(call)
+		if page.End {
+			s.unsubscribe()
+		}
+		return page, true, nil
+	}
+	if ctx.Err() != nil {
+		s.unsubscribe()
+		return Page{}, false, ctx.Err()
+	}
+	return Page{}, false, s.recover(ctx, call, err)
+}
+
+// open opens a subscription.
+func (s *Subscriber) open(ctx context.Context) error {
+	if err := s.identify(ctx); err != nil {
+		return err
+	}
+	arn, err := s.fan.Consumer(ctx)
+	if err != nil {
+		return err
+	}
+	select {
+	case s.slot.taken <- struct{}{}: // free, but where two sources read a shard
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	s.arn = arn
+	sub := &subscription{}
+	sub.ctx, sub.cancel = context.WithCancelCause(ctx)
+	sub.release = func() { <-s.slot.taken }
+	if err := s.openWith(sub); err != nil {
+		sub.cancel(err)
+		sub.release()
+		return err
+	}
+	s.sub = sub
+	s.fan.count(1)
+	sub.release = func() {
+		s.fan.count(-1)
+		<-s.slot.taken
+	}
+	if s.hooks.OnSubscribe != nil {
+		s.hooks.OnSubscribe(s.after)
+	}
+	return nil
+}
+
+// openWith opens a subscription, and waits for its first frame.
+func (s *Subscriber) openWith(sub *subscription) error {
+	select {
+	case s.fan.turns <- struct{}{}:
+		defer func() { <-s.fan.turns }()
+	case <-sub.ctx.Done():
+		return sub.ctx.Err()
+	}
+	s.slot.pace.call(time.Now())
+	bound := time.AfterFunc(subscribeTimeout, func() { sub.cancel(errNoAnswer) })
+	defer bound.Stop()
+	from := s.from()
+	body, err := s.fan.subscribe(sub.ctx, &kinesis.SubscribeToShardInput{ConsumerARN: &s.arn, ShardId: &s.shard.ID, StartingPosition: &from})
+	if err != nil {
+		if cause := context.Cause(sub.ctx); cause != nil {
+			err = cause
+		}
+		return fmt.Errorf("subscribing to shard %s: %w", s.shard.ID, err)
+	}
+	s.slot.pace.open(time.Now())
+	sub.Stream = wire.NewStream(&listened{ReadCloser: body, silence: time.AfterFunc(silentFor, func() { sub.cancel(errSilent) })})
+	if _, err := sub.Await(); err != nil {
+		_ = sub.Close() // the error is what tells
+		return fmt.Errorf("subscribing to shard %s: %w", s.shard.ID, cmp.Or(context.Cause(sub.ctx), err))
+	}
+	return nil
+}
+
+// from is where a subscription begins: after what was read last. A place that the service
+// does not take is passed over for the one before it, up to the oldest record; what was
+// read is known by its sequence number.
+func (s *Subscriber) from() types.StartingPosition {
+	var places []types.StartingPosition
+	for _, after := range []string{s.continuation, s.position.After} {
+		if after != "" {
+			places = append(places, types.StartingPosition{Type: types.ShardIteratorTypeAfterSequenceNumber, SequenceNumber: &after})
+		}
+	}
+	if s.position.After == "" && !s.position.At.IsZero() {
+		places = append(places, types.StartingPosition{Type: types.ShardIteratorTypeAtTimestamp, Timestamp: &s.position.At})
+	} else {
+		places = append(places, types.StartingPosition{Type: types.ShardIteratorTypeTrimHorizon})
+	}
+	return places[min(s.fallback, len(places)-1)]
+}
+
+// listened is the body of a subscription, which is ended when it says nothing for long
+// while it is read. While nobody reads it, because there is no room for more, it is not
+// silent but waits.
+type listened struct {
+	io.ReadCloser
+	silence *time.Timer
+}
+
+func (l *listened) Read(p []byte) (int, error) {
+	l.silence.Reset(silentFor)
+	defer l.silence.Stop()
+	return l.ReadCloser.Read(p)
+}
+
+func (l *listened) Close() error {
+	l.silence.Stop()
+	return l.ReadCloser.Close()
+}
+
+// receive makes a page of the next event.
+func (s *Subscriber) receive(ctx context.Context, call *Call) (Page, error) {
+	for {
+		event, page, err := s.next(ctx, call)
+		if event || err != nil {
+			return page, err
+		}
+	}
+}
+
+// next reads a frame, which may be no event.
+func (s *Subscriber) next(ctx context.Context, call *Call) (event bool, page Page, err error) {
+	sub := s.sub
+	begun := time.Now()
+	length, err := sub.Await()
+	call.Start = time.Now()
+	age := sub.ageing.after(begun, call.Start)
+	if err != nil {
+		return false, Page{}, fmt.Errorf("reading shard %s: %w", s.shard.ID, cmp.Or(context.Cause(sub.ctx), err))
+	}
+	// Beside the records there are the frame and its payload while it is decoded.
+	reserved, err := s.budget.Reserve(ctx, int64((2+s.share)*float64(length)), s.hooks.OnBudgetWait)
+	if err != nil {
+		return false, Page{}, err
+	}
+	defer func() { s.budget.Release(reserved - page.Cost) }()
+	got, err := sub.Next()
+	if err != nil {
+		return false, Page{}, fmt.Errorf("reading shard %s: %w", s.shard.ID, cmp.Or(context.Cause(sub.ctx), err))
+	}
+	if got == nil { // the initial response, or something that is not known
+		return false, Page{}, nil
+	}
+	continuation := aws.ToString(got.ContinuationSequenceNumber)
+	for i := range got.Records {
+		call.Bytes += len(got.Records[i].Data) + len(aws.ToString(got.Records[i].PartitionKey))
+	}
+	call.Records = len(got.Records)
+	page, err = s.advance(ctx, read{records: got.Records, behind: got.MillisBehindLatest, leadsOn: continuation != "", children: got.ChildShards})
+	if err != nil {
+		return false, Page{}, err
+	}
+	if got.MillisBehindLatest != nil {
+		page.ReadTo, call.Behind = call.Start.Add(-age-page.Behind), page.Behind
+	}
+	if len(page.Records) > 0 {
+		s.share = float64(page.Cost) / float64(length)
+	}
+	if sequence.Valid(continuation) && sequence.Compare(continuation, s.position.After) > 0 {
+		s.continuation = continuation
+	} else if len(page.Records) > 0 {
+		s.continuation = "" // these are further on
+	}
+	s.fallback = 0
+	if !sub.heard {
+		sub.heard = true
+		s.slot.pace.event()
+	}
+	return true, page, nil
+}
+
+// recover prepares for the next attempt after an error. It returns one that is the end.
+func (s *Subscriber) recover(ctx context.Context, call Call, err error) error {
+	lost := s.sub
+	if lost != nil {
+		s.after = endingOf(err)
+		s.unsubscribe()
+	}
+	err = s.judge(ctx, lost != nil, err)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	pace, now, random := &s.slot.pace, time.Now(), rand.Float64() //nolint:gosec // spreads load, guards nothing
+	_, inUse := errors.AsType[*types.ResourceInUseException](err)
+	usual := false
+	switch {
+	case errors.Is(err, ErrShardGone):
+	case errors.Is(err, errPassedOver):
+		pace.ended(now)
+		usual = true
+	case inUse && lost == nil:
+		pace.inUse(now, random)
+		if usual = now.Sub(pace.refused) < inUseFor; !usual {
+			err = fmt.Errorf("%w. Somebody else subscribes as consumer %s again and again: give each group a consumer of its own, in `enhanced_fan_out.consumer_name`", err, s.fan.name())
+		}
+	case lost != nil && lost.heard && errors.Is(err, io.EOF):
+		pace.ended(now)
+		usual = true
+	default:
+		pace.failed(now, random)
+		// A subscription that has worked may break once. When it can be opened again
+		// there is nothing to tell.
+		usual = errors.Is(err, errEndUnconfirmed) || lost != nil && lost.heard && pace.failures == 1
+	}
+	if errors.Is(err, io.EOF) {
+		err = fmt.Errorf("reading shard %s: the subscription ended before anything had come", s.shard.ID)
+	}
+	if !usual {
+		call.Err = err
+		s.hooks.tell(call)
+	}
+	if errors.Is(err, ErrShardGone) {
+		return err
+	}
+	return nil
+}
+
+// judge finds out what an error means, of a subscription that was open or was to be.
+func (s *Subscriber) judge(ctx context.Context, wasOpen bool, err error) error {
+	if _, invalid := errors.AsType[*types.InvalidArgumentException](err); invalid && !wasOpen && s.position.After != "" {
+		return s.passOver(ctx, err)
+	}
+	original := err
+	if err = classify(err); !errors.Is(err, ErrShardGone) {
+		return err
+	}
+	if err = s.confirmGone(ctx, err); !errors.Is(err, ErrShardGone) && s.arn != "" {
+		// The stream lists the shard: so it is the consumer that is gone.
+		s.fan.forget(s.arn)
+		return fmt.Errorf("consumer %s is looked for anew, and registered if need be: %v", s.fan.name(), original) //nolint:errorlint // it is not what it says
+	}
+	return err
+}
+
+// passOver deals with a place to begin at that the service does not take, though the shard
+// may have it: what is before the oldest record is not known any more.
+func (s *Subscriber) passOver(ctx context.Context, refusal error) error {
+	if foreign := s.checkPosition(ctx); foreign != nil {
+		return foreign
+	}
+	if s.from().Type == types.ShardIteratorTypeTrimHorizon {
+		return refusal
+	}
+	s.fallback++
+	if s.from().Type == types.ShardIteratorTypeTrimHorizon && s.hooks.OnExpire != nil {
+		s.hooks.OnExpire(s.position.After)
+	}
+	return fmt.Errorf("%w: %w", errPassedOver, refusal)
+}
+
+var (
+	errNoAnswer = fmt.Errorf("the subscription was not answered within %s", subscribeTimeout)
+	errSilent   = fmt.Errorf("nothing came of the subscription for %s", silentFor)
+	// errPassedOver is a place that was refused, where another one is tried next.
+	errPassedOver = errors.New("the place to begin at was refused")
+)
+
+// endingOf is how a subscription ended of which a read failed.
+func endingOf(err error) Ending {
+	if _, taken := errors.AsType[*types.ResourceInUseException](err); taken {
+		return EndedTaken
+	}
+	switch {
+	case errors.Is(err, io.EOF), errors.Is(err, errEndUnconfirmed):
+		return EndedByService
+	case errors.Is(err, errSilent):
+		return EndedSilent
+	case errors.Is(classify(err), ErrThrottled):
+		return EndedThrottled
+	case codeOf(err) != "":
+		return EndedFailed
+	}
+	return EndedBroken
+}
+
+// ageing bounds the age of what is read of a subscription. What comes may have been sent
+// at any time at which nobody was listening: it may have waited on its way. So that time
+// is counted, until a wait shows that nothing more is on the way.
+type ageing struct {
+	away time.Duration // in which nobody was listening, since nothing was on the way
+	last time.Time     // the end of the last wait
+}
+
+const (
+	// longWait is longer than any way there and back, so that nothing is on the way where
+	// nothing has come for so long. While less is unread than the service may send ahead,
+	// a briefWait shows as much.
+	longWait  = time.Second
+	briefWait = 50 * time.Millisecond
+)
+
+// after takes in a wait from begun to ended, and returns how old what has come is at most.
+func (a *ageing) after(begun, ended time.Time) time.Duration {
+	if !a.last.IsZero() {
+		a.away += begun.Sub(a.last)
+	}
+	a.last = ended
+	if waited := ended.Sub(begun); waited >= longWait || waited >= briefWait && a.away < longWait {
+		a.away = 0
+	}
+	return a.away
+}
