@@ -17,6 +17,8 @@ import (
 // shard's end.
 type backlog struct{ left int }
 
+func (*backlog) Close() {}
+
 func (s *backlog) Next(context.Context) (retrieval.Page, error) {
 	records := make([]retrieval.Record, min(s.left, 1000))
 	for i := range records {

@@ -44,6 +44,9 @@ const endTimeout = 5 * time.Second
 // Source hands out the pages of the shard; see retrieval.
 type Source interface {
 	Next(ctx context.Context) (retrieval.Page, error)
+	// Close ends what the source has open, and returns when it has ended. It is called once,
+	// when Next is not called any more.
+	Close()
 }
 
 // Batcher is a batching policy without processors.
@@ -367,7 +370,10 @@ type fetched struct {
 	err  error
 }
 
+// fetch reads until the shard ends or ctx does. It closes the source before it returns, so
+// that nothing of it is open when the shard is passed on.
 func (c *Consumer) fetch(ctx context.Context, source Source, pages chan<- fetched) {
+	defer source.Close()
 	for {
 		page, err := source.Next(ctx)
 		select {
@@ -451,8 +457,9 @@ func (c *Consumer) track(page retrieval.Page) {
 		}
 		c.lag.Read(page.Records[i].SequenceNumber, arrived)
 	}
-	if page.End {
-		// What arrived later is in its children, which begin where this leaves off.
+	// Records come in the order in which they arrived. What arrived after the last one of a
+	// shard that has ended is in its children, which begin where this leaves off.
+	if page.End || last.After(page.ReadTo) {
 		page.ReadTo = last
 	}
 	c.lag.ReadTo(page.ReadTo)

@@ -116,6 +116,8 @@ func (s *source) open(after string) Source {
 	return s
 }
 
+func (*source) Close() {}
+
 func (s *source) Next(ctx context.Context) (retrieval.Page, error) {
 	s.mu.Lock()
 	if len(s.repeat) > 0 {
