@@ -148,6 +148,52 @@ var configMistakes = []struct {
 	{"poll period that is none", minimal + "poll_period: often\n", []string{
 		"field `poll_period`: `often` is not a duration: write a number and a unit (ns, us, ms, s, m or h), such as `1s`, or `0s`",
 	}},
+	{"mode of fan-out", fanOut("mode: sometimes"), []string{
+		"field `enhanced_fan_out.mode`: `sometimes` is no mode of enhanced fan-out: write `always` or `auto`",
+	}},
+	{"consumer's name with a space", fanOut("consumer_name: my consumer"), []string{malformedConsumer("my consumer")}},
+	{"consumer's name too long", fanOut("consumer_name: " + strings.Repeat("x", 129)), []string{malformedConsumer(strings.Repeat("x", 129))}},
+	{"ARN for the consumer's name", fanOut("consumer_name: '" + consumerARN + "'"), []string{
+		"field `enhanced_fan_out.consumer_name`: `" + consumerARN + "` is an ARN: write it in `enhanced_fan_out.consumer_arn`",
+	}},
+	{"ARN of the stream for the consumer", fanOut("consumer_arn: 'arn:aws:kinesis:us-east-1:111122223333:stream/foo'"), []string{malformedConsumerARN("arn:aws:kinesis:us-east-1:111122223333:stream/foo")}},
+	{"ARN of a consumer without its time", fanOut("consumer_arn: 'arn:aws:kinesis:us-east-1:111122223333:stream/foo/consumer/c'"), []string{malformedConsumerARN("arn:aws:kinesis:us-east-1:111122223333:stream/foo/consumer/c")}},
+	{"ARN of a consumer that leaves the region open", fanOut("consumer_arn: 'arn:aws:kinesis:*:111122223333:stream/foo/consumer/c:1'"), []string{malformedConsumerARN("arn:aws:kinesis:*:111122223333:stream/foo/consumer/c:1")}},
+	{"name for the consumer's ARN", fanOut("consumer_arn: c"), []string{malformedConsumerARN("c")}},
+	{"consumer by name and by ARN", fanOut("consumer_name: c, consumer_arn: '" + consumerARN + "'"), []string{
+		"field `enhanced_fan_out.consumer_arn`: `enhanced_fan_out.consumer_name` names a consumer too: write one of the two",
+	}},
+	{"deregistering what was given by its ARN", fanOut("consumer_arn: '" + consumerARN + "', deregister_on_close: true"), []string{
+		"field `enhanced_fan_out.deregister_on_close`: a consumer that is given by its ARN was not registered by this input: leave deregister_on_close at `false`, or write a name in `enhanced_fan_out.consumer_name` instead of `enhanced_fan_out.consumer_arn`",
+	}},
+	{"one consumer for two streams", entries("foo, bar") + consumerOfFoo, []string{severalStreams("foo", "bar")}},
+	{"one consumer for a stream by name and by ARN", entries("foo:0, arn:aws:kinesis:us-east-1:111122223333:stream/foo:1") + consumerOfFoo, []string{severalStreams("foo", "arn:aws:kinesis:us-east-1:111122223333:stream/foo")}},
+	{"consumer of another stream", entries("bar") + consumerOfFoo, []string{otherStream("bar")}},
+	{"consumer of another stream with shards", entries("bar:0, bar:shardId-000000000001") + consumerOfFoo, []string{otherStream("bar")}},
+	{"consumer of a stream of another account", entries("arn:aws:kinesis:us-east-1:444455556666:stream/foo") + consumerOfFoo, []string{otherStream("arn:aws:kinesis:us-east-1:444455556666:stream/foo")}},
+	{"consumer of a stream of another region", entries("arn:aws:kinesis:eu-west-1:111122223333:stream/foo") + "region: eu-west-1\n" + consumerOfFoo, []string{otherStream("arn:aws:kinesis:eu-west-1:111122223333:stream/foo")}},
+	{"consumer of another region", entries("foo") + "region: eu-west-1\n" + consumerOfFoo, []string{
+		"field `region`: eu-west-1 is not the region of `enhanced_fan_out.consumer_arn`, which is in us-east-1: write `us-east-1`, or the ARN of a consumer of the stream in eu-west-1",
+	}},
+	{"consumer beside a stream that is malformed", entries("foo, bar baz") + consumerOfFoo, []string{malformedName("bar baz")}},
+	{"activation time-out too short", fanOut("consumer_activation_timeout: 999ms"), []string{
+		"field `enhanced_fan_out.consumer_activation_timeout`: 999ms is too short, for a consumer takes some seconds to be registered: write `1s` or more, such as `1m`",
+	}},
+	{"activation time-out too long", fanOut("consumer_activation_timeout: 61m"), []string{
+		"field `enhanced_fan_out.consumer_activation_timeout`: 61m is longer than an hour: write `1h` or less, such as `1m`",
+	}},
+	{"activation time-out that is none", fanOut("consumer_activation_timeout: 60"), []string{notADuration("enhanced_fan_out.consumer_activation_timeout", "60", "1m")}},
+	{"resubscribe interval too short", fanOut("max_resubscribe_interval: 999ms"), []string{
+		"field `enhanced_fan_out.max_resubscribe_interval`: 999ms is too short, for Kinesis lets a consumer subscribe to a shard once a second: write `1s` or more, such as `30s`",
+	}},
+	{"resubscribe interval too long", fanOut("max_resubscribe_interval: 5m1ns"), []string{
+		"field `enhanced_fan_out.max_resubscribe_interval`: 5m1ns is longer than five minutes: write `5m` or less, such as `30s`",
+	}},
+	{"zero resubscribe interval", fanOut("max_resubscribe_interval: 0s"), []string{notAboveZero("enhanced_fan_out.max_resubscribe_interval", "0s", "30s")}},
+	{"mistakes of a fan-out that is switched off", fanOut("enabled: false, mode: never, consumer_name: 'c!'"), []string{
+		"field `enhanced_fan_out.mode`: `never` is no mode of enhanced fan-out: write `always` or `auto`",
+		malformedConsumer("c!"),
+	}},
 	{"start in no known form", minimal + "start_from_timestamp: yesterday\n", []string{notATime("yesterday")}},
 	{"start in a thirteenth month", minimal + "start_from_timestamp: '2024-13-01T12:00:00Z'\n", []string{notATime("2024-13-01T12:00:00Z")}},
 	{"start on a day that there is not", minimal + "start_from_timestamp: '2023-02-29T12:00:00Z'\n", []string{notATime("2023-02-29T12:00:00Z")}},
@@ -189,6 +235,32 @@ const (
 
 // entries is a configuration with the entries in one element of streams.
 func entries(list string) string { return "streams: [ '" + list + "' ]\n" + table }
+
+// A consumer of the stream foo.
+const (
+	consumerARN   = "arn:aws:kinesis:us-east-1:111122223333:stream/foo/consumer/c:1714564800"
+	consumerOfFoo = "enhanced_fan_out: { enabled: true, consumer_arn: '" + consumerARN + "' }\n"
+)
+
+// fanOut is a configuration with fields of enhanced_fan_out.
+func fanOut(fields string) string { return minimal + "enhanced_fan_out: { " + fields + " }\n" }
+
+func malformedConsumer(name string) string {
+	return "field `enhanced_fan_out.consumer_name`: `" + name + "` is not a consumer's name, which has 1 to 128 letters, digits, dots, dashes and underscores: write one such as `orders-archive`"
+}
+
+func malformedConsumerARN(arn string) string {
+	return "field `enhanced_fan_out.consumer_arn`: `" + arn + "` is not the ARN of a consumer of a Kinesis data stream: write one such as `arn:aws:kinesis:us-east-1:111122223333:stream/foo/consumer/orders-archive:1714564800`"
+}
+
+func severalStreams(one, other string) string {
+	return "field `enhanced_fan_out.consumer_arn`: a consumer belongs to one stream, and `streams` names `" + one + "` and `" + other + "`: write a name for the consumers of all streams in `enhanced_fan_out.consumer_name` instead, or use an input for each stream"
+}
+
+// otherStream is about consumerARN beside another stream than its own.
+func otherStream(stream string) string {
+	return "field `enhanced_fan_out.consumer_arn`: `" + consumerARN + "` is a consumer of `arn:aws:kinesis:us-east-1:111122223333:stream/foo`, and `streams` names `" + stream + "`: write the ARN of a consumer of that stream, or a name in `enhanced_fan_out.consumer_name` instead"
+}
 
 func malformedARN(entry string) string {
 	return "field `streams`: `" + entry + "` is not the ARN of a Kinesis data stream: write one such as `arn:aws:kinesis:us-east-1:111122223333:stream/foo`"
@@ -291,6 +363,13 @@ func TestUnsetVariableIsNoMistakeOfTheFileButOneAtTheStart(t *testing.T) {
 		{minimal + "steal_grace_period: ''\n", notADuration("steal_grace_period", "", "2s")},
 		{minimal + "poll_period: ''\n", "field `poll_period`: `` is not a duration: write a number and a unit (ns, us, ms, s, m or h), such as `1s`, or `0s`"},
 		{minimal + "max_buffered_bytes: ''\n", notASize("")},
+		{fanOut("mode: ''"), "field `enhanced_fan_out.mode`: `` is no mode of enhanced fan-out: write `always` or `auto`"},
+		{fanOut("consumer_arn: 'arn:aws:kinesis:us-east-1::stream/foo/consumer/c:1'"), malformedConsumerARN("arn:aws:kinesis:us-east-1::stream/foo/consumer/c:1")},
+		{fanOut("consumer_arn: 'arn:aws:kinesis:us-east-1:111122223333:stream//consumer/c:1'"), malformedConsumerARN("arn:aws:kinesis:us-east-1:111122223333:stream//consumer/c:1")},
+		{fanOut("consumer_arn: 'arn:aws:kinesis:us-east-1:111122223333:stream/foo/consumer/c:'"), malformedConsumerARN("arn:aws:kinesis:us-east-1:111122223333:stream/foo/consumer/c:")},
+		{fanOut("consumer_activation_timeout: ''"), notADuration("enhanced_fan_out.consumer_activation_timeout", "", "1m")},
+		{fanOut("max_resubscribe_interval: "), notADuration("enhanced_fan_out.max_resubscribe_interval", "", "30s")},
+		{entries(":0") + consumerOfFoo, malformedName(":0")},
 	} {
 		require.Empty(t, lint(t, c.yaml), c.yaml)
 		_, err := parseConfig(parsed(t, c.yaml))
@@ -299,6 +378,9 @@ func TestUnsetVariableIsNoMistakeOfTheFileButOneAtTheStart(t *testing.T) {
 	for _, yaml := range []string{
 		minimal + "region: ''\nendpoint: ''\ncredentials: { id: '', secret: '', role: '' }\nstart_from_timestamp: ''\nbatching: { period: '', check: '' }\n",
 		minimal + "credentials: { from_ec2_role: }\n",
+		fanOut("enabled: , consumer_name: '', consumer_arn: '', deregister_on_close: "),
+		fanOut("enabled: true, consumer_name: '', consumer_arn: '" + consumerARN + "'"),
+		"streams: [ '' ]\n" + table + consumerOfFoo, // does not connect
 	} {
 		require.Empty(t, lint(t, yaml), yaml)
 		_, err := parseConfig(parsed(t, yaml))
@@ -336,6 +418,8 @@ func TestInputThatNamesNoStreamOrTableIsBuiltAndDoesNotConnect(t *testing.T) {
 func TestWhatIsNoListGetsOneMessage(t *testing.T) {
 	require.Equal(t, []string{"expected array value"}, lint(t, "streams: s1\n"+table))
 	require.Equal(t, []string{"expected array value"}, lint(t, "streams:\n"+table))
+	require.Equal(t, []string{"expected array value"}, lint(t, "streams: s1\n"+table+consumerOfFoo))
+	require.Equal(t, []string{"expected object value, got !!bool"}, lint(t, minimal+"enhanced_fan_out: true\n"))
 }
 
 func TestBatchProcessorsAndCheckFailAtTheConstructor(t *testing.T) {
@@ -375,6 +459,20 @@ func TestSoundConfigurationsPassBoth(t *testing.T) {
 		minimal + "commit_period: 29.999s\nrebalance_period: 1h2m3.5s4ms\nlease_period: 30s\n",
 		minimal + "commit_period: 100ms\nrebalance_period: 1s\nlease_period: 1s\nsteal_grace_period: 1ns\npoll_period: 1ns\n",
 		minimal + "commit_period: 23h\nrebalance_period: 24h\nlease_period: 24h\nsteal_grace_period: 24h\npoll_period: 24h\n",
+		fanOut("enabled: true"), fanOut("enabled: true, mode: auto"), fanOut("mode: ALWAYS"),
+		fanOut("enabled: true, consumer_name: a.B_c-1, deregister_on_close: true"),
+		fanOut("consumer_name: " + strings.Repeat("x", 128)),
+		fanOut("consumer_activation_timeout: 1s, max_resubscribe_interval: 1s"),
+		fanOut("consumer_activation_timeout: 1h, max_resubscribe_interval: 5m"),
+		entries("foo, bar") + "enhanced_fan_out: { enabled: true, consumer_name: c }\n",
+		entries("foo") + consumerOfFoo, entries("foo, foo") + consumerOfFoo, entries("foo:0, foo:shardId-000000000001") + consumerOfFoo,
+		entries("foo") + "region: us-east-1\n" + consumerOfFoo,
+		entries("foo") + "region: local\nendpoint: http://localhost:4566\n" + consumerOfFoo,
+		entries("arn:aws:kinesis:us-east-1:111122223333:stream/foo") + consumerOfFoo,
+		entries("arn:aws:kinesis:us-east-1:111122223333:stream/foo:0, arn:aws:kinesis:us-east-1:111122223333:stream/foo:1") + consumerOfFoo,
+		"streams: [ 'foo:0', 'foo:1' ]\n" + table + consumerOfFoo,
+		"streams: [ consumer ]\n" + table + "enhanced_fan_out: { consumer_arn: 'arn:aws-cn:kinesis:cn-north-1:111122223333:stream/consumer/consumer/consumer:1' }\n",
+		strings.Replace(entries("foo")+consumerOfFoo, "enabled: true", "enabled: false", 1),
 		minimal + "start_from_timestamp: '2024-02-29T23:59:59.123456789+14:00'\n",
 		minimal + "credentials: { id: x, secret: y }\n",
 		minimal + "credentials: { role: x, role_external_id: y }\n",

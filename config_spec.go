@@ -2,7 +2,9 @@ package awskinesis
 
 import (
 	"context"
+	"crypto/sha256"
 	_ "embed"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"regexp"
@@ -100,6 +102,7 @@ func configSpec() *service.ConfigSpec {
 				Description("The least time between two reads of a shard, at most `lease_period`. With `0s` a shard is read five times a second while it has a backlog, four times a second while it has records now and then, and less and less when it has none, down to once in two seconds. A longer period costs fewer calls, and leaves more of them to other readers of the stream.").
 				Default("0s").
 				Advanced(),
+			fanOutField(),
 			service.NewStringField("max_buffered_bytes").
 				Description("The most of the heap that this input takes at once, over all shards, for records that are being read, wait for a batch to fill up, or are not acknowledged yet. Each byte of a record counts twice, for the heap gathers as much garbage as it holds before it is collected (`GOGC=100`), and each record has an allowance of 1 KiB. When it is used up, shards are read on as acknowledgements come, in turn. A page of records that is larger goes alone. A number of bytes, or one with `kB`, `MB`, `GB`, `KiB`, `MiB` or `GiB`.").
 				Default("256MiB").
@@ -127,6 +130,42 @@ func configSpec() *service.ConfigSpec {
 				Default(true).
 				Advanced(),
 		)
+}
+
+func fanOutField() *service.ConfigField {
+	return service.NewObjectField("enhanced_fan_out",
+		service.NewBoolField("enabled").
+			Description("Whether shards are read by enhanced fan-out, for which AWS charges extra. With `false` all shards are polled, and the other fields of `enhanced_fan_out` are checked and have no effect.").
+			Default(false),
+		service.NewStringEnumField("mode", "always", "auto").
+			Description("Which shards are read by enhanced fan-out: `always` all of them. `auto` polls, subscribes to a shard that has been far behind or throttled for a while, and goes back to polling it when it has been caught up for long.").
+			Default("always").
+			LintRule(configlint.Rule("enhanced_fan_out.mode")),
+		service.NewStringField("consumer_name").
+			Description("The name of the consumer, 1 to 128 letters, digits, dots, dashes and underscores. It is registered with each stream where it is missing, and all instances of a group share it. Empty, with an empty `consumer_arn`: `benthos-` and the name of the table, of which a long one ends in a hash.").
+			Example("orders-archive").
+			Default("").
+			LintRule(configlint.Rule("enhanced_fan_out.consumer_name")),
+		service.NewStringField("consumer_arn").
+			Description("The ARN of a consumer that exists already, instead of a name. It is never registered or deregistered here. A consumer belongs to one stream, so that `streams` may name that one alone, or shards of it.").
+			Example("arn:aws:kinesis:us-east-1:111122223333:stream/foo/consumer/orders-archive:1714564800").
+			Default("").
+			LintRule(configlint.Rule("enhanced_fan_out.consumer_arn")),
+		service.NewDurationField("consumer_activation_timeout").
+			Description("How long a consumer that is being registered is waited for until it can be used: a second to an hour.").
+			Default("1m").
+			LintRule(configlint.Rule("enhanced_fan_out.consumer_activation_timeout")),
+		service.NewDurationField("max_resubscribe_interval").
+			Description("The longest pause between two attempts to subscribe to a shard after failures: a second to five minutes. The pauses grow up to it.").
+			Default("30s").
+			LintRule(configlint.Rule("enhanced_fan_out.max_resubscribe_interval")),
+		service.NewBoolField("deregister_on_close").
+			Description("Whether an instance that stops, and finds no other in its group, deregisters the consumer. The next start registers it again, which takes some seconds. It excludes `consumer_arn`.").
+			Default(false),
+	).
+		Description("Reads shards by enhanced fan-out instead of polling: Kinesis pushes the records over HTTP/2, with 2 MB a second of each shard for this group alone. See [Enhanced fan-out](#enhanced-fan-out).").
+		LintRule(configlint.Rule("enhanced_fan_out")).
+		Advanced()
 }
 
 // sessionFields are the fields that reach AWS, for Kinesis, and for DynamoDB
@@ -189,6 +228,7 @@ type config struct {
 	stealGracePeriod time.Duration
 	maxBufferedBytes int64         // at least 1
 	pollPeriod       time.Duration // 0 to leasePeriod; 0: adaptive
+	fanOut           fanOutConfig
 	leasePeriod      time.Duration // Invariant: 0 < commitPeriod < leasePeriod
 	startFromOldest  bool
 	startFrom        time.Time // zero when there is none
@@ -243,6 +283,18 @@ type tableConfig struct {
 	writeCapacity int64
 }
 
+// fanOutConfig says whether shards are read by enhanced fan-out, and as which
+// consumer. Where it is not enabled the other fields are as they are written.
+type fanOutConfig struct {
+	enabled     bool
+	auto        bool          // only shards that need it
+	name        string        // of the consumer; derived from the table where none is written, empty with arn
+	arn         string        // of a consumer of the only stream; empty with name
+	activation  time.Duration // how long to wait for a consumer that is being registered; a second to an hour
+	resubscribe time.Duration // the longest pause between attempts; a second to five minutes
+	deregister  bool          // Invariant: false with arn
+}
+
 // parseConfig reads the configuration and finds every mistake that needs no call
 // to AWS. Its error lists all mistakes, one a line, each with the field, what is
 // wrong and what to write instead.
@@ -268,6 +320,7 @@ func parseConfig(conf *service.ParsedConfig) (config, error) {
 		leasePeriod:      read(r, conf.FieldDuration, "lease_period"),
 		stealGracePeriod: read(r, conf.FieldDuration, "steal_grace_period"),
 		pollPeriod:       read(r, conf.FieldDuration, "poll_period"),
+		fanOut:           r.fanOut(),
 		maxBufferedBytes: r.size("max_buffered_bytes"),
 		startFromOldest:  read(r, conf.FieldBool, "start_from_oldest"),
 		startFrom:        r.startFrom(),
@@ -311,6 +364,42 @@ func (r *reader) table() string {
 	default: // configlint.Unwritten
 		return ""
 	}
+}
+
+func (r *reader) fanOut() fanOutConfig {
+	const field = "enhanced_fan_out"
+	f := fanOutConfig{
+		enabled:     read(r, r.conf.FieldBool, field, "enabled"),
+		auto:        strings.EqualFold(read(r, r.conf.FieldString, field, "mode"), "auto"),
+		name:        read(r, r.conf.FieldString, field, "consumer_name"),
+		arn:         read(r, r.conf.FieldString, field, "consumer_arn"),
+		activation:  read(r, r.conf.FieldDuration, field, "consumer_activation_timeout"),
+		resubscribe: read(r, r.conf.FieldDuration, field, "max_resubscribe_interval"),
+		deregister:  read(r, r.conf.FieldBool, field, "deregister_on_close"),
+	}
+	if f.name == "" && f.arn == "" {
+		f.name = consumerName(r.table())
+	}
+	return f
+}
+
+// maxConsumerName is how many characters Kinesis takes.
+const maxConsumerName = 128
+
+// consumerName is the name of the consumer of the group that has the table, a name or
+// an ARN. All instances come to the same one. Names of tables may be longer than those
+// of consumers: two that differ only in what is cut off differ in the hash.
+func consumerName(table string) string {
+	if _, name, ok := strings.Cut(table, ":table/"); ok {
+		table = name
+	}
+	name := "benthos-" + table
+	if len(name) <= maxConsumerName {
+		return name
+	}
+	sum := sha256.Sum256([]byte(name))
+	tail := "-" + hex.EncodeToString(sum[:4])
+	return name[:maxConsumerName-len(tail)] + tail
 }
 
 // size is a field that has passed its rule, in bytes.

@@ -57,8 +57,16 @@ var specFields = []fieldSpec{
 	{path: "commit_period", typ: "string", def: `"5s"`},
 	{path: "rebalance_period", typ: "string", def: `"30s"`, flags: "advanced"},
 	{path: "lease_period", typ: "string", def: `"30s"`, flags: "advanced"},
-	{path: "steal_grace_period", typ: "string", def: `"2s"`, flags: "advanced"},     // ours
-	{path: "poll_period", typ: "string", def: `"0s"`, flags: "advanced"},            // ours
+	{path: "steal_grace_period", typ: "string", def: `"2s"`, flags: "advanced"}, // ours
+	{path: "poll_period", typ: "string", def: `"0s"`, flags: "advanced"},        // ours
+	{path: "enhanced_fan_out", typ: "object", flags: "advanced"},                // ours, with its fields
+	{path: "enhanced_fan_out.enabled", typ: "bool", def: `false`, flags: "advanced"},
+	{path: "enhanced_fan_out.mode", typ: "string", def: `"always"`, flags: "advanced", options: "always,auto"},
+	{path: "enhanced_fan_out.consumer_name", typ: "string", def: `""`, flags: "advanced", examples: `["orders-archive"]`},
+	{path: "enhanced_fan_out.consumer_arn", typ: "string", def: `""`, flags: "advanced", examples: `["arn:aws:kinesis:us-east-1:111122223333:stream/foo/consumer/orders-archive:1714564800"]`},
+	{path: "enhanced_fan_out.consumer_activation_timeout", typ: "string", def: `"1m"`, flags: "advanced"},
+	{path: "enhanced_fan_out.max_resubscribe_interval", typ: "string", def: `"30s"`, flags: "advanced"},
+	{path: "enhanced_fan_out.deregister_on_close", typ: "bool", def: `false`, flags: "advanced"},
 	{path: "max_buffered_bytes", typ: "string", def: `"256MiB"`, flags: "advanced"}, // ours
 	{path: "start_from_oldest", typ: "bool", def: `true`},
 	{path: "start_from_timestamp", typ: "string", def: `""`, flags: "advanced", examples: `["2024-05-01T12:00:00Z"]`}, // ours
@@ -203,6 +211,7 @@ func TestDefaults(t *testing.T) {
 		rebalancePeriod:  30 * time.Second,
 		leasePeriod:      30 * time.Second,
 		stealGracePeriod: 2 * time.Second,
+		fanOut:           fanOutConfig{name: "benthos-leases", activation: time.Minute, resubscribe: 30 * time.Second},
 		maxBufferedBytes: 256 << 20,
 		startFromOldest:  true,
 		batching:         service.BatchPolicy{Count: 1},
@@ -229,6 +238,13 @@ rebalance_period: 1.5s
 lease_period: 2m
 steal_grace_period: 3s
 poll_period: 4s
+enhanced_fan_out:
+  enabled: true
+  mode: Auto
+  consumer_name: c
+  consumer_activation_timeout: 1h
+  max_resubscribe_interval: 5m
+  deregister_on_close: true
 max_buffered_bytes: 5
 start_from_oldest: false
 region: r1
@@ -268,6 +284,7 @@ shard_metrics: false
 		leasePeriod:      2 * time.Minute,
 		stealGracePeriod: 3 * time.Second,
 		pollPeriod:       4 * time.Second,
+		fanOut:           fanOutConfig{enabled: true, auto: true, name: "c", activation: time.Hour, resubscribe: 5 * time.Minute, deregister: true},
 		maxBufferedBytes: 5,
 		batching:         service.BatchPolicy{Count: 7, ByteSize: 8, Period: "9s", Check: "this.end"},
 		kinesis: session.Options{Region: "r1", Endpoint: "http://e1", Credentials: session.Credentials{
@@ -289,6 +306,51 @@ func TestDynamoDBSharesTheSessionOfKinesisUnlessItHasItsOwn(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, session.Options{Region: "other", Endpoint: "http://e", Credentials: c.kinesis.Credentials}, c.dynamodb)
 	require.Equal(t, "r", c.kinesis.Region)
+}
+
+func TestConsumerGivenByItsARNHasNoName(t *testing.T) {
+	const arn = "arn:aws:kinesis:us-east-1:111122223333:stream/foo/consumer/c:1"
+	c, err := parseConfig(parsed(t, minimal+"enhanced_fan_out: { enabled: true, consumer_arn: '"+arn+"' }\n"))
+	require.NoError(t, err)
+	require.Equal(t, fanOutConfig{enabled: true, arn: arn, activation: time.Minute, resubscribe: 30 * time.Second}, c.fanOut)
+}
+
+func TestFanOutThatIsSwitchedOffKeepsWhatIsWritten(t *testing.T) {
+	c, err := parseConfig(parsed(t, minimal+"enhanced_fan_out: { enabled: false, mode: auto, consumer_name: c, deregister_on_close: true }\n"))
+	require.NoError(t, err)
+	require.Equal(t, fanOutConfig{auto: true, name: "c", activation: time.Minute, resubscribe: 30 * time.Second, deregister: true}, c.fanOut)
+}
+
+func TestConsumerIsNamedAfterTheTable(t *testing.T) {
+	longest := strings.Repeat("x", 120) // with benthos- as many characters as Kinesis takes
+	for _, c := range []struct{ table, want string }{
+		{"leases", "benthos-leases"},
+		{" a.B_c-1 ", "benthos-a.B_c-1"},
+		{"arn:aws:dynamodb:us-east-1:111122223333:table/leases", "benthos-leases"},
+		{longest, "benthos-" + longest},
+		{longest + "y", "benthos-" + longest[:111] + "-9b75394e"},
+		{longest + "z", "benthos-" + longest[:111] + "-b3b5066d"},
+		{"arn:aws:dynamodb:us-east-1:111122223333:table/" + longest + "y", "benthos-" + longest[:111] + "-9b75394e"},
+	} {
+		conf, err := parseConfig(parsed(t, "streams: [ foo ]\ndynamodb: { table: '"+c.table+"' }\n"))
+		require.NoError(t, err)
+		require.Equal(t, c.want, conf.fanOut.name, c.table)
+	}
+}
+
+// TestConsumerNamedAfterATableIsOneThatMayBeWritten holds too that no two tables of
+// one account and region share a consumer.
+func TestConsumerNamedAfterATableIsOneThatMayBeWritten(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		table := rapid.StringMatching(`[a-zA-Z0-9_.-]{3,255}`)
+		one, other := table.Draw(t, "one"), table.Draw(t, "other")
+		if n := rapid.IntRange(0, len(one)).Draw(t, "common"); rapid.Bool().Draw(t, "alike") {
+			other = one[:n] + other[:min(len(other), 255-n)]
+		}
+		require.Regexp(t, `\A[a-zA-Z0-9_.-]{1,128}\z`, consumerName(one))
+		require.Equal(t, one == other, consumerName(one) == consumerName(other))
+		require.Equal(t, consumerName(one), consumerName("arn:aws:dynamodb:us-east-1:111122223333:table/"+one))
+	})
 }
 
 func TestEachTriggerAloneMakesAPolicy(t *testing.T) {

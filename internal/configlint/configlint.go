@@ -46,9 +46,9 @@ const (
 // rules are the rules of the configuration, each with the field it is for, "" for
 // the whole, and the expression that calls its map. `this` is the field's value.
 //
-// No period but the least time between two reads may be longer than a day: that is
-// far more than anybody waits for a dead process, and several of them can be added
-// up without an overflow.
+// No period but the least time between two reads may be longer than a day, and some
+// have a lower limit: that is far more than anybody waits for a dead process, and
+// several of them can be added up without an overflow.
 var rules = []struct {
 	field, call string
 	when        stage
@@ -71,6 +71,12 @@ var rules = []struct {
 	// An attempt to renew a lease may take a fifth of the period: 200 ms and more.
 	{"lease_period", `{"field": "lease_period", "value": this, "example": "30s", "least": "1s", "why": "a lease is renewed several times in it", "most": "24h"}.apply("period")`, atLint | atBuild},
 	{"steal_grace_period", `{"field": "steal_grace_period", "value": this, "example": "2s", "most": "24h"}.apply("period")`, atLint | atBuild},
+	{"enhanced_fan_out", `this.apply("fan_out")`, atLint | atBuild},
+	{"enhanced_fan_out.mode", `this.apply("fan_out_mode")`, atLint | atBuild},
+	{"enhanced_fan_out.consumer_name", `this.apply("consumer_name")`, atLint | atBuild},
+	{"enhanced_fan_out.consumer_arn", `this.apply("consumer_arn")`, atLint | atBuild},
+	{"enhanced_fan_out.consumer_activation_timeout", `{"field": "enhanced_fan_out.consumer_activation_timeout", "value": this, "example": "1m", "least": "1s", "why": "a consumer takes some seconds to be registered", "most": "1h", "longest": "an hour"}.apply("period")`, atLint | atBuild},
+	{"enhanced_fan_out.max_resubscribe_interval", `{"field": "enhanced_fan_out.max_resubscribe_interval", "value": this, "example": "30s", "least": "1s", "why": "Kinesis lets a consumer subscribe to a shard once a second", "most": "5m", "longest": "five minutes"}.apply("period")`, atLint | atBuild},
 	{"endpoint", `{"field": "endpoint", "value": this}.apply("endpoint")`, atLint | atBuild},
 	{"credentials", `{"field": "credentials", "value": this}.apply("credentials")`, atLint | atBuild},
 	{"batching", `this.apply("batching")`, atLint | atBuild},

@@ -133,6 +133,58 @@ func TestTimeKnowsTheCalendarAsGoDoes(t *testing.T) {
 	})
 }
 
+// soundConsumer is the documented form of the ARN of a consumer.
+var soundConsumer = regexp.MustCompile(`\Aarn:aws[a-z-]*:kinesis:[a-z0-9-]+:[0-9]{12}:stream/[a-zA-Z0-9_.-]{1,128}/consumer/[a-zA-Z0-9_.-]{1,128}:[0-9]+\z`)
+
+// FuzzConsumerARN holds that a text either is the ARN of a consumer or gets a mistake
+// that names it, but for one with an empty part.
+func FuzzConsumerARN(f *testing.F) {
+	for _, seed := range []string{
+		"arn:aws:kinesis:us-east-1:111122223333:stream/foo/consumer/c:1", "arn:aws-cn:kinesis:cn-north-1:111122223333:stream/consumer/consumer/consumer:1",
+		"arn:aws:kinesis:*:111122223333:stream/foo/consumer/c:1", "arn:aws:kinesis:us-east-1:111122223333:stream/foo", "arn:aws:kinesis:us-east-1:111122223333:stream/foo/consumer/:1",
+		"arn:aws:kinesis:us-east-1:111122223333:stream/foo/consumer/c:1\n", "foo", "",
+	} {
+		f.Add(seed)
+	}
+	hollow := compile(f, `this.apply("hollow")`)
+	f.Fuzz(func(t *testing.T, arn string) {
+		passed, err := hollow.Query(arn)
+		require.NoError(t, err)
+		errs := ruled(t, "enhanced_fan_out.consumer_arn", arn)
+		require.Equal(t, arn == "" || passed == true || soundConsumer.MatchString(arn), len(errs) == 0)
+		for _, err := range errs {
+			require.ErrorContains(t, err, arn)
+		}
+	})
+}
+
+// TestConsumerBelongsToTheStreamThatItsARNNames spreads entries of up to two streams
+// over shards, and compares with the streams that they were made from.
+func TestConsumerBelongsToTheStreamThatItsARNNames(t *testing.T) {
+	mistaken := compile(t, `this.apply("consumer_stream")`)
+	name := rapid.OneOf(rapid.SampledFrom([]string{"consumer", "stream", "0", "a"}), rapid.StringMatching(`[a-zA-Z0-9_.-]{1,8}`))
+	rapid.Check(t, func(t *rapid.T) {
+		const prefix = "arn:aws:kinesis:us-east-1:111122223333:stream/"
+		of := name.Draw(t, "of")
+		ids := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) string {
+			return rapid.SampledFrom([]string{"", prefix, "arn:aws:kinesis:us-east-1:444455556666:stream/"}).Draw(t, "form") +
+				rapid.OneOf(rapid.Just(of), name).Draw(t, "name")
+		}), 1, 2).Draw(t, "ids")
+		sound := true
+		var elements []any
+		for _, id := range ids {
+			sound = sound && id == ids[0] && (id == of || id == prefix+of)
+			elements = append(elements, id+rapid.SampledFrom([]string{"", ":0", ":shardId-000000000001", ":2 , " + id + ":3"}).Draw(t, "shards"))
+		}
+		found, err := mistaken.Query(map[string]any{
+			"streams":          elements,
+			"enhanced_fan_out": map[string]any{"consumer_arn": prefix + of + "/consumer/" + name.Draw(t, "consumer") + ":1"},
+		})
+		require.NoError(t, err)
+		require.Equal(t, sound, len(mistakes(found)) == 0, "%v", found)
+	})
+}
+
 // soundEntry is the documented form of an entry of streams.
 var soundEntry = regexp.MustCompile(`\A(arn:aws[a-z-]*:kinesis:(\*|[a-z0-9-]+):[0-9]{12}:stream/)?[a-zA-Z0-9_.-]{1,128}(:(shardId-[0-9]{12}|[0-9]{1,12}))?\z`)
 
