@@ -19,6 +19,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"sync"
@@ -186,13 +187,16 @@ func (in *input) Connect(ctx context.Context) error {
 		serviceKinesis: {Region: kinesisConf.Region, Endpoint: in.conf.kinesis.Endpoint},
 		serviceTable:   {Region: dynamoConf.Region, Endpoint: in.conf.dynamodb.Endpoint},
 	}
+	lister := kinesis.NewFromConfig(kinesisConf)
+	subscribing := session.Subscribing(kinesisConf)
 	return in.connect(ctx, clients{
-		lister: kinesis.NewFromConfig(kinesisConf),
+		lister: lister, fanOut: lister, subscribe: newSubscribe(subscribing),
 		// The throttling of one shard must not slow down the reading of others.
 		reader: newReader(kinesisConf, session.AttemptTimeout),
 		table:  dynamodb.NewFromConfig(dynamoConf),
 		closeIdle: func() {
 			session.CloseIdle(kinesisConf)
+			session.CloseIdle(subscribing)
 			session.CloseIdle(dynamoConf)
 		},
 	})
@@ -207,10 +211,21 @@ func newReader(conf aws.Config, attempt time.Duration) retrieval.API {
 	}), attempt)
 }
 
+// newSubscribe returns what opens subscriptions. Each attempt is a subscriber's own, which
+// knows when the service allows the next one.
+func newSubscribe(conf aws.Config) retrieval.SubscribeFunc {
+	client := kinesis.NewFromConfig(conf, func(o *kinesis.Options) { o.Retryer = aws.NopRetryer{} })
+	return func(ctx context.Context, in *kinesis.SubscribeToShardInput) (io.ReadCloser, error) {
+		return wire.Subscribe(ctx, client, in)
+	}
+}
+
 // clients are the services as an input reaches them.
 type clients struct {
 	lister    shardLister
 	reader    retrieval.API
+	fanOut    retrieval.FanOutAPI
+	subscribe retrieval.SubscribeFunc
 	table     dynamoAPI
 	closeIdle func()
 }
@@ -327,12 +342,11 @@ func (in *input) start(c clients, store leaseTable, lists []group.StreamSnapshot
 	b := newBalancer(ctx, in, c, store, lists, checkForm, out)
 	telling, told := context.WithCancel(context.WithoutCancel(ctx)) // until the last shard is released
 	var tellers sync.WaitGroup
-	tellers.Go(func() { in.signals.run(telling, b.budget) })
+	tellers.Go(func() { in.signals.run(telling, b.budget, b.subscriptions) })
 	tellers.Go(func() { in.signals.describe(telling, c.lister) })
 	go func() {
 		defer close(done)
 		b.run(ctx)
-		b.lists.Wait()
 		in.outbox.Wait() // none is added once the input is closed, which ends run
 		told()
 		tellers.Wait()

@@ -36,6 +36,8 @@ const (
 	labelClient    = "kinesis_client" // in the log alone: of a label each new id would begin new series
 	labelResult    = "result"
 	labelOperation = "operation"
+	labelReason    = "reason"
+	labelWay       = "way"
 )
 
 var (
@@ -133,6 +135,12 @@ var metricTable = []metric{
 		"Where Benthos' built-in input shares the table, it steals shards, and that is no fault. Otherwise instances stop for longer than `lease_period`, or cannot reach the table: raise the period, or give them more processor time.",
 	},
 
+	{
+		"kinesis_subscription_silence_milliseconds", gauge, "milliseconds", ofShard,
+		"With enhanced fan-out, the time since something was read of the subscription, or since it was opened. -1 without one.",
+		"Something comes every 5 s. After 35 s in which nothing came, a subscription is opened anew. Higher, the output is slow, and nothing is read that has no room.",
+	},
+
 	// Streams.
 	{"kinesis_leases_held", gauge, "shards", ofStream, "Shards that this instance has.", ""},
 	{"kinesis_client_shards", gauge, "shards", ofStream, "The same, under the name that it has in other distributions.", ""},
@@ -174,6 +182,23 @@ var metricTable = []metric{
 		"kinesis_shards_stolen_total", counter, "shards", ofStream,
 		"Shards that this instance has got from another one that lives, by request or, from Benthos' built-in input, by a steal. The name is that of other distributions.",
 		"It grows while instances come and go, and stands still otherwise.",
+	},
+
+	{
+		"kinesis_read_shards", gauge, "shards",
+		[]string{labelStream, labelWay},
+		"Shards that this instance has, by the way in which they are read: `polling` or `fan_out`.", "",
+	},
+	{
+		"kinesis_subscriptions", gauge, "subscriptions", ofStream,
+		"Subscriptions of enhanced fan-out that are open here, at most one a shard.",
+		"Fewer than `kinesis_read_shards` with `fan_out` for longer than some seconds: they are refused or break. See `kinesis_resubscriptions` and the log.",
+	},
+	{
+		"kinesis_resubscriptions", counter, "subscriptions",
+		[]string{labelStream, labelReason},
+		"Subscriptions that were opened after another one of the shard had ended, by how that ended: `ended` by Kinesis, as each is after five minutes; `broken`, with its connection; `silent` for 35 s; `taken` over by another subscription of the same consumer; `throttled` or `failed`, with an error of Kinesis.",
+		"More `ended` than one in five minutes for each shard: the output is so slow that Kinesis gives up. `taken`: another group subscribes as the same consumer, give each one of its own in `enhanced_fan_out.consumer_name`. `broken`, `silent`: look at the network.",
 	},
 
 	// The input.

@@ -189,8 +189,9 @@ func (r *rig) clientsOver(l aws.HTTPClient) clients {
 	conf.HTTPClient = l
 	conf.RetryMode = aws.RetryModeStandard
 	conf.APIOptions = append(conf.APIOptions, session.WithAttemptTimeout(session.AttemptTimeout))
+	lister := kinesis.NewFromConfig(conf)
 	return clients{
-		lister:    kinesis.NewFromConfig(conf),
+		lister: lister, fanOut: lister, subscribe: newSubscribe(conf),
 		reader:    newReader(conf, session.AttemptTimeout),
 		table:     dynamodb.NewFromConfig(conf),
 		closeIdle: func() {},

@@ -58,6 +58,7 @@ type balancer struct {
 	lister   shardLister
 	lists    *retrieval.Lists
 	reader   retrieval.API
+	fans     map[string]*retrieval.FanOut // by stream; nil where shards are polled
 	newID    func() string
 	joined   func(id string)
 	newBatch func(context.Context) (consumer.Batcher, []*service.OwnedProcessor, error)
@@ -131,6 +132,7 @@ func newBalancer(life context.Context, in *input, c clients, store leaseTable, l
 	g.Begin(lists, time.Now())
 	return &balancer{
 		conf: &in.conf, store: store, lister: c.lister, lists: retrieval.NewLists(life, c.lister), reader: c.reader,
+		fans:  newFanOuts(life, &in.conf, c, in.signals),
 		newID: in.newID, joined: func(id string) { in.client.Store(&id) }, newBatch: in.newBatch, checkForm: checkForm,
 		out: out, budget: retrieval.NewBudget(in.conf.maxBufferedBytes), signals: in.signals,
 		finished:  make(chan struct{}),
@@ -173,8 +175,15 @@ func (b *balancer) run(ctx context.Context) {
 	b.finish()
 	leave()
 	<-left
-	if b.cutShort && b.session != nil {
-		b.freeLate(ctx, b.session.ID())
+	if b.session != nil {
+		if b.cutShort {
+			b.freeLate(ctx, b.session.ID())
+		}
+		b.deregister(ctx, b.session.ID())
+	}
+	b.lists.Wait()
+	for _, fan := range b.fans {
+		fan.Wait()
 	}
 }
 
@@ -750,27 +759,6 @@ func (b *balancer) claim(ctx context.Context, session *lease.Session, store leas
 		origin.Sequence = c.Acked
 	}
 	return lease.Take(ctx, ctx, session, store, c.Item, origin, opts)
-}
-
-// open makes a source of a shard that begins after what was sent last or, where
-// nothing was, after the stored position.
-func (b *balancer) open(c group.Claim, h *holding, sent, after string, budgetWait chan<- struct{}) consumer.Source {
-	position := retrieval.Position{After: after}
-	if sent != "" {
-		position.After = sent
-	}
-	if position.After == "" {
-		position.At = c.StartAt
-	}
-	return retrieval.NewPoller(b.reader, b.lists, retrieval.Shard{Stream: c.Key.Stream, ID: c.Key.Shard, FirstSequence: c.Shard.FirstSequence}, position, b.budget, b.conf.pollPeriod, retrieval.Hooks{
-		OnCall: h.signals.called,
-		OnBudgetWait: func() {
-			select {
-			case budgetWait <- struct{}{}:
-			default:
-			}
-		},
-	})
 }
 
 // awaited reports whether a member is in the group. It counts as there when that cannot

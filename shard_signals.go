@@ -34,12 +34,20 @@ type shardSignals struct {
 	acks    int
 	ackedAt time.Time
 	stalled time.Time // when that was told last; zero when nothing is to be told
+	way     retrieval.Way
+	// subscribed is whether a subscription is open, of which something was read at heard.
+	subscribed bool
+	heard      time.Time
 }
 
 // shard returns the signals of a shard that is about to be claimed.
 func (s *signals) shard(key lease.Key) *shardSignals {
 	now := time.Now()
-	return &shardSignals{signals: s, key: key, begun: now, read: now, written: now, ackedAt: now, behind: unknown}
+	way := retrieval.WayPolling
+	if s.conf.fanOut.enabled && !s.conf.fanOut.auto {
+		way = retrieval.WayFanOut
+	}
+	return &shardSignals{signals: s, key: key, begun: now, read: now, written: now, ackedAt: now, behind: unknown, way: way}
 }
 
 // begin begins to tell of a shard that is read from now on.
@@ -74,6 +82,7 @@ func (s *shardSignals) end() (since time.Time) {
 	for _, name := range []string{
 		"kinesis_lag_milliseconds", "kinesis_millis_behind_latest", "kinesis_last_read_age_milliseconds",
 		"kinesis_last_commit_age_milliseconds", "kinesis_oldest_unacknowledged_milliseconds",
+		"kinesis_subscription_silence_milliseconds",
 	} {
 		s.set(name, unknown)
 	}
@@ -97,6 +106,10 @@ func (s *shardSignals) tell(now time.Time) (state consumer.State, lag int64, cha
 	if s.behind >= 0 && s.reads.since.IsZero() && now.Sub(s.read) <= max(behindFor, 2*s.signals.conf.pollPeriod) {
 		behind = s.behind.Milliseconds()
 	}
+	silence := int64(unknown)
+	if s.subscribed {
+		silence = age(s.heard, now)
+	}
 	read, written := s.read, s.written
 	change = s.stall(state, now)
 	s.mu.Unlock()
@@ -113,6 +126,7 @@ func (s *shardSignals) tell(now time.Time) (state consumer.State, lag int64, cha
 	s.set("kinesis_last_commit_age_milliseconds", age(written, now))
 	s.set("kinesis_oldest_unacknowledged_milliseconds", oldest)
 	s.set("kinesis_in_flight_messages", int64(state.InFlight))
+	s.set("kinesis_subscription_silence_milliseconds", silence)
 	return state, lag, change
 }
 
@@ -124,6 +138,13 @@ func (s *shardSignals) state() consumer.State {
 		state.Since = s.begun
 	}
 	return state
+}
+
+// readBy returns in which way the shard is read.
+func (s *shardSignals) readBy() retrieval.Way {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.way
 }
 
 // stall notices that nothing of the shard has been acknowledged for a lease period though
@@ -208,7 +229,7 @@ func (s *shardSignals) called(c retrieval.Call) {
 		s.read = c.Start
 	}
 	if c.Err == nil {
-		s.behind = c.Behind
+		s.behind, s.heard = c.Behind, now
 	}
 	s.mu.Unlock()
 	j := s.signals.journal

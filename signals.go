@@ -44,8 +44,10 @@ type signals struct {
 	mu      sync.Mutex
 	session *lease.Session // nil while there is none
 	budget  *retrieval.Budget
-	streams map[string]*streamSignals
-	shards  map[lease.Key]*shardSignals
+	// subscriptions returns how many of a stream are open; nil before the input runs.
+	subscriptions func(stream string) int
+	streams       map[string]*streamSignals
+	shards        map[lease.Key]*shardSignals
 	// left are the moments before which all was acknowledged of shards that are read here
 	// no more, until a plan tells whether anybody reads them.
 	left map[lease.Key]time.Time
@@ -99,6 +101,9 @@ func newSignals(conf *config, metrics *inputMetrics, emit func(journal.Line)) *s
 	for _, stream := range conf.streams {
 		s.streams[stream.id] = &streamSignals{unread: unknown}
 		metrics.begin(ofStream, stream.id)
+		for _, reason := range retrieval.Endings {
+			metrics.add("kinesis_resubscriptions", 0, stream.id, string(reason))
+		}
 	}
 	metrics.begin(ofInput)
 	metrics.set("kinesis_buffered_bytes_limit", conf.maxBufferedBytes)
@@ -106,9 +111,9 @@ func newSignals(conf *config, metrics *inputMetrics, emit func(journal.Line)) *s
 }
 
 // run tells until ctx ends what has no event of its own.
-func (s *signals) run(ctx context.Context, budget *retrieval.Budget) {
+func (s *signals) run(ctx context.Context, budget *retrieval.Budget, subscriptions func(stream string) int) {
 	s.mu.Lock()
-	s.budget = budget
+	s.budget, s.subscriptions = budget, subscriptions
 	s.mu.Unlock()
 	ticker := time.NewTicker(tellEvery)
 	defer ticker.Stop()
@@ -127,10 +132,10 @@ func (s *signals) run(ctx context.Context, budget *retrieval.Budget) {
 func (s *signals) end() {
 	now := time.Now()
 	s.mu.Lock()
-	s.session = nil
+	s.session, s.subscriptions = nil, nil
 	for name, stream := range s.streams {
 		*stream = streamSignals{unread: unknown}
-		s.tellStream(name, stream, 0, unknown)
+		s.tellStream(name, stream, sums{lag: unknown})
 	}
 	s.mu.Unlock()
 	s.metrics.set("kinesis_buffered_bytes", 0)
@@ -142,25 +147,31 @@ func (s *signals) end() {
 // tick sets the gauges, tells what was gathered, and decides whether the input is ready.
 func (s *signals) tick(now time.Time) {
 	s.mu.Lock()
-	suspended, lags := map[string]int{}, map[string]int64{}
+	of := map[string]*sums{}
 	for name, stream := range s.streams {
-		lags[name] = unknown
+		of[name] = &sums{lag: unknown}
 		if !stream.unreadFrom.IsZero() {
-			lags[name] = age(stream.unreadFrom, now)
+			of[name].lag = age(stream.unreadFrom, now)
 		}
 	}
 	for key, since := range s.left {
 		if !since.IsZero() {
-			lags[key.Stream] = max(lags[key.Stream], age(since, now))
+			of[key.Stream].lag = max(of[key.Stream].lag, age(since, now))
 		}
 	}
 	var changes []func(time.Time)
 	for key, shard := range s.shards {
 		state, lag, change := shard.tell(now)
 		changes = append(changes, change)
-		lags[key.Stream] = max(lags[key.Stream], lag)
+		stream := of[key.Stream]
+		stream.lag = max(stream.lag, lag)
 		if state.Suspended {
-			suspended[key.Stream]++
+			stream.suspended++
+		}
+		if shard.readBy() == retrieval.WayFanOut {
+			stream.fanOut++
+		} else {
+			stream.polling++
 		}
 	}
 	trusted := s.session != nil && s.session.Trusted()
@@ -168,7 +179,7 @@ func (s *signals) tick(now time.Time) {
 		if !trusted {
 			stream.unread = unknown
 		}
-		s.tellStream(name, stream, suspended[name], lags[name])
+		s.tellStream(name, stream, *of[name])
 	}
 	held := int64(0)
 	if s.budget != nil {
@@ -190,14 +201,28 @@ func (s *signals) tick(now time.Time) {
 	s.journal.Tick(now)
 }
 
-func (s *signals) tellStream(name string, stream *streamSignals, suspended int, lag int64) {
+// sums are what the shards of a stream come to together.
+type sums struct {
+	lag             int64 // the largest, in milliseconds; unknown where there is none
+	suspended       int
+	polling, fanOut int // by the way in which they are read
+}
+
+func (s *signals) tellStream(name string, stream *streamSignals, of sums) {
 	left := int64(unknown)
 	if stream.retention > 0 {
-		left = max(0, stream.retention.Milliseconds()-max(0, lag))
+		left = max(0, stream.retention.Milliseconds()-max(0, of.lag))
+	}
+	open := 0
+	if s.subscriptions != nil {
+		open = s.subscriptions(name)
 	}
 	s.tellShares(name, stream)
-	s.metrics.set("kinesis_suspended_shards", int64(suspended), name)
-	s.metrics.set("kinesis_max_lag_milliseconds", lag, name)
+	s.metrics.set("kinesis_suspended_shards", int64(of.suspended), name)
+	s.metrics.set("kinesis_max_lag_milliseconds", of.lag, name)
+	s.metrics.set("kinesis_subscriptions", int64(open), name)
+	s.metrics.set("kinesis_read_shards", int64(of.polling), name, string(retrieval.WayPolling))
+	s.metrics.set("kinesis_read_shards", int64(of.fanOut), name, string(retrieval.WayFanOut))
 	s.metrics.set("kinesis_retention_left_milliseconds", left, name)
 }
 
@@ -257,7 +282,7 @@ func (s *signals) outcome(kind journal.Kind, stream string, err error, begun tim
 		return
 	}
 	service := serviceTable
-	if kind == journal.Lists || kind == journal.Retention {
+	if kind == journal.Lists || kind == journal.Retention || kind == journal.Consumers {
 		service = serviceKinesis
 	}
 	s.journal.Fail(kind, stream, "", s.explain(err, service, stream), time.Now())

@@ -110,7 +110,8 @@ func (a *Auto) choose() {
 	default:
 		return
 	}
-	if a.choice.change(way, now) && a.told.OnWay != nil {
+	a.choice.change(way, now)
+	if a.told.OnWay != nil {
 		a.told.OnWay(way, why)
 	}
 }
@@ -224,11 +225,10 @@ func (c *chooser) next(now time.Time) (way Way, why string) {
 	return WayPolling, ""
 }
 
-// change notes in which way the shard is read from now on, and reports whether that is
-// another one.
-func (c *chooser) change(way Way, now time.Time) bool {
+// change notes in which way the shard is read from now on.
+func (c *chooser) change(way Way, now time.Time) {
 	if c.way == way {
-		return false // a source before this one has read it so
+		return // a source before this one has read it so
 	}
 	if way == WayFanOut {
 		if c.calm == 0 || now.Sub(c.returned) > c.calm {
@@ -244,7 +244,6 @@ func (c *chooser) change(way Way, now time.Time) bool {
 	}
 	c.way = way
 	c.throttled, c.late, c.caughtUp, c.failing = time.Time{}, time.Time{}, time.Time{}, time.Time{}
-	return true
 }
 
 // refused notes that there is no consumer to subscribe as.

@@ -56,8 +56,8 @@ type Hooks struct {
 	// may have had: what followed it has left the stream in part, and the shard is read on
 	// from its oldest record.
 	OnExpire func(after string)
-	// OnWay is called when the shard is read in another way than before, and why. It is not
-	// for the way in which it is read first.
+	// OnWay is called when a source that polls at first reads the shard in another way, and
+	// why. That is empty where the source before it has read the shard so.
 	OnWay func(way Way, why string)
 }
 

@@ -80,6 +80,9 @@ const (
 	EndedFailed    Ending = "failed"
 )
 
+// Endings are all of them.
+var Endings = []Ending{EndedByService, EndedBroken, EndedSilent, EndedTaken, EndedThrottled, EndedFailed}
+
 // NewSubscriber returns a source that begins at from, as the consumer of fan, looks shards
 // up in lists, and holds what it reads within a budget.
 func NewSubscriber(api Lister, fan *FanOut, lists *Lists, shard Shard, from Position, budget *Budget, hooks Hooks) *Subscriber {

@@ -46,9 +46,10 @@ type Stream struct {
 	sdk *awsjson.Protocol
 }
 
-// Subscribe opens a subscription, which lasts until ctx ends, at the longest. The call is
-// the SDK's in everything up to the header of the answer, with its retries.
-func Subscribe(ctx context.Context, c *kinesis.Client, in *kinesis.SubscribeToShardInput) (*Stream, error) {
+// Subscribe opens a subscription, which lasts until ctx ends, at the longest, and returns
+// the body of the answer, to be read by a Stream. The call is the SDK's in everything up
+// to the header of the answer, with its retries.
+func Subscribe(ctx context.Context, c *kinesis.Client, in *kinesis.SubscribeToShardInput) (io.ReadCloser, error) {
 	var opened capture
 	if _, err := c.SubscribeToShard(ctx, in, func(o *kinesis.Options) {
 		o.APIOptions = append(o.APIOptions, func(s *middleware.Stack) error {
@@ -58,7 +59,7 @@ func Subscribe(ctx context.Context, c *kinesis.Client, in *kinesis.SubscribeToSh
 	}); err != nil {
 		return nil, err
 	}
-	return NewStream(opened.body), nil
+	return opened.body, nil
 }
 
 // NewStream returns the subscription whose answer has this body.
