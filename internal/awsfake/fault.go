@@ -37,12 +37,15 @@ func (c *Call) text(name string) string {
 }
 
 // Stream is the name of the stream that the request is about, however it names
-// it: by name, ARN or iterator. Empty when it names none.
+// it: by name, ARN, a consumer's ARN or iterator. Empty when it names none.
 func (c *Call) Stream() string {
 	if name := c.text("StreamName"); name != "" {
 		return name
 	}
 	if _, name, ok := strings.Cut(c.text("StreamARN"), ":stream/"); ok {
+		return name
+	}
+	if _, name, _, ok := parseConsumerARN(c.text("ConsumerARN")); ok {
 		return name
 	}
 	it, _ := parseIterator(c.text("ShardIterator"))
@@ -117,7 +120,8 @@ type Fault struct {
 	DelayAnswer time.Duration
 	// LoseAnswer breaks the connection after the request took effect.
 	LoseAnswer bool
-	// Truncate breaks the connection in the middle of the answer's body.
+	// Truncate breaks the connection in the middle of the answer's body, and of
+	// its first frame where the answer is a subscription.
 	Truncate bool
 }
 
@@ -222,12 +226,17 @@ func (s *Server) performUnder(ctx context.Context, f *Fault, c *Call) (answer, e
 	}
 	a := s.perform(c)
 	if err := s.wait(ctx, f.DelayAnswer); err != nil {
+		a.lose()
 		return answer{}, err
 	}
 	if f.LoseAnswer {
+		a.lose()
 		return answer{}, io.ErrUnexpectedEOF
 	}
 	a.truncated = f.Truncate
+	if a.subscription != nil {
+		a.subscription.truncated = f.Truncate
+	}
 	return a, nil
 }
 
@@ -256,7 +265,8 @@ func (s *Server) performLate(d time.Duration, c *Call) {
 	}
 	s.serving.Go(func() {
 		if s.clock.Wait(s.ctx, d) == nil {
-			s.perform(c)
+			a := s.perform(c)
+			a.lose()
 		}
 	})
 }

@@ -25,6 +25,10 @@ type kinesisService struct {
 
 	quotaMu                       sync.Mutex
 	describes, summaries, listing window
+	registers                     window
+
+	consumersMu   sync.Mutex       // guards the consumers of all streams
+	consumerStamp map[string]int64 // the last one used in an ARN, by stream and consumer
 }
 
 var kinesisOperations = map[string]operation[*kinesisService]{
@@ -40,10 +44,15 @@ var kinesisOperations = map[string]operation[*kinesisService]{
 	"GetRecords":            (*kinesisService).getRecords,
 	"SplitShard":            operationOf((*kinesisService).splitShard),
 	"MergeShards":           operationOf((*kinesisService).mergeShards),
+
+	"RegisterStreamConsumer":   operationOf((*kinesisService).registerStreamConsumer),
+	"DeregisterStreamConsumer": operationOf((*kinesisService).deregisterStreamConsumer),
+	"DescribeStreamConsumer":   operationOf((*kinesisService).describeStreamConsumer),
+	"ListStreamConsumers":      operationOf((*kinesisService).listStreamConsumers),
 }
 
 func newKinesisService(opts *Options) *kinesisService {
-	return &kinesisService{opts: opts, streams: map[string]*stream{}, empty: map[string]int{}}
+	return &kinesisService{opts: opts, streams: map[string]*stream{}, empty: map[string]int{}, consumerStamp: map[string]int64{}}
 }
 
 func (k *kinesisService) now() time.Time { return k.opts.Clock.Now() }
@@ -156,16 +165,28 @@ func (k *kinesisService) createStream(in *createStreamInput) (none, error) {
 	return none{}, k.create(in.StreamName, shards, onDemand, auto, k.opts.StreamDelay)
 }
 
-func (k *kinesisService) deleteStream(in *streamRef) (none, error) {
-	st, err := k.find(*in)
+type deleteStreamInput struct {
+	streamRef
+	EnforceConsumerDeletion bool
+}
+
+func (k *kinesisService) deleteStream(in *deleteStreamInput) (none, error) {
+	st, err := k.find(in.streamRef)
 	if err != nil {
 		return none{}, err
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.consumersMu.Lock()
+	defer k.consumersMu.Unlock()
+	st.consumers.prune(k.now())
+	if len(st.consumers.list) > 0 && !in.EnforceConsumerDeletion {
+		return none{}, refuse(CodeResourceInUse, "Stream %s under account %s has consumers registered. EnforceConsumerDeletion deletes them with it.", st.name, accountID)
+	}
 	if k.streams[st.name] == st {
 		delete(k.streams, st.name)
 	}
+	st.consumers.end(refuse(CodeResourceNotFound, "Stream %s under account %s not found.", st.name, accountID))
 	return none{}, nil
 }
 
@@ -301,6 +322,7 @@ type streamSummary struct {
 	StreamCreationTimestamp             epoch
 	// The rest is part of DescribeStreamSummary alone.
 	OpenShardCount       int    `json:",omitempty"`
+	ConsumerCount        *int   `json:",omitempty"`
 	RetentionPeriodHours int    `json:",omitempty"`
 	EnhancedMonitoring   []none `json:",omitempty"`
 	EncryptionType       string `json:",omitempty"`
@@ -327,6 +349,8 @@ func (k *kinesisService) describeStreamSummary(in *streamRef) (*describeSummaryO
 		return nil, err
 	}
 	sum := k.summary(st)
+	consumers := k.countConsumers(st)
+	sum.ConsumerCount = &consumers
 	sum.RetentionPeriodHours, sum.EncryptionType, sum.EnhancedMonitoring = 24, "NONE", []none{{}}
 	if sum.StreamStatus != "CREATING" {
 		st.mu.RLock()
@@ -334,6 +358,13 @@ func (k *kinesisService) describeStreamSummary(in *streamRef) (*describeSummaryO
 		sum.OpenShardCount = len(st.open)
 	}
 	return &describeSummaryOutput{sum}, nil
+}
+
+func (k *kinesisService) countConsumers(st *stream) int {
+	k.consumersMu.Lock()
+	defer k.consumersMu.Unlock()
+	st.consumers.prune(k.now())
+	return len(st.consumers.list)
 }
 
 type listStreamsInput struct {

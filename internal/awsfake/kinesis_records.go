@@ -146,7 +146,7 @@ func (k *kinesisService) getShardIterator(in *getShardIteratorInput) (*getShardI
 	if k.opts.EnforceLimits && !sh.iterators.allow(now, iteratorsSecond) {
 		return nil, refuse(CodeThroughputExceeded, "Rate exceeded for shard %s in stream %s under account %s.", id, st.name, accountID)
 	}
-	at, err := st.locate(sh, in)
+	at, err := st.locate(sh, startingPosition{in.ShardIteratorType, in.StartingSequenceNumber, in.Timestamp}, "GetShardIterator")
 	if err != nil {
 		return nil, err
 	}
@@ -154,10 +154,17 @@ func (k *kinesisService) getShardIterator(in *getShardIteratorInput) (*getShardI
 	return &getShardIteratorOutput{it.String()}, nil
 }
 
-// locate is the position at which an iterator starts; needs sh.mu.
-func (st *stream) locate(sh *shard, in *getShardIteratorInput) (int64, error) {
+// startingPosition is where a request starts to read a shard.
+type startingPosition struct {
+	Type           string
+	SequenceNumber string
+	Timestamp      *epoch
+}
+
+// locate is the position at which an operation starts to read; needs sh.mu.
+func (st *stream) locate(sh *shard, in startingPosition, operation string) (int64, error) {
 	end := sh.first + int64(len(sh.records))
-	switch in.ShardIteratorType {
+	switch in.Type {
 	case "TRIM_HORIZON":
 		return sh.first, nil
 	case "LATEST":
@@ -174,17 +181,17 @@ func (st *stream) locate(sh *shard, in *getShardIteratorInput) (int64, error) {
 		}
 		return sh.first + int64(i), nil
 	case "AT_SEQUENCE_NUMBER", "AFTER_SEQUENCE_NUMBER":
-		count, ok := parseSequence(in.StartingSequenceNumber, st.life, sh.index)
+		count, ok := parseSequence(in.SequenceNumber, st.life, sh.index)
 		if !ok {
-			return 0, refuse(CodeInvalidArgument, "StartingSequenceNumber %s used in GetShardIterator on shard %s in stream %s under account %s is invalid because it did not come from this stream.",
-				in.StartingSequenceNumber, sh.id(), st.name, accountID)
+			return 0, refuse(CodeInvalidArgument, "StartingSequenceNumber %s used in %s on shard %s in stream %s under account %s is invalid because it did not come from this stream.",
+				in.SequenceNumber, operation, sh.id(), st.name, accountID)
 		}
-		if in.ShardIteratorType == "AFTER_SEQUENCE_NUMBER" {
+		if in.Type == "AFTER_SEQUENCE_NUMBER" {
 			count++
 		}
 		return sh.position(count), nil
 	}
-	return 0, invalid("1 validation error detected: Value %q at 'shardIteratorType' failed to satisfy constraint: Member must satisfy enum value set: [AFTER_SEQUENCE_NUMBER, LATEST, AT_TIMESTAMP, AT_SEQUENCE_NUMBER, TRIM_HORIZON]", in.ShardIteratorType)
+	return 0, invalid("1 validation error detected: Value %q at 'shardIteratorType' failed to satisfy constraint: Member must satisfy enum value set: [AFTER_SEQUENCE_NUMBER, LATEST, AT_TIMESTAMP, AT_SEQUENCE_NUMBER, TRIM_HORIZON]", in.Type)
 }
 
 type getRecordsInput struct {
@@ -273,7 +280,7 @@ func (k *kinesisService) readPage(it *iterator, st *stream, sh *shard, limit int
 		return page{}, refuse(CodeThroughputExceeded, "Rate exceeded for shard %s in stream %s under account %s.", sh.id(), st.name, accountID)
 	}
 	it.issued = now
-	p := sh.read(it.next, limit, now)
+	p := sh.read(it.next, limit, maxPageBytes, now)
 	if len(p.parts) > 0 && it.empties < empties {
 		it.empties++
 		behind := now.UnixMilli() - sh.records[max(it.next, sh.first)-sh.first].millis
@@ -306,8 +313,12 @@ func (k *kinesisService) emptyPages(stream string) int {
 func (st *stream) childrenOf(sh *shard) []childShard {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	children := make([]childShard, len(sh.children))
-	for i, c := range sh.children {
+	return describeChildren(sh.children)
+}
+
+func describeChildren(shards []*shard) []childShard {
+	children := make([]childShard, len(shards))
+	for i, c := range shards {
 		parents := []string{c.parent}
 		if c.adjacent != "" {
 			parents = append(parents, c.adjacent)

@@ -58,6 +58,11 @@ type Options struct {
 	ShardsPerPage int
 	// StreamDelay is how long a stream stays CREATING or UPDATING.
 	StreamDelay time.Duration
+	// ConsumerDelay is how long a stream consumer stays CREATING or DELETING.
+	ConsumerDelay time.Duration
+	// EventBytes is the most bytes of data and partition keys that an event of a
+	// subscription has, unless its first record alone has more. Default: 1 MiB.
+	EventBytes int
 
 	// ItemsPerPage is the most items that a page of Query or Scan evaluates.
 	// 0: no limit but the service's 1 MB.
@@ -81,12 +86,16 @@ type Server struct {
 	counts   counts
 	requests atomic.Uint64
 
+	streamFaults  streamFaults
+	subscriptions *subscriptions
+
 	// ctx ends with the server: it is what delays and late operations, which
 	// outlive their requests, wait on.
 	ctx    context.Context //nolint:containedctx // the server's root context, which Close ends
 	cancel context.CancelFunc
 	http   *http.Server
-	// serving counts accept loops, open connections and late operations.
+	// serving counts accept loops, open connections, late operations and
+	// subscriptions.
 	serving sync.WaitGroup
 	mu      sync.Mutex
 	closed  bool
@@ -103,7 +112,10 @@ func New(opts Options) *Server {
 	if opts.IteratorLifetime <= 0 {
 		opts.IteratorLifetime = 5 * time.Minute
 	}
-	s := &Server{opts: opts, clock: opts.Clock}
+	if opts.EventBytes <= 0 {
+		opts.EventBytes = defaultEventBytes
+	}
+	s := &Server{opts: opts, clock: opts.Clock, subscriptions: newSubscriptions()}
 	s.ctx, s.cancel = context.WithCancel(context.Background()) //nolint:forbidigo // New has no caller whose end is the server's
 	s.kinesis = newKinesisService(&s.opts)
 	s.dynamodb = newDynamoService(&s.opts)
@@ -195,8 +207,19 @@ func (s *Server) listen(addr string, wrap func(net.Listener) net.Listener) (net.
 	return l.Addr(), nil
 }
 
-// Close ends listeners, connections, delays and late operations, and waits for
-// them. It may be called again.
+// beginServing counts something that Close waits for, unless the server closes.
+func (s *Server) beginServing() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	s.serving.Add(1)
+	return true
+}
+
+// Close ends listeners, connections, delays, late operations and subscriptions,
+// and waits for them. It may be called again.
 func (s *Server) Close() error {
 	s.mu.Lock()
 	s.closed = true
@@ -226,7 +249,8 @@ func (s *Server) Kinesis() *kinesis.Client { return kinesis.NewFromConfig(s.AWSC
 func (s *Server) DynamoDB() *dynamodb.Client { return dynamodb.NewFromConfig(s.AWSConfig()) }
 
 // HTTPClient returns a client that serves each request on its caller's
-// goroutine, without sockets. A connection that a fault breaks is
+// goroutine, without sockets; only a subscription has one of its own, which
+// hands its frames over without a buffer. A connection that a fault breaks is
 // io.ErrUnexpectedEOF; a request whose context ends during a delay gets the
 // context's error.
 func (s *Server) HTTPClient() aws.HTTPClient { return inProcess{s} }
@@ -252,18 +276,23 @@ func (c inProcess) Do(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	var content io.Reader = &a.body
-	if a.truncated {
-		content = io.MultiReader(io.LimitReader(content, a.size/2), broken{})
-	}
 	header := http.Header{}
 	c.s.setHeader(header, a)
+	var content io.ReadCloser
+	switch {
+	case a.subscription != nil:
+		content, a.size = a.subscription.pipe(r.Context()), -1
+	case a.truncated:
+		content = io.NopCloser(io.MultiReader(io.LimitReader(&a.body, a.size/2), broken{}))
+	default:
+		content = io.NopCloser(&a.body)
+	}
 	return &http.Response{
 		Status:     strconv.Itoa(a.status) + " " + http.StatusText(a.status),
 		StatusCode: a.status,
 		Proto:      "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header:        header,
-		Body:          io.NopCloser(content),
+		Body:          content,
 		ContentLength: a.size,
 		Request:       r,
 	}, nil
@@ -288,6 +317,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	s.setHeader(w.Header(), a)
 	w.WriteHeader(a.status)
+	if a.subscription != nil {
+		a.subscription.serve(r.Context(), w)
+		return
+	}
 	if !a.truncated {
 		// A client that left does not read its answer, and nobody else can.
 		_, _ = a.body.WriteTo(w)
@@ -316,6 +349,15 @@ type answer struct {
 	body      net.Buffers
 	size      int64 // bytes in body
 	truncated bool
+	// subscription goes on after the headers, in place of a body; nil for none.
+	subscription *subscription
+}
+
+// lose ends what would have gone on after an answer that nobody gets.
+func (a answer) lose() {
+	if a.subscription != nil {
+		a.subscription.release()
+	}
 }
 
 func newAnswer(service string, status int, parts ...[]byte) answer {
@@ -329,7 +371,11 @@ func newAnswer(service string, status int, parts ...[]byte) answer {
 func (s *Server) setHeader(h http.Header, a answer) {
 	// The names are spelled as net/http would, so they can be set directly.
 	h["Content-Type"] = []string{"application/x-amz-json-1.1"}
-	h["Content-Length"] = []string{strconv.FormatInt(a.size, 10)}
+	if a.subscription != nil {
+		h["Content-Type"] = []string{"application/vnd.amazon.eventstream"}
+	} else {
+		h["Content-Length"] = []string{strconv.FormatInt(a.size, 10)}
+	}
 	h["Date"] = []string{s.clock.Now().UTC().Format(http.TimeFormat)}
 	id := s.requests.Add(1)
 	h["X-Amzn-Requestid"] = []string{fmt.Sprintf("%08x-0000-4000-8000-%012x", id>>48, id&(1<<48-1))}
@@ -361,6 +407,9 @@ func (s *Server) answer(ctx context.Context, target string, body []byte) (answer
 }
 
 func (s *Server) perform(c *Call) answer {
+	if c.Service == serviceKinesis && c.Operation == "SubscribeToShard" {
+		return s.subscribe(c)
+	}
 	parts, err := s.dispatch(c)
 	if err == nil {
 		return newAnswer(c.Service, http.StatusOK, parts...)

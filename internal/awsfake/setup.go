@@ -33,9 +33,9 @@ func (s *Server) CreateStream(name string, shards int) error {
 	return s.kinesis.create(name, shards, false, false, 0)
 }
 
-// DeleteStream removes a stream with its records.
+// DeleteStream removes a stream with its records and consumers.
 func (s *Server) DeleteStream(name string) error {
-	_, err := s.kinesis.deleteStream(&streamRef{StreamName: name})
+	_, err := s.kinesis.deleteStream(&deleteStreamInput{streamRef: streamRef{StreamName: name}, EnforceConsumerDeletion: true})
 	return err
 }
 

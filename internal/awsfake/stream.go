@@ -33,7 +33,7 @@ const (
 
 // stream is one life of a stream: created again under its name, it is another.
 //
-// Lock order: kinesisService.mu, stream.mu, shard.mu.
+// Lock order: kinesisService.mu, kinesisService.consumersMu, stream.mu, shard.mu.
 type stream struct {
 	name, arn string
 	life      uint64
@@ -49,6 +49,8 @@ type stream struct {
 	open    []*shard  // by hash range. Invariant: they partition the key space
 	nextID  int
 	lists   window
+
+	consumers consumers // guarded by kinesisService.consumersMu
 }
 
 // shard is made by stream.grow, closed once by shut, and leaves its
@@ -66,7 +68,8 @@ type shard struct {
 	children []*shard
 	first    int64 // position of records[0]
 	records  []record
-	chunk    *chunk // where the next record goes
+	chunk    *chunk          // where the next record goes
+	watchers []chan struct{} // wake those who read by subscription; each has room for one
 	// Quotas, counted with EnforceLimits.
 	reads, iterators    window
 	readBytes           bucket
@@ -127,6 +130,7 @@ func (sh *shard) shut(last uint64, now time.Time, children ...*shard) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	sh.endCount, sh.closed, sh.children = last, now, children
+	sh.changed()
 }
 
 func (st *stream) status(now time.Time) string {
@@ -308,6 +312,7 @@ func (sh *shard) append(life, count uint64, e entry, millis int64) {
 	start := len(sh.chunk.json) + 1
 	sh.chunk.json = b
 	sh.records = append(sh.records, record{sh.chunk, start, len(b), count, millis, e.size()})
+	sh.changed()
 }
 
 // appendString appends a JSON string.
@@ -333,25 +338,26 @@ type page struct {
 	behind int64    // milliseconds from the first record behind it to now
 	ended  bool     // the shard is closed and all of it was read
 	bytes  int
-	full   bool // it would have been larger without maxPageBytes
+	full   bool // it would have been larger without the limit of bytes
 }
 
-// read collects a page from a position; needs sh.mu.
-func (sh *shard) read(from int64, limit int, now time.Time) page {
+// read collects a page from a position, of at most so many records and, unless
+// the first alone has more, bytes; needs sh.mu.
+func (sh *shard) read(from int64, limit, maxBytes int, now time.Time) page {
 	from = max(from, sh.first)
 	i := int(from - sh.first)
 	rest := sh.records[min(i, len(sh.records)):]
 	var p page
 	n := 0
 	for n < min(limit, len(rest)) {
-		if n > 0 && p.bytes+rest[n].size > maxPageBytes {
+		if n > 0 && p.bytes+rest[n].size > maxBytes {
 			p.full = true
 			break
 		}
 		p.bytes += rest[n].size
 		n++
 	}
-	p.full = p.full || p.bytes >= maxPageBytes
+	p.full = p.full || p.bytes >= maxBytes
 	for run := rest[:n]; len(run) > 0; {
 		same := 1
 		for same < len(run) && run[same].chunk == run[0].chunk {
@@ -390,6 +396,7 @@ func (sh *shard) trim(before time.Time) (spent bool) {
 	if n > 0 {
 		sh.records = slices.Clone(sh.records[n:]) // cloned, so that chunks are freed
 		sh.first += int64(n)
+		sh.changed()
 	}
 	return len(sh.records) == 0 && !sh.isOpen() && !sh.closed.After(before)
 }
