@@ -108,11 +108,15 @@ func newNetworked(t *testing.T, server *awsfake.Server, target string, shards in
 	r := &rig{T: t, aws: server}
 	n.process = r.input(fmt.Sprintf("{ streams: [ %s ], dynamodb: { table: %s }, commit_period: 1s }", n.stream, table))
 	t.Cleanup(n.close)
+	lister, subscribing := kinesis.NewFromConfig(conf), session.Subscribing(conf)
 	require.NoError(t, n.connect(t.Context(), clients{
-		lister:    kinesis.NewFromConfig(conf),
-		reader:    newReader(conf, attempt),
-		table:     dynamodb.NewFromConfig(conf),
-		closeIdle: func() { session.CloseIdle(conf) },
+		lister: lister, fanOut: lister, subscribe: newSubscribe(subscribing),
+		reader: newReader(conf, attempt),
+		table:  dynamodb.NewFromConfig(conf),
+		closeIdle: func() {
+			session.CloseIdle(conf)
+			session.CloseIdle(subscribing)
+		},
 	}))
 	return n
 }

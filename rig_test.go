@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"net/http"
 	"slices"
@@ -33,6 +34,10 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const tableName = "leases"
+
+// fanOutMode has every input of these tests read by enhanced fan-out that does not say itself
+// how to read: what they promise holds however records come.
+var fanOutMode = flag.String("fan-out", "", "mode of enhanced fan-out: always or auto; polling where it is empty")
 
 // rig is a local AWS with inputs in front of it, all in one bubble of synctest,
 // where time passes only when everything waits.
@@ -248,6 +253,7 @@ func (r *rig) input(conf string) *process {
 			conf += "\n" + table
 		}
 	}
+	conf = r.way(conf)
 	parsed, err := configSpec().ParseYAML(conf, nil)
 	require.NoError(r, err)
 	in, err := newInput(parsed, service.MockResources())
@@ -257,6 +263,18 @@ func (r *rig) input(conf string) *process {
 	in.newID = c.ids.next
 	r.inputs = append(r.inputs, c)
 	return c
+}
+
+// way has an input read as the flag says.
+func (*rig) way(conf string) string {
+	if *fanOutMode == "" || strings.Contains(conf, "enhanced_fan_out") {
+		return conf
+	}
+	field := "enhanced_fan_out: { enabled: true, mode: " + *fanOutMode + " }"
+	if inside, flow := strings.CutPrefix(strings.TrimSpace(conf), "{"); flow {
+		return "{ " + field + "," + inside
+	}
+	return conf + "\n" + field + "\n"
 }
 
 // open makes an input and connects it.

@@ -14,10 +14,11 @@ const (
 	// The 2 MB a second that a shard delivers pass through it on ways of up to 32 ms.
 	subscriptionWindow = 64 << 10
 	// A connection of which nothing is heard for pingAfter is asked whether it lives, and
-	// is closed when it does not answer within pingTimeout. Events come every 5 s, so
-	// that this is the first sign of a network that has fallen silent.
-	pingAfter   = 10 * time.Second
-	pingTimeout = 10 * time.Second
+	// is closed when it does not answer within pingTimeout: together as long as an attempt
+	// to poll may take. Each of its subscriptions brings an event every 5 s, so that a
+	// connection is hardly ever asked that lives.
+	pingAfter   = 5 * time.Second
+	pingTimeout = 5 * time.Second
 	// A connection to which nothing could be written for so long is closed.
 	writeTimeout = 10 * time.Second
 )
