@@ -437,15 +437,14 @@ func TestUnreadRecordsThatLeaveTheStreamAreSaidAndCounted(t *testing.T) {
 				shards, err := r.aws.Shards("orders")
 				require.NoError(r, err)
 				// Its reads fail until its retention is over.
-				r.aws.Inject(awsfake.Fault{Operation: "GetRecords", Refuse: awsfake.NewError(awsfake.CodeInternalFailure, "sorry"), When: func(c *awsfake.Call) bool {
-					return c.Shard() == shardName(0)
-				}})
+				reads := r.failReads(awsfake.Fault{Refuse: awsfake.NewError(awsfake.CodeInternalFailure, "sorry")}, func(shard string) bool { return shard == shardName(0) })
 				claims := r.aws.Inject(awsfake.Fault{Operation: "UpdateItem", Refuse: awsfake.NewError(awsfake.CodeInternalServerError, "sorry"), When: func(c *awsfake.Call) bool {
 					return !began && c.Key()[attrShard].Text == shardName(0)
 				}})
 				in := r.open(conf)
 				pass(30 * time.Second)
 				require.NoError(r, r.aws.Trim("orders", time.Now()))
+				reads()
 				pass(2 * time.Minute)
 				claims()
 				lost := r.journal.logged("is lost")

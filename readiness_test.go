@@ -59,7 +59,7 @@ func TestBatchThatWasRejectedComesAgainWhileTheInputIsNotReady(t *testing.T) {
 		r.put("orders", 0, 1)
 		in := r.open(`streams: [ orders ]`)
 		b := in.next()
-		r.aws.Inject(awsfake.Fault{Operation: "GetRecords", Refuse: awsfake.NewError("AccessDeniedException", "no")})
+		r.failReads(awsfake.Fault{Refuse: awsfake.NewError("AccessDeniedException", "no")})
 		pass(time.Minute)
 		_, _, err := in.BatchInput.ReadBatch(r.Context())
 		require.ErrorIs(r, err, service.ErrNotConnected)

@@ -277,6 +277,35 @@ func (*rig) way(conf string) string {
 	return conf + "\n" + field + "\n"
 }
 
+// failReads has reads of shards fail, of all or of some, in whichever way they are read.
+func (r *rig) failReads(f awsfake.Fault, which ...func(shard string) bool) (remove func()) {
+	if len(which) > 0 {
+		f.When = func(c *awsfake.Call) bool { return which[0](c.Shard()) }
+	}
+	f.Operation = "GetRecords"
+	if *fanOutMode != "always" {
+		return r.aws.Inject(f)
+	}
+	f.Operation = "SubscribeToShard"
+	call := r.aws.Inject(f)
+	inside := r.aws.InjectStream(awsfake.StreamFault{
+		When:      func(sub awsfake.Subscription) bool { return len(which) == 0 || which[0](sub.Shard) },
+		Exception: f.Refuse, Silence: f.Refuse == nil,
+	})
+	return func() {
+		call()
+		inside()
+	}
+}
+
+// polled skips a test that is about polling itself.
+func polled(t *testing.T) {
+	t.Helper()
+	if *fanOutMode != "" {
+		t.Skip("it is about how shards are polled")
+	}
+}
+
 // open makes an input and connects it.
 func (r *rig) open(conf string) *process {
 	r.Helper()

@@ -64,7 +64,7 @@ func TestWhatWasReadIsHandedOutWhileReadsFail(t *testing.T) {
 		pass(5 * time.Second)
 		r.put("orders", 0, 200)
 		in.read(10)
-		r.aws.Inject(awsfake.Fault{Operation: "GetRecords", Refuse: no})
+		r.failReads(awsfake.Fault{Refuse: no})
 		r.aws.Inject(awsfake.Fault{Operation: "GetShardIterator", Refuse: no})
 		got := 10
 		for got < 100 {
@@ -138,7 +138,7 @@ func TestLagGoesOnAtATakeOverThoughNothingWasEverRead(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.table()
 		r.stream("orders", 1)
-		r.aws.Inject(awsfake.Fault{Operation: "GetRecords", Refuse: no})
+		r.failReads(awsfake.Fault{Refuse: no})
 		put := time.Now()
 		r.put("orders", 0, 1)
 		first := r.open(`streams: [ orders ]`)
@@ -158,7 +158,7 @@ func TestLagOfAShardOfWhichNothingIsKnownGrowsFromItsClaim(t *testing.T) {
 		r.stream("orders", 1)
 		r.put("orders", 0, 1)
 		pass(2 * time.Hour)
-		remove := r.aws.Inject(awsfake.Fault{Operation: "GetRecords", Refuse: no})
+		remove := r.failReads(awsfake.Fault{Refuse: no})
 		opened := time.Now()
 		in := r.open(`streams: [ orders ]`)
 		for range 10 {
@@ -188,7 +188,7 @@ func TestMomentInTheFutureIsNotBelieved(t *testing.T) {
 		_, err := fmt.Sscan(before, &at)
 		require.NoError(r, err)
 		r.setUpTo(shardName(0), at+7200)
-		r.aws.Inject(awsfake.Fault{Operation: "GetRecords", Refuse: no})
+		r.failReads(awsfake.Fault{Refuse: no})
 		put := time.Now()
 		r.put("orders", 1, 1)
 		second := r.open(`{ streams: [ orders ] }`)
@@ -226,7 +226,7 @@ func TestStartOfAStreamIsByTheClockOfTheService(t *testing.T) {
 	bubbleOf(t, awsfake.Options{Clock: shiftedClock{2 * time.Hour}}, func(r *rig) {
 		r.table()
 		r.stream("orders", 1)
-		r.aws.Inject(awsfake.Fault{Operation: "GetRecords", Refuse: no})
+		r.failReads(awsfake.Fault{Refuse: no})
 		in := r.open(`{ streams: [ orders ], start_from_oldest: false }`)
 		pass(5 * time.Second)
 		put := time.Now()
@@ -561,7 +561,7 @@ func TestChildrenThatCannotBeReadAreAsLateAsTheirParentWas(t *testing.T) {
 		r.put("orders", 0, 1)
 		in := r.open(`streams: [ orders ]`)
 		b := in.next()
-		r.aws.Inject(awsfake.Fault{Operation: "GetRecords", When: func(c *awsfake.Call) bool { return c.Shard() != shardName(0) }, Refuse: no})
+		r.failReads(awsfake.Fault{Refuse: no}, func(shard string) bool { return shard != shardName(0) })
 		pass(5 * time.Second)
 		r.split(shardName(0))
 		put := time.Now()
@@ -678,7 +678,7 @@ func TestInputIsNotReadyWhileAllReadsFailWithinASmallBudget(t *testing.T) {
 				for i := range c.shards {
 					r.putTo("orders", i, i, 1)
 				}
-				r.aws.Inject(awsfake.Fault{Operation: "GetRecords", Delay: c.delay, Refuse: awsfake.NewError(awsfake.CodeInternalFailure, "x")})
+				r.failReads(awsfake.Fault{Delay: c.delay, Refuse: awsfake.NewError(awsfake.CodeInternalFailure, "x")})
 				in := r.open(c.conf)
 				notReady := 0
 				for range 600 {
@@ -833,7 +833,7 @@ func TestStreamThatWasMadeAnewIsNotLate(t *testing.T) {
 				r.stream("orders", 2)
 				made := time.Now()
 				if delay > 0 {
-					r.aws.Inject(awsfake.Fault{Operation: "GetRecords", Delay: delay})
+					r.failReads(awsfake.Fault{Delay: delay})
 				}
 				second := r.open(`streams: [ orders ]`)
 				worst, left := int64(0), int64(1<<60)
@@ -857,7 +857,7 @@ func TestStartFromATimestampIsNoLag(t *testing.T) {
 		r.stream("orders", 2)
 		made := time.Now()
 		pass(time.Minute)
-		r.aws.Inject(awsfake.Fault{Operation: "GetRecords", Delay: 2 * time.Second})
+		r.failReads(awsfake.Fault{Delay: 2 * time.Second})
 		in := r.open(fmt.Sprintf(`{ streams: [ orders ], start_from_timestamp: %q }`, made.Add(-30*24*time.Hour).Format(time.RFC3339)))
 		worst, left := int64(0), int64(1<<60)
 		for range 300 {
@@ -903,6 +903,7 @@ var (
 
 // the default budget, twenty shards with a backlog of small records.
 func TestInputIsNotReadyWhileAllReadsFailThoughSomeWaitForRoom(t *testing.T) {
+	polled(t)
 	for _, shards := range []int{10, 20, 40} {
 		bubbleOf(t, awsfake.Options{}, func(r *rig) {
 			r.table()
