@@ -12,7 +12,10 @@
 // iterator types, iterator life, pages and next tokens, MillisBehindLatest,
 // ChildShards, sequence numbers that belong to one shard of one life of a
 // stream, records without a partition key, and, with Options.EnforceLimits,
-// the documented quotas of shards, streams and accounts.
+// the documented quotas of shards, streams and accounts. Enhanced fan-out:
+// consumers with their states and limits, and SubscribeToShard with event
+// streams that push, continue on idle shards, end after five minutes or with
+// their shard, and are taken over; StreamFault breaks them from inside.
 //
 // DynamoDB: expressions are parsed and evaluated, with the service's errors
 // for reserved words and for undefined or unused placeholders; keys are
@@ -23,6 +26,11 @@
 // writes.
 //
 // # Not faithful
+//
+// Subscriptions are served over HTTP/1.1 too, which the service does not. There the
+// SDK's client may drop one as it starts: it closes the request's body while
+// net/http still looks for its end. One that is held up by its client ends only
+// when that reads on or goes, also after five minutes or a take-over.
 //
 // Signatures and credentials are not checked, and one account in one region is
 // served. Nothing is encrypted or tagged, Kinesis meters nothing, and nothing

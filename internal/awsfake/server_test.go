@@ -68,7 +68,25 @@ func loopback(t *testing.T, s *Server) aws.Config {
 	t.Helper()
 	url, err := s.Listen()
 	require.NoError(t, err)
-	return over(t, s, url, &http.Transport{})
+	cfg := over(t, s, url, &http.Transport{})
+	cfg.HTTPClient = ownBody{cfg.HTTPClient}
+	return cfg
+}
+
+// ownBody sends requests whose bodies the SDK cannot close. It does so as soon
+// as it has the headers of the answer, where over HTTP/1.1 net/http may still look
+// for the request's end, and then drops the connection with the subscription.
+type ownBody struct{ aws.HTTPClient }
+
+func (c ownBody) Do(r *http.Request) (*http.Response, error) {
+	if r.Body != nil {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return nil, err
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+	}
+	return c.HTTPClient.Do(r)
 }
 
 // encrypted is one of clients that go over TLS and offer a protocol.
