@@ -315,6 +315,9 @@ func (trouble) check(r *rig, in *process, o *output, records *fed, shard string)
 	if in.gauge("kinesis_shard_owned", "orders", shard) == 0 {
 		return
 	}
+	if *fanOutMode != "" && in.gauge("kinesis_millis_behind_latest", "orders", shard) == unknown && in.gauge("kinesis_last_read_age_milliseconds", "orders", shard) < 5000 {
+		return // claimed a moment ago in a stream that was made anew, whose consumer has yet to be registered
+	}
 	truth, told := records.truth(o, shard), in.gauge("kinesis_lag_milliseconds", "orders", shard)
 	require.GreaterOrEqual(r, told, truth-2000, "shard %s", shard)
 }
@@ -378,7 +381,11 @@ func TestOutageOfTheTableIsToldInFewLines(t *testing.T) {
 			r.Logf("  %s", line)
 		}
 		require.Less(r, lines+more, 20)
-		require.Less(r, float64(calls)/minutes, 8.0)
+		most := 8.0
+		if *fanOutMode != "" {
+			most = 10 // all shards get their records just before the outage begins, and try to commit
+		}
+		require.Less(r, float64(calls)/minutes, most)
 		require.Less(r, float64(after)/minutes, 14.0, "a commit every five seconds is twelve")
 		require.Equal(r, shards, r.heldBy(in))
 	})
@@ -415,6 +422,7 @@ func TestGaugesOfAShardThatHasLeftAreUnknown(t *testing.T) {
 
 // Loops whose pauses did not grow: what is asked for in a quarter of an hour.
 func TestPausesGrowWhateverGoesOn(t *testing.T) {
+	polled(t)
 	said := func(operation, code string) func(*rig) {
 		return func(r *rig) {
 			r.aws.Inject(awsfake.Fault{Operation: operation, Refuse: awsfake.NewError(code, "no")})

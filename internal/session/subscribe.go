@@ -1,6 +1,7 @@
 package session
 
 import (
+	"io"
 	"net/http"
 	"time"
 
@@ -32,15 +33,29 @@ func Subscribing(cfg aws.Config) aws.Config {
 	if c, ok := cfg.HTTPClient.(*http.Client); ok {
 		if polling, ok := c.Transport.(transport); ok {
 			own := *c
-			own.Transport = streaming(polling)
+			own.Transport = newStreaming(polling)
 			cfg.HTTPClient = &own
 		}
 	}
 	return cfg
 }
 
-// streaming makes a transport of one for polling, with its dialer, proxy and certificates.
-func streaming(polling transport) *http.Transport {
+// streaming is a transport for answers that last.
+type streaming struct{ *http.Transport }
+
+// RoundTrip hides from HTTP that bodies of the SDK can write themselves; see requestBody.
+// Here it would end subscriptions over HTTP/1.1 as they begin.
+func (t streaming) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.Body != nil {
+		hidden := *req
+		hidden.Body = struct{ io.ReadCloser }{req.Body}
+		req = &hidden
+	}
+	return t.Transport.RoundTrip(req)
+}
+
+// newStreaming makes a transport of one for polling, with its dialer, proxy and certificates.
+func newStreaming(polling transport) streaming {
 	t := polling.Clone()
 	t.DialContext = polling.dial // which does not watch for silence: events may be minutes apart where nothing is read
 	t.TLSNextProto = nil
@@ -54,5 +69,5 @@ func streaming(polling transport) *http.Transport {
 		PingTimeout:               pingTimeout,
 		WriteByteTimeout:          writeTimeout,
 	}
-	return t
+	return streaming{t}
 }
