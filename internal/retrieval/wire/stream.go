@@ -134,17 +134,14 @@ func (s *Stream) Next() (*types.SubscribeToShardEvent, error) {
 	defer frame.release()
 	frame.b = frame.b[:length]
 	if _, err := io.ReadFull(s.ahead, frame.b); err != nil {
-		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
-		}
-		return nil, err
+		return nil, within(err)
 	}
 	// The decoder appends the payload, in steps of 512 bytes at least.
 	payload := newBuffer(length + 512)
 	defer payload.release()
 	message, err := s.frames.Decode(bytes.NewReader(frame.b), payload.b)
 	if err != nil {
-		return nil, fmt.Errorf("decoding a frame: %w", err)
+		return nil, fmt.Errorf("decoding a frame: %w", within(err))
 	}
 	if textOf(message, eventstream.MessageTypeHeader) == eventstream.EventMessageType &&
 		textOf(message, eventstream.EventTypeHeader) == "SubscribeToShardEvent" {
@@ -167,13 +164,19 @@ func (s *Stream) decodeBySDK(frame []byte) (event *types.SubscribeToShardEvent, 
 	}()
 	decoded, err := s.sdk.DeserializeEventMessage(schemas.SubscribeToShardEventStream, kinesis.TypeRegistry, bytes.NewReader(frame))
 	if err != nil {
-		if errors.Is(err, io.EOF) { // the frame is whole, so that this is not the end of the stream
-			err = fmt.Errorf("decoding an event: %w", io.ErrUnexpectedEOF)
-		}
-		return nil, err
+		return nil, within(err)
 	}
 	event, _ = decoded.(*types.SubscribeToShardEvent)
 	return event, nil
+}
+
+// within is an error that came within a frame, where io.EOF would tell of the end of the
+// stream. A frame that is whole may announce more headers than it has.
+func within(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 func textOf(m eventstream.Message, header string) string {
