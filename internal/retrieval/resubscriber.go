@@ -51,6 +51,9 @@ func (r *resubscriber) inUse(now time.Time, random float64) {
 	r.next = r.allowed(r.called.Add(subscribeSpacing + time.Duration(random*float64(subscribeSpacing/10))))
 }
 
+// when is the moment of the next attempt. A source that was closed has not set next.
+func (r *resubscriber) when() time.Time { return r.allowed(r.next) }
+
 // allowed is the first moment from at on at which the service allows a call.
 func (r *resubscriber) allowed(at time.Time) time.Time {
 	for _, earliest := range []time.Time{r.called.Add(subscribeSpacing), r.opened.Add(takeOverAfter)} {

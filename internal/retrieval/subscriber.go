@@ -46,7 +46,8 @@ type Subscriber struct {
 	// fallback is how many of the places to begin at were refused; see from.
 	fallback int
 	arn      string        // of the consumer, as which it subscribed last
-	sub      *subscription // nil while none is open
+	holds    bool          // the token of the slot, and with it the pace
+	sub      *subscription // nil while none is open. Invariant: sub != nil implies holds
 	after    Ending        // of the last subscription
 	// share is the memory that records take by the bytes of their frame.
 	share float64
@@ -55,11 +56,10 @@ type Subscriber struct {
 // subscription is an open one. The subscriber makes it and ends it.
 type subscription struct {
 	*wire.Stream
-	cancel  context.CancelCauseFunc
-	ctx     context.Context //nolint:containedctx // its cause tells why a read has ended
-	heard   bool            // an event has come
-	ageing  ageing
-	release func()
+	cancel context.CancelCauseFunc
+	ctx    context.Context //nolint:containedctx // its cause tells why a read has ended
+	heard  bool            // an event has come
+	ageing ageing
 }
 
 // Ending is why a subscription came to its end.
@@ -97,7 +97,29 @@ func newSubscriber(fan *FanOut, at *cursor, budget *Budget, hooks Hooks) *Subscr
 // be used any more.
 func (s *Subscriber) Close() {
 	s.unsubscribe()
+	s.giveUp()
 	s.fan.leave(s.slot)
+}
+
+// take takes the token of the slot, when the shard has no other source that is
+// subscribed, and waits until a call may be made. The pace is that of the shard: who
+// looked at it before the token is there would follow a call that he does not know of.
+func (s *Subscriber) take(ctx context.Context) error {
+	select {
+	case s.slot.taken <- struct{}{}: // free, but where two sources read a shard
+		s.holds = true
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return waitUntil(ctx, s.slot.pace.when())
+}
+
+// giveUp gives the token of the slot back.
+func (s *Subscriber) giveUp() {
+	if s.holds {
+		s.holds = false
+		<-s.slot.taken
+	}
 }
 
 func (s *Subscriber) unsubscribe() {
@@ -106,8 +128,8 @@ func (s *Subscriber) unsubscribe() {
 	}
 	s.sub.cancel(context.Canceled)
 	_ = s.sub.Close() // nothing is to be had from it any more, whatever it says
-	s.sub.release()
 	s.sub = nil
+	s.fan.count(-1)
 	if s.hooks.OnUnsubscribe != nil {
 		s.hooks.OnUnsubscribe()
 	}
@@ -131,9 +153,14 @@ func (s *Subscriber) attempt(ctx context.Context) (page Page, ok bool, err error
 	if s.ended {
 		return Page{}, false, ErrShardGone
 	}
+	defer func() {
+		if s.sub == nil {
+			s.giveUp()
+		}
+	}()
 	call := Call{Start: time.Now(), Behind: -1}
 	if s.sub == nil {
-		if err := waitUntil(ctx, s.slot.pace.next); err != nil {
+		if err := s.take(ctx); err != nil {
 			return Page{}, false, err
 		}
 		call.Start = time.Now()
@@ -156,7 +183,7 @@ func (s *Subscriber) attempt(ctx context.Context) (page Page, ok bool, err error
 	return Page{}, false, s.recover(ctx, call, err)
 }
 
-// open opens a subscription.
+// open opens a subscription. The source has the token.
 func (s *Subscriber) open(ctx context.Context) error {
 	if err := s.identify(ctx); err != nil {
 		return err
@@ -165,26 +192,15 @@ func (s *Subscriber) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	select {
-	case s.slot.taken <- struct{}{}: // free, but where two sources read a shard
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 	s.arn = arn
 	sub := &subscription{}
 	sub.ctx, sub.cancel = context.WithCancelCause(ctx)
-	sub.release = func() { <-s.slot.taken }
 	if err := s.openWith(sub); err != nil {
 		sub.cancel(err)
-		sub.release()
 		return err
 	}
 	s.sub = sub
 	s.fan.count(1)
-	sub.release = func() {
-		s.fan.count(-1)
-		<-s.slot.taken
-	}
 	if s.hooks.OnSubscribe != nil {
 		s.hooks.OnSubscribe(s.after)
 	}
