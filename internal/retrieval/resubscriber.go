@@ -39,6 +39,7 @@ func (r *resubscriber) ended(now time.Time) { r.next = r.allowed(now) }
 // failed notes that an attempt or a subscription has failed.
 func (r *resubscriber) failed(now time.Time, random float64) {
 	r.failures++
+	r.refused = time.Time{}
 	r.next = r.allowed(now.Add(doubled(subscribeSpacing, r.failures, r.longest, random)))
 }
 

@@ -43,12 +43,13 @@ type Subscriber struct {
 	// the last record where the shard is idle; empty when none is known. Without it a
 	// subscription would begin a day back after an idle day.
 	continuation string
-	// fallback is how many of the places to begin at were refused; see from.
-	fallback int
-	arn      string        // of the consumer, as which it subscribed last
-	holds    bool          // the token of the slot, and with it the pace
-	sub      *subscription // nil while none is open. Invariant: sub != nil implies holds
-	after    Ending        // of the last subscription
+	// refused is the last record read, where the service does not take its sequence number
+	// to begin after; see from.
+	refused string
+	arn     string        // of the consumer, as which it subscribed last
+	holds   bool          // the token of the slot, and with it the pace
+	sub     *subscription // nil while none is open. Invariant: sub != nil implies holds
+	after   Ending        // of the last subscription
 	// share is the memory that records take by the bytes of their frame.
 	share float64
 }
@@ -239,18 +240,16 @@ func (s *Subscriber) openWith(sub *subscription) error {
 // does not take is passed over for the one before it, up to the oldest record; what was
 // read is known by its sequence number.
 func (s *Subscriber) from() types.StartingPosition {
-	var places []types.StartingPosition
-	for _, after := range []string{s.continuation, s.position.After} {
-		if after != "" {
-			places = append(places, types.StartingPosition{Type: types.ShardIteratorTypeAfterSequenceNumber, SequenceNumber: &after})
-		}
+	continuation, after, at := s.continuation, s.position.After, s.position.At
+	switch {
+	case continuation != "":
+		return types.StartingPosition{Type: types.ShardIteratorTypeAfterSequenceNumber, SequenceNumber: &continuation}
+	case after != "" && after != s.refused:
+		return types.StartingPosition{Type: types.ShardIteratorTypeAfterSequenceNumber, SequenceNumber: &after}
+	case after == "" && !at.IsZero():
+		return types.StartingPosition{Type: types.ShardIteratorTypeAtTimestamp, Timestamp: &at}
 	}
-	if s.position.After == "" && !s.position.At.IsZero() {
-		places = append(places, types.StartingPosition{Type: types.ShardIteratorTypeAtTimestamp, Timestamp: &s.position.At})
-	} else {
-		places = append(places, types.StartingPosition{Type: types.ShardIteratorTypeTrimHorizon})
-	}
-	return places[min(s.fallback, len(places)-1)]
+	return types.StartingPosition{Type: types.ShardIteratorTypeTrimHorizon}
 }
 
 // listened is the body of a subscription, which is ended when it says nothing for long
@@ -325,7 +324,6 @@ func (s *Subscriber) next(ctx context.Context, call *Call) (event bool, page Pag
 	} else if len(page.Records) > 0 {
 		s.continuation = "" // these are further on
 	}
-	s.fallback = 0
 	if !sub.heard {
 		sub.heard = true
 		s.slot.pace.event()
@@ -381,33 +379,48 @@ func (s *Subscriber) recover(ctx context.Context, call Call, err error) error {
 
 // judge finds out what an error means, of a subscription that was open or was to be.
 func (s *Subscriber) judge(ctx context.Context, wasOpen bool, err error) error {
-	if _, invalid := errors.AsType[*types.InvalidArgumentException](err); invalid && !wasOpen && s.position.After != "" {
+	if _, invalid := errors.AsType[*types.InvalidArgumentException](err); invalid && !wasOpen && s.from().SequenceNumber != nil {
 		return s.passOver(ctx, err)
 	}
 	original := err
 	if err = classify(err); !errors.Is(err, ErrShardGone) {
 		return err
 	}
-	if err = s.confirmGone(ctx, err); !errors.Is(err, ErrShardGone) && s.arn != "" {
-		// The stream lists the shard: so it is the consumer that is gone.
-		s.fan.forget(s.arn)
-		return fmt.Errorf("consumer %s is looked for anew, and registered if need be: %v", s.fan.name(), original) //nolint:errorlint // it is not what it says
+	if err = s.confirmGone(ctx, err); s.arn == "" || errors.Is(err, ErrShardGone) && !s.listed(ctx) {
+		return err
 	}
-	return err
+	// The stream lists the shard: so it is the consumer that is gone.
+	s.fan.forget(s.arn)
+	return fmt.Errorf("consumer %s is looked for anew, and registered if need be: %v", s.fan.name(), original) //nolint:errorlint // it is not what it says
+}
+
+// listed reports whether the stream lists a shard of which no first sequence number is
+// known. It may be that of another stream of the same name; then its position shows that,
+// as soon as there is a consumer to subscribe as.
+func (s *Subscriber) listed(ctx context.Context) bool {
+	if s.shard.FirstSequence != "" {
+		return false // confirmGone has seen to it
+	}
+	_, _, err := find(ctx, s.api, s.shard)
+	return err == nil
 }
 
 // passOver deals with a place to begin at that the service does not take, though the shard
-// may have it: what is before the oldest record is not known any more.
+// may have it: what is before the oldest record is not known any more. It comes to no such
+// place twice, for where nothing new is read a subscription would begin there again.
 func (s *Subscriber) passOver(ctx context.Context, refusal error) error {
-	if foreign := s.checkPosition(ctx); foreign != nil {
-		return foreign
+	if s.position.After != "" {
+		if foreign := s.checkPosition(ctx); foreign != nil {
+			return foreign
+		}
 	}
-	if s.from().Type == types.ShardIteratorTypeTrimHorizon {
-		return refusal
-	}
-	s.fallback++
-	if s.from().Type == types.ShardIteratorTypeTrimHorizon && s.hooks.OnExpire != nil {
-		s.hooks.OnExpire(s.position.After)
+	if s.continuation != "" {
+		s.continuation = ""
+	} else {
+		s.refused = s.position.After
+		if s.hooks.OnExpire != nil {
+			s.hooks.OnExpire(s.position.After)
+		}
 	}
 	return fmt.Errorf("%w: %w", errPassedOver, refusal)
 }

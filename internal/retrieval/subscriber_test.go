@@ -209,7 +209,7 @@ func TestClosedShardEndsWithItsChildren(t *testing.T) {
 		require.Len(t, page.Records, 1)
 		require.Equal(t, []retrieval.Child{{ID: "low", Parents: []string{shard}}, {ID: "high", Parents: []string{shard}}}, page.Children)
 		require.Zero(t, w.fan.Open())
-		_, err := s.Next(t.Context())
+		_, err := s.Next(w.ctx)
 		require.ErrorIs(t, err, retrieval.ErrShardGone)
 		require.Len(t, w.subscriptions, 1)
 	})

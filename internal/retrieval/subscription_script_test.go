@@ -131,6 +131,8 @@ func (c subscribed) after() string { return aws.ToString(c.from.SequenceNumber) 
 type world struct {
 	*testing.T
 	begun time.Time
+	// ctx is that of all sources. It ends, so that one which stands still fails its test.
+	ctx context.Context
 	// serve is the nth subscription, from 1. refuse answers the nth call, before it is one;
 	// nil for no refusal.
 	serve  func(n int, p *push)
@@ -174,6 +176,9 @@ func inWorld(t *testing.T, test func(t *testing.T, w *world)) {
 		})
 		w.lists = retrieval.NewLists(life, w.list)
 		defer end()
+		ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour)
+		defer cancel()
+		w.ctx = ctx
 		test(t, w)
 		end()
 		w.fan.Wait()
@@ -278,7 +283,7 @@ func (w *world) source(from retrieval.Position) *retrieval.Subscriber {
 
 // next returns a page, of which it holds nothing.
 func (w *world) next(s *retrieval.Subscriber) retrieval.Page {
-	page, err := s.Next(w.Context())
+	page, err := s.Next(w.ctx)
 	require.NoError(w, err)
 	w.budget.Release(page.Cost)
 	return page
