@@ -350,5 +350,8 @@ func (f *FanOut) Deregister(ctx context.Context) error {
 	if _, gone := errors.AsType[*types.ResourceNotFoundException](err); gone || err == nil {
 		return nil
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.arn = cmp.Or(f.arn, arn) // it is there, and the call may be made again
 	return fmt.Errorf("deregistering consumer %s of stream %s: %w", f.name(), f.conf.Stream, err)
 }
