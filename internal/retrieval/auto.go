@@ -121,7 +121,8 @@ func (a *Auto) choose() {
 const (
 	// throttledFor and lateFor are how long polling has to be throttled, or to be behind
 	// by lateBy and more though nothing held it up, for the shard to be subscribed.
-	// throttledUntil is how long after the last throttled call it counts as throttled.
+	// throttledUntil is how far apart throttled calls may be for what is between them to
+	// count as throttled.
 	throttledFor   = 30 * time.Second
 	throttledUntil = 20 * time.Second
 	lateFor        = time.Minute
@@ -145,8 +146,8 @@ const (
 type chooser struct {
 	way Way // as it is read; empty before it was read at all
 
-	throttled     time.Time // since when; zero when it is not
-	lastThrottled time.Time
+	throttled     time.Time // the first call of those that were; zero when none were
+	lastThrottled time.Time // the last one
 	late          time.Time // since when; zero when it is not
 	caughtUp      time.Time // since when; zero when it is not
 	failing       time.Time // since when subscribing fails; zero when it does not
@@ -179,7 +180,7 @@ func (c *chooser) saw(call Call, now time.Time) {
 		c.caughtUp = time.Time{}
 		return
 	case call.Err != nil && errors.Is(call.Err, ErrThrottled):
-		if c.throttled.IsZero() {
+		if c.throttled.IsZero() || now.Sub(c.lastThrottled) > throttledUntil {
 			c.throttled = now
 		}
 		c.lastThrottled = now
@@ -217,7 +218,8 @@ func (c *chooser) next(now time.Time) (way Way, why string) {
 	}
 	switch {
 	case now.Before(c.notBefore):
-	case !c.throttled.IsZero() && now.Sub(c.throttled) >= throttledFor && now.Sub(c.lastThrottled) <= throttledUntil:
+	// From call to call: until the next call nobody knows whether it has passed.
+	case !c.throttled.IsZero() && c.lastThrottled.Sub(c.throttled) >= throttledFor && now.Sub(c.lastThrottled) <= throttledUntil:
 		return WayFanOut, fmt.Sprintf("reads of it have been throttled for %s, by other readers that poll it", throttledFor)
 	case !c.late.IsZero() && now.Sub(c.late) >= lateFor:
 		return WayFanOut, fmt.Sprintf("it has been more than %s behind for %s", lateBy, lateFor)
