@@ -28,6 +28,7 @@ type Auto struct {
 	budget *Budget
 
 	choice *chooser
+	way    Way // as it was told last
 	poller *Poller
 	// subscriber is nil while the shard is polled.
 	subscriber *Subscriber
@@ -36,7 +37,7 @@ type Auto struct {
 // NewAuto returns a source that begins by polling, as NewPoller does, or as it read the
 // shard last, and subscribes as NewSubscriber does.
 func NewAuto(api API, fan *FanOut, lists *Lists, shard Shard, from Position, budget *Budget, least time.Duration, hooks Hooks) *Auto {
-	a := &Auto{cursor: newCursor(api, lists, shard, from), fan: fan, slot: fan.join(shard.ID), budget: budget, told: hooks, hooks: hooks}
+	a := &Auto{cursor: newCursor(api, lists, shard, from), fan: fan, slot: fan.join(shard.ID), budget: budget, told: hooks, hooks: hooks, way: WayPolling}
 	a.choice = &a.slot.choice
 	a.hooks.OnCall, a.hooks.OnBudgetWait = a.called, a.waits
 	a.poller = newPoller(api, a.cursor, budget, least, a.hooks)
@@ -94,25 +95,53 @@ func (a *Auto) choose() {
 	now := time.Now()
 	way, why := a.choice.next(now)
 	switch {
-	case way == WayFanOut && a.subscriber == nil:
-		// Reading goes on while the consumer is looked for.
+	case way == WayFanOut && !a.subscribed():
+		// Reading goes on while the consumer is looked for, also for one that was
+		// deregistered meanwhile.
 		_, found, err := a.fan.look()
 		if err != nil {
 			a.choice.refused(now)
 		}
 		if err != nil || found != nil {
+			a.poll()
+			a.tellWay("there is no consumer to subscribe as")
 			return
 		}
-		a.subscriber = newSubscriber(a.fan, a.cursor, a.budget, a.hooks)
-	case way == WayPolling && a.subscriber != nil:
-		a.unsubscribe()
-		a.poller.restart()
-	default:
+		if a.subscriber == nil {
+			a.subscriber = newSubscriber(a.fan, a.cursor, a.budget, a.hooks)
+		}
+	case way == WayPolling:
+		a.poll()
+	}
+	if !a.choice.change(way, now) {
+		why = "" // a source before this one has read it so
+	}
+	a.tellWay(why)
+}
+
+// tellWay tells the way in which the shard is read from now on, where it is another one.
+func (a *Auto) tellWay(why string) {
+	way := WayPolling
+	if a.subscriber != nil {
+		way = WayFanOut
+	}
+	if way == a.way {
 		return
 	}
-	a.choice.change(way, now)
+	a.way = way
 	if a.told.OnWay != nil {
 		a.told.OnWay(way, why)
+	}
+}
+
+// subscribed reports whether a subscription is open.
+func (a *Auto) subscribed() bool { return a.subscriber != nil && a.subscriber.sub != nil }
+
+// poll has the shard polled from now on.
+func (a *Auto) poll() {
+	if a.subscriber != nil {
+		a.unsubscribe()
+		a.poller.restart()
 	}
 }
 
@@ -227,10 +256,11 @@ func (c *chooser) next(now time.Time) (way Way, why string) {
 	return WayPolling, ""
 }
 
-// change notes in which way the shard is read from now on.
-func (c *chooser) change(way Way, now time.Time) {
-	if c.way == way {
-		return // a source before this one has read it so
+// change notes in which way the shard is read from now on, and reports whether that is
+// another one.
+func (c *chooser) change(way Way, now time.Time) bool {
+	if c.way == way || c.way == "" && way == WayPolling {
+		return false // a source before this one has read it so, or it is the first way
 	}
 	if way == WayFanOut {
 		if c.calm == 0 || now.Sub(c.returned) > c.calm {
@@ -246,6 +276,7 @@ func (c *chooser) change(way Way, now time.Time) {
 	}
 	c.way = way
 	c.throttled, c.late, c.caughtUp, c.failing = time.Time{}, time.Time{}, time.Time{}, time.Time{}
+	return true
 }
 
 // refused notes that there is no consumer to subscribe as.
