@@ -16,8 +16,8 @@ type chosen struct {
 	changes []time.Time
 }
 
-// halfAMinute is that of calls a second apart, and a second more until the way is chosen.
-const halfAMinute = 31 * time.Second
+// soon is that of calls a second apart, and a second more until the way is chosen.
+const soon = 31 * time.Second
 
 func newChosen() *chosen { return &chosen{now: time.Unix(1e9, 0)} }
 
@@ -59,7 +59,7 @@ func (c *chosen) attempts(d time.Duration, call Call) time.Duration {
 func TestThrottledShardIsSubscribedAfterHalfAMinute(t *testing.T) {
 	c := newChosen()
 	require.Equal(t, WayPolling, c.choose())
-	require.Equal(t, halfAMinute, c.attempts(time.Hour, throttled))
+	require.Equal(t, soon, c.attempts(time.Hour, throttled))
 	require.Equal(t, WayFanOut, c.way)
 }
 
@@ -129,12 +129,12 @@ func TestShardThatHasCaughtUpIsPolledAgain(t *testing.T) {
 
 func TestShardThatHasToBeSubscribedAgainStaysSoForTwiceAsLong(t *testing.T) {
 	c := newChosen()
-	for _, want := range []time.Duration{10, 20, 40, 80, 160, 320, 640, 720, 720} {
-		require.Equal(t, halfAMinute, c.attempts(time.Hour, throttled))
-		require.Equal(t, want*time.Minute, c.attempts(24*time.Hour, good))
+	for _, want := range []int{10, 20, 40, 80, 160, 320, 640, 720, 720} {
+		require.Equal(t, soon, c.attempts(time.Hour, throttled))
+		require.Equal(t, time.Duration(want)*time.Minute, c.attempts(24*time.Hour, good))
 	}
 	require.Zero(t, c.attempts(13*time.Hour, good))
-	require.Equal(t, halfAMinute, c.attempts(time.Hour, throttled))
+	require.Equal(t, soon, c.attempts(time.Hour, throttled))
 	require.Equal(t, 10*time.Minute, c.attempts(time.Hour, good), "that was long ago")
 }
 

@@ -28,7 +28,7 @@ type found struct {
 func lookingFor(t *testing.T, conf retrieval.FanOutConfig, test func(t *testing.T, f *found)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		life, end := context.WithCancel(context.Background())
+		life, end := context.WithCancel(t.Context())
 		defer end()
 		f := &found{registry: newRegistry()}
 		if conf.Stream == "" {

@@ -47,7 +47,7 @@ func TestRefusedContinuationFallsBackToTheLastRecord(t *testing.T) {
 
 func TestExpiredPositionIsReadOnFromTheOldestRecord(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		w.serve = func(n int, p *push) {
+		w.serve = func(_ int, p *push) {
 			_ = p.start() && p.send(event{continuation: 3, behind: time.Hour}) && p.send(event{records: []int{3, 7}, continuation: 7}) && p.pass(time.Hour)
 		}
 		w.refusing(6)

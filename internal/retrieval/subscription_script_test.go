@@ -57,7 +57,7 @@ func (e event) payload() string {
 
 // push is the service's end of a subscription.
 type push struct {
-	ctx  context.Context
+	ctx  context.Context //nolint:containedctx // of the call, which bounds the body
 	body *io.PipeWriter
 	from types.StartingPosition
 }
@@ -132,7 +132,7 @@ type world struct {
 	*testing.T
 	begun time.Time
 	// ctx is that of all sources. It ends, so that one which stands still fails its test.
-	ctx context.Context
+	ctx context.Context //nolint:containedctx // the same in all calls, as Next wants it
 	// serve is the nth subscription, from 1. refuse answers the nth call, before it is one;
 	// nil for no refusal.
 	serve  func(n int, p *push)
@@ -163,7 +163,7 @@ type world struct {
 func inWorld(t *testing.T, test func(t *testing.T, w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		life, end := context.WithCancel(context.Background())
+		life, end := context.WithCancel(t.Context())
 		w := &world{T: t, begun: time.Now(), registry: newRegistry(), list: newListing(), budget: retrieval.NewBudget(1 << 20)}
 		w.serve = func(_ int, p *push) {
 			if p.start() {

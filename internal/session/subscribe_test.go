@@ -72,7 +72,7 @@ func TestSubscriptionsGoOverHTTP1WhereThereIsNoTLS(t *testing.T) {
 func TestServiceSendsNoMoreAheadThanTheWindow(t *testing.T) {
 	var sent atomic.Int64
 	stalled := make(chan struct{})
-	o := overTLS(t, func(w http.ResponseWriter, r *http.Request) {
+	o := overTLS(t, func(w http.ResponseWriter, _ *http.Request) {
 		c := http.NewResponseController(w)
 		for {
 			stall := time.AfterFunc(200*time.Millisecond, func() { close(stalled) })

@@ -154,7 +154,7 @@ func TestExceptionsComeAsTheirTypes(t *testing.T) {
 	} {
 		event, err := streamOf(exceptionFrame(name, `{"message":"sorry"}`)).Next()
 		require.Nil(t, event, name)
-		require.IsType(t, want, err, "%s: %v", name, err)
+		require.IsType(t, want, err, "%s: %v", name, err) //nolint:testifylint // it is the type, not the chain
 		var api smithy.APIError
 		require.ErrorAs(t, err, &api, name)
 		if name != "AnExceptionOfAnotherVersion" {
