@@ -29,6 +29,8 @@ type Auto struct {
 
 	choice *chooser
 	way    Way // as it was told last
+	// without is whether the shard is polled for want of a consumer.
+	without bool
 	poller *Poller
 	// subscriber is nil while the shard is polled.
 	subscriber *Subscriber
@@ -104,6 +106,7 @@ func (a *Auto) choose() {
 		}
 		if err != nil || found != nil {
 			a.poll()
+			a.without = true
 			a.tellWay("there is no consumer to subscribe as")
 			return
 		}
@@ -113,9 +116,14 @@ func (a *Auto) choose() {
 	case way == WayPolling:
 		a.poll()
 	}
-	if !a.choice.change(way, now) {
+	switch changed := a.choice.change(way, now); {
+	case changed:
+	case a.without:
+		why = "there is a consumer to subscribe as now"
+	default:
 		why = "" // a source before this one has read it so
 	}
+	a.without = false
 	a.tellWay(why)
 }
 

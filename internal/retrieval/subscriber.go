@@ -289,6 +289,7 @@ func (s *Subscriber) next(ctx context.Context, call *Call) (event bool, page Pag
 	call.Start = time.Now()
 	age := sub.ageing.after(begun, call.Start)
 	if err != nil {
+		call.Start = begun // nothing has come since
 		return false, Page{}, fmt.Errorf("reading shard %s: %w", s.shard.ID, cmp.Or(context.Cause(sub.ctx), err))
 	}
 	// Beside the records there are the frame and its payload while it is decoded.
@@ -358,11 +359,15 @@ func (s *Subscriber) recover(ctx context.Context, call Call, err error) error {
 	case lost != nil && lost.heard && errors.Is(err, io.EOF):
 		pace.ended(now)
 		usual = true
+	case errors.Is(err, errConsumerGone) && pace.failures == 0:
+		pace.failures++
+		pace.ended(now) // it may be registered at once, which is told
+		usual = true
 	default:
 		pace.failed(now, random)
 		// A subscription that has worked may break once. When it can be opened again
-		// there is nothing to tell.
-		usual = errors.Is(err, errEndUnconfirmed) || lost != nil && lost.heard && pace.failures == 1
+		// there is nothing to tell, but that it had said nothing for long.
+		usual = errors.Is(err, errEndUnconfirmed) || lost != nil && lost.heard && pace.failures == 1 && !errors.Is(err, errSilent)
 	}
 	if errors.Is(err, io.EOF) {
 		err = fmt.Errorf("reading shard %s: the subscription ended before anything had come", s.shard.ID)
@@ -386,12 +391,13 @@ func (s *Subscriber) judge(ctx context.Context, wasOpen bool, err error) error {
 	if err = classify(err); !errors.Is(err, ErrShardGone) {
 		return err
 	}
-	if err = s.confirmGone(ctx, err); s.arn == "" || errors.Is(err, ErrShardGone) && !s.listed(ctx) {
+	err = s.confirmGone(ctx, err)
+	s.fan.forget(s.arn) // with its stream, where that is gone
+	if s.arn == "" || errors.Is(err, ErrShardGone) && !s.listed(ctx) {
 		return err
 	}
 	// The stream lists the shard: so it is the consumer that is gone.
-	s.fan.forget(s.arn)
-	return fmt.Errorf("consumer %s is looked for anew, and registered if need be: %v", s.fan.name(), original) //nolint:errorlint // it is not what it says
+	return fmt.Errorf("%w: consumer %s is looked for anew, and registered if need be: %v", errConsumerGone, s.fan.name(), original) //nolint:errorlint // it is not what it says
 }
 
 // listed reports whether the stream lists a shard of which no first sequence number is
@@ -428,6 +434,7 @@ func (s *Subscriber) passOver(ctx context.Context, refusal error) error {
 var (
 	errNoAnswer = fmt.Errorf("the subscription was not answered within %s", subscribeTimeout)
 	errSilent   = fmt.Errorf("nothing came of the subscription for %s", silentFor)
+	errConsumerGone = errors.New("the consumer does not exist any more")
 	// errPassedOver is a place that was refused, where another one is tried next.
 	errPassedOver = errors.New("the place to begin at was refused")
 )

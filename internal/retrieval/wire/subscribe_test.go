@@ -24,10 +24,14 @@ func subscribeTo(t *testing.T, answer http.HandlerFunc) (*Stream, error) {
 		Region: "us-east-1", BaseEndpoint: &s.URL, HTTPClient: &http.Client{Transport: transport},
 		Credentials: credentials.NewStaticCredentialsProvider("id", "secret", ""), Retryer: aws.NopRetryer{},
 	})
-	return Subscribe(t.Context(), c, &kinesis.SubscribeToShardInput{
+	body, err := Subscribe(t.Context(), c, &kinesis.SubscribeToShardInput{
 		ConsumerARN: aws.String("arn:aws:kinesis:us-east-1:123456789012:stream/orders/consumer/group:1"), ShardId: aws.String("shardId-000000000000"),
 		StartingPosition: &types.StartingPosition{Type: types.ShardIteratorTypeTrimHorizon},
 	})
+	if err != nil {
+		return nil, err
+	}
+	return NewStream(body), nil
 }
 
 func TestSubscriptionIsOpenWhenTheCallReturns(t *testing.T) {
