@@ -360,3 +360,16 @@ func TestTwoSourcesOfAShardKeepItsPace(t *testing.T) {
 		<-done
 	})
 }
+
+func TestRecordsAreFurtherOnThanTheContinuationBeforeThem(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.serve = func(_ int, p *push) {
+			_ = p.start() && p.send(event{continuation: 5}) && p.send(event{records: []int{7}}) && p.pass(10*time.Second)
+		}
+		s := w.source(retrieval.Position{})
+		defer s.Close()
+		require.Equal(t, numbers(7), w.collect(s, 1))
+		require.Empty(t, w.next(s).Records)
+		require.Equal(t, number(7), w.subscriptions[1].after())
+	})
+}
