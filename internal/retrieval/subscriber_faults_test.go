@@ -21,7 +21,7 @@ func TestFaultsOfSubscriptionsCostNoRecordAndBringNoneTwice(t *testing.T) {
 	ends := slices.Sorted(maps.Keys(endings))
 	for seed := range uint64(50) {
 		inWorld(t, func(t *testing.T, w *world) {
-			dice := func(n, side int) *rand.Rand { return rand.New(rand.NewPCG(seed, uint64(2*n+side))) } //nolint:gosec // reproducible
+			dice := func(n, side int) *rand.Rand { return rand.New(rand.NewPCG(seed, uint64(2*n+side))) }
 			w.refuse = func(_ context.Context, n int) error {
 				switch dice(n, 0).IntN(6) {
 				case 0:
