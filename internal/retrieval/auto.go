@@ -31,7 +31,7 @@ type Auto struct {
 	way    Way // as it was told last
 	// without is whether the shard is polled for want of a consumer.
 	without bool
-	poller *Poller
+	poller  *Poller
 	// subscriber is nil while the shard is polled.
 	subscriber *Subscriber
 }
@@ -189,6 +189,7 @@ type chooser struct {
 	caughtUp      time.Time // since when; zero when it is not
 	failing       time.Time // since when subscribing fails; zero when it does not
 	held          time.Time // when the output last held reading up
+	slow          time.Time // since when it has, again and again; zero when it does not
 	answer        time.Time // when the last page was handed out
 	calm          time.Duration
 	returned      time.Time // when it last went back to polling
@@ -204,8 +205,14 @@ func (c *chooser) asked(now time.Time) {
 
 func (c *chooser) answered(now time.Time) { c.answer = now }
 
-// blocked notes that the output held reading up.
-func (c *chooser) blocked(now time.Time) { c.held, c.late = now, time.Time{} }
+// blocked notes that the output held reading up. How late the shard is tells nothing then,
+// nor that it is not: nobody knows what there is to be read.
+func (c *chooser) blocked(now time.Time) {
+	if c.slow.IsZero() || now.Sub(c.held) > heldUp {
+		c.slow = now
+	}
+	c.held, c.late, c.caughtUp = now, time.Time{}, time.Time{}
+}
 
 // saw takes in an attempt to read.
 func (c *chooser) saw(call Call, now time.Time) {
@@ -248,6 +255,8 @@ func (c *chooser) next(now time.Time) (way Way, why string) {
 		switch {
 		case !c.failing.IsZero() && now.Sub(c.failing) >= failingFor:
 			return WayPolling, fmt.Sprintf("no subscription to it could be had for %s", failingFor)
+		case !c.slow.IsZero() && now.Sub(c.held) <= heldUp && now.Sub(c.slow) >= calmFor:
+			return WayPolling, fmt.Sprintf("the output has been slower than either way for %s", calmFor)
 		case !c.caughtUp.IsZero() && now.Sub(c.caughtUp) >= c.calm:
 			return WayPolling, fmt.Sprintf("it has been caught up for %s", c.calm)
 		}

@@ -182,12 +182,16 @@ func (f *FanOut) look() (arn string, found <-chan struct{}, err error) {
 			f.failures = 0
 		} else {
 			f.failures++
-			f.retry = time.Now().Add(doubled(time.Second, f.failures, f.conf.Longest, rand.Float64())) //nolint:gosec // spreads load, guards nothing
+			f.retry = time.Now().Add(doubled(searchPause, f.failures, f.conf.Longest, rand.Float64())) //nolint:gosec // spreads load, guards nothing
 		}
 		close(done)
 	})
 	return "", done, nil
 }
+
+// searchPause is the first pause after a search that failed: longer than the time between
+// two polls of an idle shard, so that each source hears of the failure.
+const searchPause = 2 * idlePoll
 
 // forget has the consumer looked for again, of which the service has said that it does
 // not exist. Somebody may have deregistered it.
@@ -219,7 +223,7 @@ func (f *FanOut) search() (arn string, err error) {
 			state, err = f.register(ctx, *who.StreamARN, &limits)
 		}
 		switch {
-		case err != nil && !errors.Is(err, ErrThrottled):
+		case err != nil && !errors.Is(err, ErrThrottled) && ctx.Err() == nil:
 			return "", err
 		case err == nil && state == string(types.ConsumerStatusActive):
 			return arn, nil

@@ -44,7 +44,9 @@ func StreamParameters(stream string) (name, arn *string) {
 
 // Hooks tell of what a source deals with by itself. Each may be nil.
 type Hooks struct {
-	// OnCall is called for each attempt to read a page.
+	// OnCall is called for each attempt to read a page. Of a subscription that is each event
+	// that came, and each failure that is not one of those that come in the best of
+	// circumstances.
 	OnCall func(Call)
 	// OnBudgetWait is called when a read has to wait for the budget.
 	OnBudgetWait func()

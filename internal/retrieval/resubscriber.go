@@ -20,6 +20,7 @@ type resubscriber struct {
 	opened   time.Time     // the last that succeeded
 	failures int           // in a row
 	refused  time.Time     // when the first attempt was refused for another subscription; zero when the last was not
+	takenAt  time.Time     // when somebody else last took a subscription over
 	next     time.Time
 }
 
@@ -54,6 +55,18 @@ func (r *resubscriber) inUse(now time.Time, random float64) {
 
 // when is the moment of the next attempt. A source that was closed has not set next.
 func (r *resubscriber) when() time.Time { return r.allowed(r.next) }
+
+// againFor is how long it is remembered that somebody took a subscription over. It happens
+// once where a lease was lost, and again and again where two groups share a consumer.
+const againFor = 5 * time.Minute
+
+// taken notes that somebody else has taken a subscription over, and reports whether that
+// has happened before.
+func (r *resubscriber) taken(now time.Time) (again bool) {
+	again = !r.takenAt.IsZero() && now.Sub(r.takenAt) < againFor
+	r.takenAt = now
+	return again
+}
 
 // allowed is the first moment from at on at which the service allows a call.
 func (r *resubscriber) allowed(at time.Time) time.Time {

@@ -63,27 +63,6 @@ type subscription struct {
 	ageing ageing
 }
 
-// Ending is why a subscription came to its end.
-type Ending string
-
-// The endings. Empty is none: there was no subscription before.
-const (
-	// EndedByService: without an error, as each does after five minutes.
-	EndedByService Ending = "ended"
-	// EndedBroken: the connection broke, or brought what is no frame.
-	EndedBroken Ending = "broken"
-	// EndedSilent: nothing came for 35 s, though it was listened to.
-	EndedSilent Ending = "silent"
-	// EndedTaken: another subscription as the same consumer took over.
-	EndedTaken Ending = "taken"
-	// EndedThrottled, EndedFailed: with an error of the service.
-	EndedThrottled Ending = "throttled"
-	EndedFailed    Ending = "failed"
-)
-
-// Endings are all of them.
-var Endings = []Ending{EndedByService, EndedBroken, EndedSilent, EndedTaken, EndedThrottled, EndedFailed}
-
 // NewSubscriber returns a source that begins at from, as the consumer of fan, looks shards
 // up in lists, and holds what it reads within a budget.
 func NewSubscriber(api Lister, fan *FanOut, lists *Lists, shard Shard, from Position, budget *Budget, hooks Hooks) *Subscriber {
@@ -287,7 +266,7 @@ func (s *Subscriber) next(ctx context.Context, call *Call) (event bool, page Pag
 	begun := time.Now()
 	length, err := sub.Await()
 	call.Start = time.Now()
-	age := sub.ageing.after(begun, call.Start)
+	age := sub.ageing.after(begun, call.Start, length)
 	if err != nil {
 		call.Start = begun // nothing has come since
 		return false, Page{}, fmt.Errorf("reading shard %s: %w", s.shard.ID, cmp.Or(context.Cause(sub.ctx), err))
@@ -354,7 +333,7 @@ func (s *Subscriber) recover(ctx context.Context, call Call, err error) error {
 	case inUse && lost == nil:
 		pace.inUse(now, random)
 		if usual = now.Sub(pace.refused) < inUseFor; !usual {
-			err = fmt.Errorf("%w. Somebody else subscribes as consumer %s again and again: give each group a consumer of its own, in `enhanced_fan_out.consumer_name`", err, s.fan.name())
+			err = s.shared(err)
 		}
 	case lost != nil && lost.heard && errors.Is(err, io.EOF):
 		pace.ended(now)
@@ -363,6 +342,11 @@ func (s *Subscriber) recover(ctx context.Context, call Call, err error) error {
 		pace.failures++
 		pace.ended(now) // it may be registered at once, which is told
 		usual = true
+	case lost != nil && lost.heard && s.after == EndedTaken:
+		pace.failed(now, random)
+		if usual = !pace.taken(now); !usual {
+			err = s.shared(err)
+		}
 	default:
 		pace.failed(now, random)
 		// A subscription that has worked may break once. When it can be opened again
@@ -380,6 +364,11 @@ func (s *Subscriber) recover(ctx context.Context, call Call, err error) error {
 		return err
 	}
 	return nil
+}
+
+// shared says what it means that somebody else subscribes as the same consumer.
+func (s *Subscriber) shared(err error) error {
+	return fmt.Errorf("%w. Somebody else subscribes as consumer %s again and again: give each group a consumer of its own, in `enhanced_fan_out.consumer_name`", err, s.fan.name())
 }
 
 // judge finds out what an error means, of a subscription that was open or was to be.
@@ -432,55 +421,9 @@ func (s *Subscriber) passOver(ctx context.Context, refusal error) error {
 }
 
 var (
-	errNoAnswer = fmt.Errorf("the subscription was not answered within %s", subscribeTimeout)
-	errSilent   = fmt.Errorf("nothing came of the subscription for %s", silentFor)
+	errNoAnswer     = fmt.Errorf("the subscription was not answered within %s", subscribeTimeout)
+	errSilent       = fmt.Errorf("nothing came of the subscription for %s", silentFor)
 	errConsumerGone = errors.New("the consumer does not exist any more")
 	// errPassedOver is a place that was refused, where another one is tried next.
 	errPassedOver = errors.New("the place to begin at was refused")
 )
-
-// endingOf is how a subscription ended of which a read failed.
-func endingOf(err error) Ending {
-	if _, taken := errors.AsType[*types.ResourceInUseException](err); taken {
-		return EndedTaken
-	}
-	switch {
-	case errors.Is(err, io.EOF), errors.Is(err, errEndUnconfirmed):
-		return EndedByService
-	case errors.Is(err, errSilent):
-		return EndedSilent
-	case errors.Is(classify(err), ErrThrottled):
-		return EndedThrottled
-	case codeOf(err) != "":
-		return EndedFailed
-	}
-	return EndedBroken
-}
-
-// ageing bounds the age of what is read of a subscription. What comes may have been sent
-// at any time at which nobody was listening: it may have waited on its way. So that time
-// is counted, until a wait shows that nothing more is on the way.
-type ageing struct {
-	away time.Duration // in which nobody was listening, since nothing was on the way
-	last time.Time     // the end of the last wait
-}
-
-const (
-	// longWait is longer than any way there and back, so that nothing is on the way where
-	// nothing has come for so long. While less is unread than the service may send ahead,
-	// a briefWait shows as much.
-	longWait  = time.Second
-	briefWait = 50 * time.Millisecond
-)
-
-// after takes in a wait from begun to ended, and returns how old what has come is at most.
-func (a *ageing) after(begun, ended time.Time) time.Duration {
-	if !a.last.IsZero() {
-		a.away += begun.Sub(a.last)
-	}
-	a.last = ended
-	if waited := ended.Sub(begun); waited >= longWait || waited >= briefWait && a.away < longWait {
-		a.away = 0
-	}
-	return a.away
-}
