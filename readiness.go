@@ -67,8 +67,12 @@ func (s *signals) health(now time.Time) health {
 	}
 	h.table = items || s.failing[attempted{journal.TableReads, ""}].lasts(period, now)
 	// Where nothing is tried for long, all wait for room that a slow output has.
+	pause := period
+	if s.conf.fanOut.enabled {
+		pause = max(period, s.conf.fanOut.resubscribe)
+	}
 	tried := s.tried.Load()
-	trying := tried != nil && now.Sub(*tried) < 2*period
+	trying := tried != nil && now.Sub(*tried) < 2*pause
 	for _, shard := range s.shards {
 		switch reads, writes := shard.stuck(now); {
 		case reads && trying:

@@ -46,6 +46,8 @@ type table struct {
 	asked  int         // writes that were asked for, the refused ones too
 	writes []time.Time // of the owner
 	silent bool        // no request is answered, nor takes effect
+	source *source
+	early  int // last writes of the owner while its source was open
 }
 
 func newTable() *table {
@@ -62,8 +64,14 @@ func (s *table) carry(ctx context.Context, method string, serve func() error) er
 		<-ctx.Done()
 		return ctx.Err()
 	}
+	last := method == "Release" || method == "Finish" || method == "HandOver"
+	if last && s.source != nil && s.source.opened.Load() != 0 {
+		s.mu.Lock()
+		s.early++
+		s.mu.Unlock()
+	}
 	err := serve()
-	if method == "Renew" || method == "Release" || method == "Finish" || method == "HandOver" {
+	if last || method == "Renew" {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.asked++
@@ -89,8 +97,9 @@ func (s *table) put(item lease.Item) { s.Change(key, func(now *lease.Item) { *no
 // source hands out what the test has put into it, and counts what was taken. What
 // was taken it hands out again to a reader that begins before it.
 type source struct {
-	next  chan fetched
-	taken atomic.Int64
+	next   chan fetched
+	taken  atomic.Int64
+	opened atomic.Int64 // sources that were opened and are not closed
 
 	mu           sync.Mutex
 	past, repeat []fetched
@@ -98,6 +107,7 @@ type source struct {
 
 // open begins to read after a sequence number.
 func (s *source) open(after string) Source {
+	s.opened.Add(1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.repeat = nil
@@ -116,7 +126,7 @@ func (s *source) open(after string) Source {
 	return s
 }
 
-func (*source) Close() {}
+func (s *source) Close() { s.opened.Add(-1) }
 
 func (s *source) Next(ctx context.Context) (retrieval.Page, error) {
 	s.mu.Lock()
@@ -167,6 +177,7 @@ func bubble(t *testing.T, configure func(*Config), test func(r *rig)) {
 			out:    make(chan *Delivery),
 			ended:  make(chan Result, 1),
 		}
+		r.table.source = r.source
 		opts := lease.Options{
 			Client: "me", Period: leasePeriod, CommitPeriod: commitPeriod,
 			Rand: func() float64 { return 0 },
@@ -194,6 +205,8 @@ func bubble(t *testing.T, configure func(*Config), test func(r *rig)) {
 		defer func() {
 			stop()
 			<-done
+			require.Zero(t, r.source.opened.Load(), "the source is closed, once")
+			require.Zero(t, r.table.early, "the source is closed before the shard is passed on")
 		}()
 		test(r)
 	})

@@ -207,20 +207,18 @@ func (f *FanOut) forget(arn string) {
 func (f *FanOut) search() (arn string, err error) {
 	ctx, cancel := context.WithTimeout(f.life, f.conf.Activation)
 	defer cancel()
-	who := &kinesis.DescribeStreamConsumerInput{ConsumerARN: &f.conf.ARN}
-	if f.conf.ARN == "" {
-		stream, err := f.streamARN(ctx)
-		if err != nil {
-			return "", err
-		}
-		who = &kinesis.DescribeStreamConsumerInput{StreamARN: &stream, ConsumerName: &f.conf.Name}
-	}
+	var who *kinesis.DescribeStreamConsumerInput
 	limits := 0 // refusals in a row for the number of consumers
 	for n := 1; ; n++ {
 		var state string
-		arn, state, err = f.describe(ctx, who)
-		if _, missing := errors.AsType[*types.ResourceNotFoundException](err); missing && f.conf.ARN == "" {
-			state, err = f.register(ctx, *who.StreamARN, &limits)
+		if who == nil {
+			who, err = f.identify(ctx)
+		}
+		if who != nil {
+			arn, state, err = f.describe(ctx, who)
+			if codeOf(err) == "ResourceNotFoundException" && f.conf.ARN == "" {
+				state, err = f.register(ctx, *who.StreamARN, &limits)
+			}
 		}
 		switch {
 		case err != nil && !errors.Is(err, ErrThrottled) && ctx.Err() == nil:
@@ -246,6 +244,18 @@ func (f *FanOut) name() string {
 	_, name, _ := strings.Cut(f.conf.ARN, "/consumer/")
 	name, _, _ = strings.Cut(name, ":")
 	return name
+}
+
+// identify returns how to ask for the consumer.
+func (f *FanOut) identify(ctx context.Context) (*kinesis.DescribeStreamConsumerInput, error) {
+	if f.conf.ARN != "" {
+		return &kinesis.DescribeStreamConsumerInput{ConsumerARN: &f.conf.ARN}, nil
+	}
+	stream, err := f.streamARN(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &kinesis.DescribeStreamConsumerInput{StreamARN: &stream, ConsumerName: &f.conf.Name}, nil
 }
 
 func (f *FanOut) streamARN(ctx context.Context) (string, error) {
