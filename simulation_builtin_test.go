@@ -406,6 +406,7 @@ func (s *simulation) directMixed(t *testing.T) {
 		s.leaveBuiltIn(b, s.dice.IntN(2) == 0)
 	}
 	s.calm(t)
+	s.linger(t)
 	s.stay(t, 5*time.Minute)
 	s.finish(t)
 }

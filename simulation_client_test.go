@@ -6,6 +6,7 @@ import (
 	"errors"
 	"hash/fnv"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
@@ -45,6 +46,13 @@ type simulatedClient struct {
 	apart    chan struct{}      // the same for being cut off from the table
 	yielding context.CancelFunc // of the ReadBatch under way
 	dice     map[string]*rand.Rand
+
+	way     readingWay               // as it is configured
+	ways    map[lease.Key]readingWay // in which it reads shards under the leases that it has
+	severed bool                     // it is cut off from subscriptions too, as long as from the table
+	// subscribing is what it knows of its subscriptions, and connections are those open.
+	subscribing map[lease.Key]*subscribing
+	connections map[lease.Key]*connection
 }
 
 // reading reports whether a client should have a share of the shards.
@@ -438,7 +446,19 @@ func (c simulatedKinesis) GetRecords(ctx context.Context, in *kinesis.GetRecords
 	if err := c.read(ctx, *in.ShardIterator); err != nil {
 		return nil, err
 	}
-	return c.sim.records(*in.ShardIterator)
+	s := c.sim
+	at := strings.Split(*in.ShardIterator, "/")
+	key := lease.Key{Stream: at[0], Shard: at[1]}
+	s.mu.Lock()
+	c.reads(key, polls)
+	ails := s.weather(key)
+	throttled := ails == pollsThrottled && c.roll("crowd "+key.Shard).Float64() < crowdedThrottle
+	s.mu.Unlock()
+	if throttled {
+		s.tally.add("fault: poll throttled by other readers")
+		return nil, errTooMany
+	}
+	return s.records(*in.ShardIterator, ails == pollsLate)
 }
 
 func (c simulatedKinesis) GetShardIterator(ctx context.Context, in *kinesis.GetShardIteratorInput, _ ...func(*kinesis.Options)) (*kinesis.GetShardIteratorOutput, error) {

@@ -17,6 +17,9 @@ func (s *simulation) deleteStream(t *testing.T, name string, anew time.Duration,
 	old := s.streams[name]
 	s.past[name] = append(s.past[name], old)
 	s.streams[name] = nil
+	for _, sh := range old.shards {
+		sh.wake()
+	}
 	s.later(t.Context(), anew, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -96,6 +99,7 @@ func (s *simulation) directRemade(t *testing.T) {
 		pass(s.leasePeriod)
 	}
 	s.calm(t)
+	s.linger(t)
 	s.stay(t, 5*time.Minute)
 	s.finish(t)
 }

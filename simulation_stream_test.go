@@ -44,6 +44,8 @@ type simulatedStream struct {
 	// ranges of their shards are told.
 	life   int
 	ranged bool
+	// consumers are those of enhanced fan-out.
+	consumers []*simulatedConsumer
 }
 
 type simulatedShard struct {
@@ -69,6 +71,8 @@ type simulatedShard struct {
 	// foreign is whether a built-in input has read it, and deleted whether one has
 	// deleted its item.
 	foreign, deleted bool
+	// changed is closed when there is something new; nil while nobody waits for that.
+	changed chan struct{}
 }
 
 type simulatedRecord struct {
@@ -97,6 +101,7 @@ func (st *simulatedStream) add(parents ...*simulatedShard) {
 		}
 		p.closed = true
 		p.children = append(p.children, sh)
+		p.wake()
 	}
 	if st.ranged {
 		sh.first = st.sequence()
@@ -121,6 +126,7 @@ func (st *simulatedStream) putTo(sh *simulatedShard, n int) {
 		sh.indexes[sequence] = len(sh.records)
 		sh.records = append(sh.records, simulatedRecord{sequence: sequence, arrived: serviceTime()})
 	}
+	sh.wake()
 }
 
 // ofLife marks what a stream hands out that its successor under the name does not take.
@@ -221,8 +227,8 @@ func (st *simulatedStream) iterator(sh *simulatedShard, index int) *string {
 	return aws.String(st.ofLife(sh.key.Stream + "/" + sh.key.Shard + "/" + strconv.Itoa(index)))
 }
 
-// records answers GetRecords.
-func (s *simulation) records(iterator string) (*kinesis.GetRecordsOutput, error) {
+// records answers GetRecords. It is late at times, and then brings little.
+func (s *simulation) records(iterator string, late bool) (*kinesis.GetRecordsOutput, error) {
 	stream, _, _ := strings.Cut(iterator, "/")
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -240,7 +246,13 @@ func (s *simulation) records(iterator string) (*kinesis.GetRecordsOutput, error)
 	}
 	sh := st.byID[at[1]]
 	to := min(len(sh.records), index+simulatedPage)
+	if late {
+		to = min(len(sh.records), index+1)
+	}
 	out := &kinesis.GetRecordsOutput{Records: []types.Record{}, MillisBehindLatest: aws.Int64(int64(len(sh.records) - to))}
+	if late && (!sh.closed || to < len(sh.records)) {
+		*out.MillisBehindLatest += 20_000
+	}
 	for i := range sh.records[index:to] {
 		r := &sh.records[index+i]
 		out.Records = append(out.Records, types.Record{SequenceNumber: &r.sequence, ApproximateArrivalTimestamp: &r.arrived})

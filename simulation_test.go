@@ -70,6 +70,15 @@ type simulation struct {
 	// still is whether all shards should stay where they are.
 	still bool
 
+	// fanned is whether some clients read by enhanced fan-out, registered the number of
+	// consumers that ever were, and crowded the weather at all shards; fair where each has
+	// its own. meddler has the dice of who deregisters consumers.
+	fanned     bool
+	registered int
+	crowded    weather
+	meddler    *rand.Rand
+	tally      *tally // of all seeds
+
 	// remade is whether streams are deleted and made anew, and past has those that were,
 	// by name and oldest first. While there is none of a name, its stream is nil.
 	remade bool
@@ -98,6 +107,7 @@ var simulatedConfig = sync.OnceValue(func() config {
 func newSimulation(t *testing.T, seed uint64) *simulation {
 	t.Helper()
 	s := &simulation{
+		tally: &tally{of: map[string]int{}}, meddler: rand.New(rand.NewPCG(seed, 2)),
 		seed: seed, began: time.Now(), table: newMemoryTable(),
 		streams: map[string]*simulatedStream{}, clients: map[string]*simulatedClient{},
 		passed: map[string]time.Time{}, present: map[string]bool{}, builtIns: map[string]*builtIn{}, past: map[string][]*simulatedStream{},
@@ -177,12 +187,13 @@ func (s *simulation) joinWith(t *testing.T, streams []stream) *simulatedClient {
 		limit:    []int{1, 5, 20, 1024}[s.dice.IntN(4)],
 		output:   outputKind(s.dice.IntN(3)),
 		standing: map[string]*tenure{}, tenures: map[lease.Key]*tenure{}, dice: map[string]*rand.Rand{},
+		ways: map[lease.Key]readingWay{}, subscribing: map[lease.Key]*subscribing{}, connections: map[lease.Key]*connection{},
 	}
 	c.life, c.stop = context.WithCancel(t.Context())
 	c.ack, c.die = context.WithCancel(t.Context())
 
 	res := service.MockResources()
-	in := assemble(s.conf, res)
+	in := assemble(s.drawWay(c), res)
 	in.newID = c.nextID
 	in.conf.checkpointLimit, in.conf.streams = c.limit, streams
 	c.input, c.pinned = in, len(streams[0].shards) > 0
@@ -198,8 +209,8 @@ func (s *simulation) joinWith(t *testing.T, streams []stream) *simulatedClient {
 		}
 		lists = append(lists, group.StreamSnapshot{Stream: name, Shards: shards, Listed: time.Now(), ServerTime: at, Err: err})
 	}
-	api := simulatedKinesis{c}
-	require.NoError(t, in.start(clients{lister: api, reader: api, closeIdle: func() {}}, simulatedStore{c}, lists, func(context.Context, string) error { return nil }))
+	api, fanOut := simulatedKinesis{c}, simulatedFanOut{c}
+	require.NoError(t, in.start(clients{lister: api, reader: api, fanOut: fanOut, subscribe: fanOut.subscribe, closeIdle: func() {}}, simulatedStore{c}, lists, func(context.Context, string) error { return nil }))
 	c.reader.Go(c.read)
 	return c
 }
@@ -296,6 +307,7 @@ func (s *simulation) part(c *simulatedClient, d time.Duration) {
 		return
 	}
 	c.apart = make(chan struct{})
+	s.sever(c)
 	s.later(c.life, d, func() { s.unite(c) })
 }
 
@@ -339,22 +351,26 @@ func TestSimulation(t *testing.T) {
 func simulateSeeds(t *testing.T, direct func(*simulation, *testing.T)) {
 	t.Helper()
 	simulatedConfig()
+	counts := &tally{of: map[string]int{}}
 	if *simSeed > 0 {
-		simulateSeed(t, *simSeed, direct)
+		simulateSeed(t, *simSeed, counts, direct)
+		counts.report(t, 1)
 		return
 	}
+	t.Cleanup(func() { counts.report(t, *simCount) }) // after all seeds
 	for seed := uint64(1); seed <= *simCount; seed++ {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
 			t.Parallel()
-			simulateSeed(t, seed, direct)
+			simulateSeed(t, seed, counts, direct)
 		})
 	}
 }
 
-func simulateSeed(t *testing.T, seed uint64, direct func(*simulation, *testing.T)) {
+func simulateSeed(t *testing.T, seed uint64, counts *tally, direct func(*simulation, *testing.T)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		s := newSimulation(t, seed)
+		s.tally, s.fanned = counts, true
 		direct(s, t)
 		if s.verdict != "" {
 			test, _, _ := strings.Cut(t.Name(), "/")
@@ -387,6 +403,7 @@ func (s *simulation) direct(t *testing.T) {
 		}
 	}
 	s.calm(t)
+	s.linger(t)
 	s.stay(t, 5*time.Minute)
 	s.finish(t)
 }
@@ -399,6 +416,7 @@ func (s *simulation) failed() bool {
 
 // scene is one event of a run.
 func (s *simulation) scene(t *testing.T, most int) {
+	s.meddle()
 	living := s.living()
 	var c *simulatedClient
 	if len(living) > 0 {
@@ -483,7 +501,7 @@ func (s *simulation) calm(t *testing.T) {
 		s.join(t)
 	}
 	missing := "unknown"
-	for range 20 * 4 {
+	for begun := time.Now(); time.Since(begun) < 20*s.leasePeriod+s.patience(); {
 		pass(s.leasePeriod / 4)
 		if missing = s.unsettled(); missing == "" || s.failed() {
 			return
@@ -491,7 +509,7 @@ func (s *simulation) calm(t *testing.T) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.broken(nil, "twenty lease periods after the last fault: %s", missing)
+	s.broken(nil, "%s after the last fault: %s", 20*s.leasePeriod+s.patience(), missing)
 }
 
 // stay checks that a fleet which is balanced leaves its shards alone.

@@ -248,6 +248,8 @@ type tenure struct {
 	from string
 	// out is the number of messages of a lease's tenure that are not settled.
 	out int
+	// next is the index after the last record that was read under a lease.
+	next int
 }
 
 // tries notes the beginning of a try to write.
@@ -336,6 +338,7 @@ func (c *simulatedClient) trusts(key lease.Key) bool {
 func (c *simulatedClient) begins(seen lease.Item, id string) {
 	c.sim.mu.Lock()
 	defer c.sim.mu.Unlock()
+	delete(c.ways, seen.Key)
 	from := seen.Owner
 	if before := c.tenures[seen.Key]; before != nil && c.owns(from) {
 		from = before.from // it claims again what it has claimed without an answer
@@ -456,6 +459,10 @@ func (s *simulation) delivered(c *simulatedClient, batch service.MessageBatch) d
 		}
 	}
 	d.tenure = c.tenure(sh.key)
+	if d.from < d.tenure.next && !sh.records[d.from].rejected {
+		s.broken(sh, "%s read record %d again, though it had read the shard up to record %d under this lease", c.name, d.from, d.tenure.next)
+	}
+	d.tenure.next = max(d.tenure.next, d.to)
 	d.tenure.out += len(batch)
 	if d.tenure.out > max(c.limit, len(batch)) {
 		s.broken(sh, "%s has %d messages under way, its limit is %d", c.name, d.tenure.out, c.limit)
