@@ -472,7 +472,7 @@ func (c simulatedKinesis) GetShardIterator(ctx context.Context, in *kinesis.GetS
 }
 
 func (c simulatedKinesis) ListShards(ctx context.Context, in *kinesis.ListShardsInput, _ ...func(*kinesis.Options)) (*kinesis.ListShardsOutput, error) {
-	if c.sim.remade { // where single shards are looked up, with no bound but that of the SDK's client
+	if c.sim.remade || c.sim.fanned { // where single shards are looked up, with no bound but that of the SDK's client
 		limited, cancel := context.WithTimeout(ctx, session.AttemptTimeout)
 		defer cancel()
 		ctx = limited

@@ -110,6 +110,8 @@ func (c simulatedFanOut) subscribe(ctx context.Context, in *kinesis.SubscribeToS
 		return nil, ctx.Err()
 	}
 	c.calls(key)
+	s := c.sim
+	s.tells(key, c.name, "subscribes after "+aws.ToString(in.StartingPosition.SequenceNumber), nil)
 	if err := c.passable(ctx, toFanOut); err != nil {
 		return nil, err
 	}
@@ -170,6 +172,7 @@ func (c simulatedFanOut) open(ctx context.Context, key lease.Key, in *kinesis.Su
 	if waited := wait(ctx, f.after); waited != nil {
 		return nil, waited
 	}
+	s.tells(key, c.name, "is answered", err)
 	switch {
 	case err != nil:
 		return nil, err
@@ -400,6 +403,15 @@ func (c *simulatedClient) subscribed(key lease.Key) {
 		s.note(sh, c.name, "subscribes", textStringer(""))
 	}
 	c.reads(key, subscribes)
+}
+
+// tells notes an answer in the trail of a shard.
+func (s *simulation) tells(key lease.Key, client, what string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if sh := s.listedShard(key); sh != nil {
+		s.note(sh, client, what, textStringer(fmt.Sprint(err)))
+	}
 }
 
 func (c *simulatedClient) unsubscribed(key lease.Key) {

@@ -59,6 +59,8 @@ type simulation struct {
 	passed  map[string]time.Time        // when shards were handed over, by their terms
 	laggard *rand.Rand
 	verdict string // the first broken promise
+	// guilty is the shard of which unsettled has told last, nil for none.
+	guilty *simulatedShard
 	// faulty is whether there are faults, and faultRate how many of the requests
 	// meet one.
 	faulty    bool
@@ -509,7 +511,7 @@ func (s *simulation) calm(t *testing.T) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.broken(nil, "%s after the last fault: %s", 20*s.leasePeriod+s.patience(), missing)
+	s.broken(s.guilty, "%s after the last fault: %s", 20*s.leasePeriod+s.patience(), missing)
 }
 
 // stay checks that a fleet which is balanced leaves its shards alone.

@@ -522,6 +522,7 @@ func (s *simulation) unsettled() string {
 	for _, name := range s.names {
 		for _, sh := range s.streams[name].shards {
 			item := items[sh.key]
+			s.guilty = sh // if what follows says so
 			switch {
 			case sh.acked < len(sh.records):
 				return fmt.Sprintf("shard %s: %d of %d records are acknowledged; %s", sh.key, sh.acked, len(sh.records), stored(item))
@@ -541,6 +542,7 @@ func (s *simulation) unsettled() string {
 			}
 		}
 	}
+	s.guilty = nil
 	least, most := len(items), 0
 	for _, n := range shares {
 		least, most = min(least, n), max(most, n)
