@@ -168,6 +168,7 @@ func (c simulatedFanOut) open(ctx context.Context, key lease.Key, in *kinesis.Su
 	if f.kind == faultLost {
 		return nil, errNoAnswer
 	}
+	c.arrives(key)
 	sub, err := s.subscribe(c.simulatedClient, in)
 	if waited := wait(ctx, f.after); waited != nil {
 		return nil, waited
@@ -376,8 +377,7 @@ type subscribing struct {
 	called, opened time.Time
 }
 
-// subscribes checks that a subscription is begun under the lease. Trust that ends at this
-// very moment may not have been noticed.
+// subscribes notes that a subscription is being opened.
 func (c *simulatedClient) subscribes(key lease.Key) {
 	s := c.sim
 	s.mu.Lock()
@@ -387,9 +387,18 @@ func (c *simulatedClient) subscribes(key lease.Key) {
 		s.broken(s.listedShard(key), "%s has two subscriptions to shard %s", c.name, key)
 	}
 	sub.open = true
+}
+
+// arrives checks that a subscription is begun under the lease, as its call arrives. Where
+// reading begins while the lease is not proved, it makes a call which it takes back in the
+// same moment. Trust that ends at this very moment may not have been noticed.
+func (c *simulatedClient) arrives(key lease.Key) {
+	s := c.sim
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	now, t := time.Now(), c.tenures[key]
 	if t == nil || now.After(t.until) || c.standing[t.id] == nil || now.After(c.standing[t.id].until) {
-		s.broken(s.listedShard(key), "%s subscribes to shard %s without a lease that it may trust", c.name, key)
+		s.broken(s.listedShard(key), "%s subscribes to shard %s without a lease that it may trust: %v", c.name, key, t)
 	}
 }
 
