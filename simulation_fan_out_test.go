@@ -414,9 +414,9 @@ const (
 	pollsThrottled          // other readers poll it
 	pollsLate               // polling brings little, and late
 	fanOutIsDown            // no subscription can be had
-	weatherLasts            = 90 * time.Second
-	someWeather             = 0.5
-	crowdedThrottle         = 0.95 // of the polls of a shard that other readers poll
+	weatherLasts    = 90 * time.Second
+	someWeather     = 0.5
+	crowdedThrottle = 0.95 // of the polls of a shard that other readers poll
 )
 
 func (s *simulation) weather(key lease.Key) weather {
