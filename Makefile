@@ -89,10 +89,10 @@ fuzz: ## Run each fuzz target for FUZZTIME.
 	done
 
 .PHONY: integration
-integration: internal/integration/node_modules/.package-lock.json ## Run the contract suite against emulators that others wrote (needs Node.js 20 with npm).
+integration: internal/integration/node_modules/.package-lock.json ## Run the contract suite against emulators, and the local AWS against clients, that others wrote (needs Node.js 20 with npm).
 	go test -tags integration -shuffle=on -count=1 -timeout 5m ./internal/integration/...
 
-# Install scripts are not run: the emulators work without them.
+# Install scripts are not run: what is installed works without them.
 internal/integration/node_modules/.package-lock.json: internal/integration/package-lock.json
 	@command -v npm >/dev/null || { echo 'make integration: npm not found; install Node.js 20 or later' >&2; exit 1; }
 	npm ci --prefix internal/integration --ignore-scripts --no-audit --no-fund

@@ -1,6 +1,5 @@
 // Loaded into each emulator before its own code (node --require), this script
-// keeps it on the loopback interface, gives it a free port, and ends it with
-// the test that started it.
+// keeps it on the loopback interface and gives it a free port.
 'use strict'
 
 const net = require('node:net')
@@ -18,8 +17,3 @@ net.Server.prototype.listen = function (...args) {
   })
   return listen.call(this, { host: '127.0.0.1', port: 0 }, done)
 }
-
-// Standard input is a pipe whose other end the test holds: it closes when the
-// test ends, in whatever way it ends.
-process.stdin.on('close', () => process.exit(0))
-process.stdin.resume()
