@@ -18,6 +18,14 @@ func TestEmulatorsKeepTheContract(t *testing.T) {
 			SequencesBySecond:       true,
 			ForeignSequenceNotFound: true,
 			BrokenIteratorFails:     true,
+
+			NoInitialResponse:         true,
+			RefusalsInStream:          true,
+			MissingShardSubscribed:    true,
+			ForeignSequenceSubscribed: true,
+			NoTakeOver:                true,
+			ClosedShardGoesOn:         true,
+			ConsumersCutOff:           true,
 		},
 	})
 }

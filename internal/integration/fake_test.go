@@ -18,7 +18,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestLocalAWSKeepsTheContract(t *testing.T) {
-	fake := awsfake.New(awsfake.Options{StreamDelay: 50 * time.Millisecond, TableDelay: 50 * time.Millisecond})
+	fake := awsfake.New(awsfake.Options{StreamDelay: 50 * time.Millisecond, TableDelay: 50 * time.Millisecond, ConsumerDelay: 50 * time.Millisecond})
 	url, err := fake.Listen()
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, fake.Close()) })

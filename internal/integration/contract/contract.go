@@ -48,6 +48,28 @@ type Deviations struct {
 	// A broken iterator is an internal failure, rather than an invalid
 	// argument.
 	BrokenIteratorFails bool
+
+	// The answer to SubscribeToShard begins with an event, rather than with the
+	// initial response. The SDK's client cannot read that, so that the rest is
+	// required of the target behind a proxy.
+	NoInitialResponse bool
+	// A subscription is refused by an exception in its stream, rather than by the
+	// answer.
+	RefusalsInStream bool
+	// A subscription to a shard that there is not brings nothing for ever, rather
+	// than being refused as not found.
+	MissingShardSubscribed bool
+	// A subscription starts after a sequence number that the shard never gave,
+	// rather than being refused as an invalid argument.
+	ForeignSequenceSubscribed bool
+	// A subscription lasts until its client goes: another one of the same consumer
+	// is refused also when the five seconds are over.
+	NoTakeOver bool
+	// A subscription to a closed shard goes on, and names no children, after the
+	// last record.
+	ClosedShardGoesOn bool
+	// A page of consumers has no token for the next one where that is not full.
+	ConsumersCutOff bool
 }
 
 // Config returns what a client of either service needs for a server at url.
@@ -64,6 +86,9 @@ func Config(url string) aws.Config {
 func Run(t *testing.T, target Target) {
 	t.Run("Kinesis", func(t *testing.T) {
 		runKinesis(t, kinesis.NewFromConfig(Config(target.Kinesis)), target.Deviations)
+	})
+	t.Run("FanOut", func(t *testing.T) {
+		runFanOut(t, target)
 	})
 	t.Run("DynamoDB", func(t *testing.T) {
 		runDynamoDB(t, dynamodb.NewFromConfig(Config(target.DynamoDB)))

@@ -13,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis"
+	kinesistypes "github.com/aws/aws-sdk-go-v2/service/kinesis/types"
 	"github.com/benthosdev/benthos/v4/public/service"
 	"github.com/stretchr/testify/require"
 
@@ -43,6 +44,8 @@ func runInput(t *testing.T, target Target) {
 	}
 	for name, test := range map[string]func(*testing.T, world){
 		"EveryRecordComesInOrderAcrossASplit":   everyRecordComesInOrderAcrossASplit,
+		"FanOutReadsOnAcrossASplit":             fanOutReadsOnAcrossASplit,
+		"FanOutAndPollingGoOnFromEachOther":     fanOutAndPollingGoOnFromEachOther,
 		"ClosedParentIsReadBeforeItsChildren":   closedParentIsReadBeforeItsChildren,
 		"StopUnderLoadIsResumedWithoutRepeats":  stopUnderLoadIsResumedWithoutRepeats,
 		"SequencesOfTheBuiltInInputAreResumed":  sequencesOfTheBuiltInInputAreResumed,
@@ -56,11 +59,28 @@ func runInput(t *testing.T, target Target) {
 }
 
 func everyRecordComesInOrderAcrossASplit(t *testing.T, w world) {
+	w.readAcrossASplit(t, "")
+}
+
+func fanOutReadsOnAcrossASplit(t *testing.T, w world) {
+	if w.deviations.ClosedShardGoesOn {
+		t.Skip("the end of the parent never comes here")
+	}
+	w.readAcrossASplit(t, byFanOut)
+}
+
+// byFanOut are the fields of an input that subscribes.
+const byFanOut = "enhanced_fan_out: { enabled: true, consumer_name: input }"
+
+// readAcrossASplit reads a stream of which a shard is split meanwhile, by an input
+// with further fields.
+func (w world) readAcrossASplit(t *testing.T, fields string) {
+	t.Helper()
 	ctx, st := w.stream(t, 3)
 	table := unique()
 	want := w.fill(ctx, t, st, 100, hashIn0, hashIn1Low, hashIn2)
 
-	p := w.run(ctx, t, table, st.arn, "")
+	p := w.run(ctx, t, table, st.arn, fields)
 	await(ctx, t, "what was there before has come", func() bool { return p.count() == 300 })
 
 	w.split(ctx, t, st, shardID(1))
@@ -77,6 +97,35 @@ func everyRecordComesInOrderAcrossASplit(t *testing.T, w world) {
 		require.Equal(t, st.arn, m.stream)
 	}
 	require.Equal(t, tails(want), w.checkpoints(ctx, t, table, st.arn))
+}
+
+// The input reads the target as it is, without a proxy: it needs no initial
+// response.
+func fanOutAndPollingGoOnFromEachOther(t *testing.T, w world) {
+	ctx, st := w.stream(t, 3)
+	table := unique()
+	want, got := map[string][]string{}, map[string][]string{}
+	for i, fields := range []string{byFanOut, "", byFanOut} {
+		put := func() {
+			for shard, sequences := range w.fill(ctx, t, st, 30, hashIn0, hashIn1Low, hashIn2) {
+				want[shard] = append(want[shard], sequences...)
+			}
+		}
+		put()
+		p := w.run(ctx, t, table, st.name, fields)
+		await(ctx, t, "what was there before has come", func() bool { return count(got)+p.count() >= count(want) })
+		put()
+		await(ctx, t, "what came later has come too", func() bool { return count(got)+p.count() >= count(want) })
+		require.NoError(t, p.stop())
+		for shard, sequences := range p.bySequence() {
+			got[shard] = append(got[shard], sequences...)
+		}
+		require.Equal(t, want, got, "run %d", i)
+		require.Equal(t, tails(want), w.checkpoints(ctx, t, table, st.name))
+	}
+	out, err := w.DescribeStreamConsumer(ctx, &kinesis.DescribeStreamConsumerInput{StreamARN: &st.arn, ConsumerName: aws.String("input")})
+	require.NoError(t, err)
+	require.Equal(t, kinesistypes.ConsumerStatusActive, out.ConsumerDescription.ConsumerStatus)
 }
 
 func closedParentIsReadBeforeItsChildren(t *testing.T, w world) {
