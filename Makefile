@@ -90,7 +90,7 @@ fuzz: ## Run each fuzz target for FUZZTIME.
 
 .PHONY: integration
 integration: internal/integration/node_modules/.package-lock.json ## Run the contract suite against emulators, and the local AWS against clients, that others wrote (needs Node.js 20 with npm).
-	go test -tags integration -shuffle=on -count=1 -timeout 5m ./internal/integration/...
+	go test -tags integration -shuffle=on -count=1 -parallel 8 -timeout 5m ./internal/integration/...
 
 # Install scripts are not run: what is installed works without them.
 internal/integration/node_modules/.package-lock.json: internal/integration/package-lock.json

@@ -47,6 +47,7 @@ type said struct {
 // TestClientsReadTheLocalAWSByFanOut has clients that others wrote, and that
 // read the service, read a stream of the local AWS through a split.
 func TestClientsReadTheLocalAWSByFanOut(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name      string
 		encrypted bool

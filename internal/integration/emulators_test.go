@@ -10,6 +10,7 @@ import (
 )
 
 func TestEmulatorsKeepTheContract(t *testing.T) {
+	t.Parallel()
 	contract.Run(t, contract.Target{
 		Kinesis:  emulator.Kinesis(t),
 		DynamoDB: emulator.DynamoDB(t),

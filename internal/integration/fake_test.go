@@ -18,6 +18,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestLocalAWSKeepsTheContract(t *testing.T) {
+	t.Parallel()
 	fake := awsfake.New(awsfake.Options{StreamDelay: 50 * time.Millisecond, TableDelay: 50 * time.Millisecond, ConsumerDelay: 50 * time.Millisecond})
 	url, err := fake.Listen()
 	require.NoError(t, err)

@@ -18,7 +18,7 @@ import (
 const startTimeout = 30 * time.Second
 
 // Kinesis starts kinesis-local and returns its URL. State changes of streams
-// take it 100 ms, so that callers meet them without waiting long.
+// and consumers take it 100 ms, so that callers meet them without waiting long.
 func Kinesis(t testing.TB) string {
 	t.Helper()
 	env := []string{
@@ -28,8 +28,10 @@ func Kinesis(t testing.TB) string {
 		"SHARD_LIMIT=1000",
 		"CATS_EFFECT_TRACING_MODE=none", // this and the larger semi-space double its speed
 	}
-	for _, change := range []string{"CREATE_STREAM", "DELETE_STREAM", "SPLIT_SHARD", "MERGE_SHARDS",
-		"REGISTER_STREAM_CONSUMER", "DEREGISTER_STREAM_CONSUMER"} {
+	for _, change := range []string{
+		"CREATE_STREAM", "DELETE_STREAM", "SPLIT_SHARD", "MERGE_SHARDS",
+		"REGISTER_STREAM_CONSUMER", "DEREGISTER_STREAM_CONSUMER",
+	} {
 		env = append(env, change+"_DURATION=100ms")
 	}
 	return start(t, "kinesis-local", env, "--max-semi-space-size=128", "main.js")
