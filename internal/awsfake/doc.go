@@ -34,13 +34,13 @@
 //
 // Signatures and credentials are not checked, and one account in one region is
 // served. Nothing is encrypted or tagged, Kinesis meters nothing, and nothing
-// survives the process. A page of GetRecords that reaches the end of a closed
-// shard is its last one, where the service may send one more. Resharding takes
-// effect at once and only the stream's status lags (Options.StreamDelay).
-// Document paths name top-level attributes only; tables have no indexes,
-// streams or transactions; legacy parameters (Expected, AttributeUpdates,
-// KeyConditions) are refused. Of DynamoDB's quotas only the writes of one hash
-// key count, and of the limits of requests those on count and size of records
-// and items. Messages of errors resemble the service's; their types and
-// statuses are the service's.
+// survives the process. A page of GetRecords, or an event of a subscription,
+// that reaches the end of a closed shard is its last one, where the service may
+// send one more. Resharding takes effect at once and only the stream's status
+// lags (Options.StreamDelay). Document paths name top-level attributes only;
+// tables have no indexes, streams or transactions; legacy parameters (Expected,
+// AttributeUpdates, KeyConditions) are refused. Of DynamoDB's quotas only the
+// writes of one hash key count, and of the limits of requests those on count
+// and size of records and items. Messages of errors resemble the service's;
+// their types and statuses are the service's.
 package awsfake
