@@ -47,6 +47,11 @@ build: ## Build bin/benthos-kinesis and bin/demo.
 test: ## Run every test that needs nothing but Go.
 	go test -shuffle=on -timeout 20m ./...
 
+# Tests that read nothing, or judge both ways themselves, have run already.
+.PHONY: fan-out
+fan-out: ## Run what the input promises once more, by enhanced fan-out.
+	go test -shuffle=on -count=1 -timeout 20m -skip 'Simulation|Config|Lint|Spec' . -fan-out=always
+
 .PHONY: race
 race: ## Run the same tests under the race detector.
 	go test -race -shuffle=on -count=1 -timeout 30m ./...

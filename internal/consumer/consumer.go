@@ -284,6 +284,9 @@ func (c *Consumer) Run() Result {
 // and all is acknowledged, and returns the children. It ends with an error when
 // the guard says so, with that of the source, and with the cause of ctx.
 func (c *Consumer) read(ctx context.Context) ([]retrieval.Child, error) {
+	if c.conf.Lease.TrustedFor() <= 0 {
+		return nil, errSuspended // a call to subscribe alone would take another's subscription over
+	}
 	reading, interrupt := context.WithCancelCause(ctx)
 	pages := make(chan fetched)
 	source := c.conf.Open(c.sent)

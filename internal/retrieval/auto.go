@@ -165,8 +165,8 @@ const (
 	lateFor        = time.Minute
 	lateBy         = 10 * time.Second
 	// calmFor is how long a shard has to be caught up to be polled again. Each time that it
-	// has to be subscribed again within calmFor of that, it is subscribed for twice as
-	// long, up to mostCalm: other readers that throttle it do so for good, mostly.
+	// has to be subscribed again before it was polled for twice as long, it is subscribed
+	// for twice as long, up to mostCalm: who throttles it comes again.
 	calmFor  = 10 * time.Minute
 	mostCalm = 12 * time.Hour
 	// failingFor is how long a subscription may fail for the shard to be polled, and
@@ -280,7 +280,7 @@ func (c *chooser) change(way Way, now time.Time) bool {
 		return false // a source before this one has read it so, or it is the first way
 	}
 	if way == WayFanOut {
-		if c.calm == 0 || now.Sub(c.returned) > c.calm {
+		if c.calm == 0 || now.Sub(c.returned) > 2*c.calm {
 			c.calm = calmFor
 		} else {
 			c.calm = min(2*c.calm, mostCalm)

@@ -133,7 +133,7 @@ func TestShardThatHasToBeSubscribedAgainStaysSoForTwiceAsLong(t *testing.T) {
 		require.Equal(t, soon, c.attempts(time.Hour, throttled))
 		require.Equal(t, time.Duration(want)*time.Minute, c.attempts(24*time.Hour, good))
 	}
-	require.Zero(t, c.attempts(13*time.Hour, good))
+	require.Zero(t, c.attempts(25*time.Hour, good))
 	require.Equal(t, soon, c.attempts(time.Hour, throttled))
 	require.Equal(t, 10*time.Minute, c.attempts(time.Hour, good), "that was long ago")
 }
@@ -177,4 +177,17 @@ func TestWayNeverFlaps(t *testing.T) {
 			require.GreaterOrEqual(t, c.changes[i].Sub(c.changes[i-2]), 5*time.Minute, "there and back")
 		}
 	})
+}
+
+// By whichever way it is read, it is the output that is slow then.
+func TestShardWhoseOutputIsSlowForLongIsPolled(t *testing.T) {
+	c := newChosen()
+	c.attempts(time.Hour, throttled)
+	require.Equal(t, WayFanOut, c.way)
+	for took := time.Duration(0); c.way == WayFanOut; took += time.Second {
+		require.Less(t, took, 11*time.Minute)
+		c.blocked(c.now)
+		c.attempts(time.Second, behind)
+	}
+	require.GreaterOrEqual(t, c.changes[1].Sub(c.changes[0]), 10*time.Minute)
 }

@@ -4,8 +4,9 @@ import "time"
 
 // The service's limits of SubscribeToShard; see its page in the Kinesis API reference.
 const (
-	// subscribeSpacing is the least time between two calls for one shard and consumer.
-	subscribeSpacing = time.Second
+	// subscribeSpacing is the least time between two calls for one shard and consumer, of
+	// which the service takes one a second. The rest is for ways that are not equally long.
+	subscribeSpacing = 1050 * time.Millisecond
 	// takeOverAfter is how long after a call that succeeded another one takes the
 	// subscription over. Until then it is refused, also where the first was closed.
 	takeOverAfter = 5 * time.Second
@@ -41,7 +42,7 @@ func (r *resubscriber) ended(now time.Time) { r.next = r.allowed(now) }
 func (r *resubscriber) failed(now time.Time, random float64) {
 	r.failures++
 	r.refused = time.Time{}
-	r.next = r.allowed(now.Add(doubled(subscribeSpacing, r.failures, r.longest, random)))
+	r.next = r.allowed(now.Add(doubled(time.Second, r.failures, r.longest, random)))
 }
 
 // inUse notes that an attempt was refused for a subscription that somebody else has opened

@@ -97,7 +97,7 @@ func TestSubscriptionGoesOnAfterTheLastRecordRead(t *testing.T) {
 				require.Equal(t, number(3), w.subscriptions[1].after())
 				require.Equal(t, []retrieval.Ending{"", ending.want}, w.afters)
 				require.GreaterOrEqual(t, w.subscriptions[1].at, max(ending.after, 5*time.Second))
-				require.LessOrEqual(t, w.subscriptions[1].at, max(ending.after+time.Second, 5*time.Second))
+				require.LessOrEqual(t, w.subscriptions[1].at, max(ending.after+1050*time.Millisecond, 5*time.Second))
 				if ending.want == retrieval.EndedSilent {
 					require.Len(t, w.told, 1, "for so long something was wrong")
 				} else {
