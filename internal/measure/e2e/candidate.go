@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -28,6 +29,7 @@ type candidate struct {
 	bound   time.Duration               // a run that lasts longer is cut
 	isFloor bool                        // it reads nothing, and its first record is its start
 	profile string                      // folder for profiles; empty for none
+	debug   bool                        // profiles are to be had without a folder too
 	only    string                      // part of the names of the columns to run
 }
 
@@ -36,7 +38,12 @@ type source struct {
 	fake          *awsfake.Server
 	url           string
 	stream, table string
+	bundle        string // file of the certificate to trust; empty without TLS
 }
+
+// reads counts what a program does first once it has shards: it asks for a page, or
+// subscribes.
+func (s source) reads() int { return s.fake.Calls("GetRecords") + s.fake.Calls("SubscribeToShard") }
 
 func kinesisInput(c column, s source) string {
 	yaml := fmt.Sprintf(`aws_kinesis:
@@ -94,9 +101,9 @@ const (
 
 // measure runs a candidate until its output took all records of the column or its
 // time is up. The start of the process is not counted: the first sample is taken
-// as the first page is asked for, and at the floor when it has given something.
+// as the first page is asked for or the first shard subscribed to, and at the floor when it has given something.
 func (c candidate) measure(ctx context.Context, col column, src source) (r run, err error) {
-	before := src.fake.Calls("GetRecords")
+	before := src.reads()
 	w, err := c.launch(ctx, col, src, "output: { drop: {} }\n")
 	if err != nil {
 		return run{}, err
@@ -104,7 +111,7 @@ func (c candidate) measure(ctx context.Context, col column, src source) (r run, 
 	defer func() { err = w.end(err) }()
 
 	start, err := w.await(ctx, startPoll, startBound, func(s sample) bool {
-		return src.fake.Calls("GetRecords") > before || s.sent > 0
+		return src.reads() > before || s.sent > 0
 	}, c.isFloor)
 	if err != nil {
 		return run{}, err
@@ -176,13 +183,17 @@ func (c candidate) launch(ctx context.Context, col column, src source, rest stri
 logger: { level: ERROR }
 metrics: { json_api: {} }
 input:
-  %s%s`, address, c.profile != "", c.input(col, src), rest)
+  %s%s`, address, c.debug || c.profile != "", c.input(col, src), rest)
 	file := filepath.Join(w.dir, "config.yaml")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return w, err
 	}
-	w.Process, err = child.Start(ctx, c.program, []string{"-c", file}, append(c.env,
-		"AWS_ACCESS_KEY_ID=local", "AWS_SECRET_ACCESS_KEY=local", "AWS_EC2_METADATA_DISABLED=true"))
+	env := append(slices.Clone(c.env),
+		"AWS_ACCESS_KEY_ID=local", "AWS_SECRET_ACCESS_KEY=local", "AWS_EC2_METADATA_DISABLED=true")
+	if src.bundle != "" {
+		env = append(env, "AWS_CA_BUNDLE="+src.bundle)
+	}
+	w.Process, err = child.Start(ctx, c.program, []string{"-c", file}, env)
 	return w, err
 }
 
@@ -260,21 +271,24 @@ func cpu(pid int) (time.Duration, error) {
 }
 
 // peak returns the most memory that a process has had resident, in bytes.
-func peak(pid int) (int64, error) {
+func peak(pid int) (int64, error) { return memory(pid, "VmHWM") }
+
+// memory returns a size from the status of a process, in bytes; see proc(5).
+func memory(pid int, name string) (int64, error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
-		return 0, fmt.Errorf("reading peak memory: %w", err)
+		return 0, fmt.Errorf("reading memory: %w", err)
 	}
 	for line := range strings.Lines(string(status)) {
-		if value, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+		if value, ok := strings.CutPrefix(line, name+":"); ok {
 			kib, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(value), "kB")), 10, 64)
 			if err != nil {
-				return 0, fmt.Errorf("reading peak memory: %w", err)
+				return 0, fmt.Errorf("reading memory: %w", err)
 			}
 			return kib << 10, nil
 		}
 	}
-	return 0, fmt.Errorf("reading peak memory: no VmHWM in %q", status)
+	return 0, fmt.Errorf("reading memory: no %s in %q", name, status)
 }
 
 // profile writes what the process answers to a question of /debug/pprof.
@@ -320,7 +334,10 @@ func (w watched) save(ctx context.Context, profile, dir, name string, col column
 }
 
 // sent asks for the records that the output took.
-func (w watched) sent(ctx context.Context) (int64, error) {
+func (w watched) sent(ctx context.Context) (int64, error) { return w.metric(ctx, "output_sent") }
+
+// metric asks for the first metric whose name begins so; 0 where there is none.
+func (w watched) metric(ctx context.Context, name string) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.metrics, nil)
@@ -336,8 +353,8 @@ func (w watched) sent(ctx context.Context) (int64, error) {
 	if err := json.NewDecoder(res.Body).Decode(&metrics); err != nil {
 		return 0, fmt.Errorf("asking for metrics: %w", err)
 	}
-	for name, value := range metrics {
-		if n, ok := value.(float64); ok && strings.HasPrefix(name, "output_sent") {
+	for full, value := range metrics {
+		if n, ok := value.(float64); ok && strings.HasPrefix(full, name) {
 			return int64(n), nil
 		}
 	}

@@ -46,6 +46,7 @@ type options struct {
 	only                 string
 	plot, profile        string
 	scenario             string
+	brief                bool
 }
 
 func main() {
@@ -59,7 +60,8 @@ func main() {
 	flag.StringVar(&o.only, "only", "", "measure the columns alone whose name has this in it (table and slow)")
 	flag.StringVar(&o.plot, "plot", "", "file for the plot, an SVG")
 	flag.StringVar(&o.profile, "profile", "", "folder for profiles; everything then costs more, and allocations are counted")
-	flag.StringVar(&o.scenario, "scenario", "table", "table (what a record costs), slow (memory behind a slow output), limit (pace of a backlog) or trickle (delay)")
+	flag.StringVar(&o.scenario, "scenario", "table", "table (what a record costs), slow (memory behind a slow output), limit (pace of a backlog), trickle (delay), or fan-out (enhanced fan-out beside polling), also one part of that")
+	flag.BoolVar(&o.brief, "brief", false, "make the parts of fan-out short, to try them out")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)

@@ -40,9 +40,12 @@ var scenarios = []scenario{
 }
 
 func runScenario(ctx context.Context, out io.Writer, o options) error {
+	if done, err := runFanOut(ctx, out, o); done {
+		return err
+	}
 	i := slices.IndexFunc(scenarios, func(s scenario) bool { return s.name == o.scenario })
 	if i < 0 {
-		return fmt.Errorf("-scenario %s: give table, slow, limit or trickle", o.scenario)
+		return fmt.Errorf("-scenario %s: give table, slow, limit or trickle, or fan-out, for all of %s", o.scenario, strings.Join(fanOutNames(), ", "))
 	}
 	fmt.Fprint(out, scenarios[i].title)
 	for _, c := range candidates(o) {
@@ -58,9 +61,16 @@ func runScenario(ctx context.Context, out io.Writer, o options) error {
 
 // served runs what needs a local AWS with a stream of so many shards.
 func served(opts awsfake.Options, shards int, do func(source) error) (err error) {
+	return servedBy(opts, shards, func(src *source) (err error) {
+		src.url, err = src.fake.Listen()
+		return err
+	}, do)
+}
+
+func servedBy(opts awsfake.Options, shards int, listen func(*source) error, do func(source) error) (err error) {
 	src := source{fake: awsfake.New(opts), stream: "orders", table: "leases"}
 	defer func() { err = errors.Join(err, src.fake.Close()) }()
-	if src.url, err = src.fake.Listen(); err != nil {
+	if err := listen(&src); err != nil {
 		return err
 	}
 	if err := src.fake.CreateStream(src.stream, shards); err != nil {
