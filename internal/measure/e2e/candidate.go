@@ -38,6 +38,7 @@ type source struct {
 	fake          *awsfake.Server
 	url           string
 	stream, table string
+	tableURL      string // where the table is reached, if elsewhere
 	bundle        string // file of the certificate to trust; empty without TLS
 }
 
@@ -55,6 +56,9 @@ func kinesisInput(c column, s source) string {
       table: %s
       create: true
 `, s.stream, s.url, s.table)
+	if s.tableURL != "" {
+		yaml += fmt.Sprintf("      endpoint: %s\n", s.tableURL)
+	}
 	if c.batch > 1 {
 		yaml += fmt.Sprintf("    batching: { count: %d, period: 1s }\n", c.batch)
 	}

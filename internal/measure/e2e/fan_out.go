@@ -95,8 +95,14 @@ func servedTLS(shards int, do func(source) error) error {
 		if err != nil {
 			return err
 		}
-		src.url, src.bundle = url, filepath.Join(dir, "ca.pem")
-		return os.WriteFile(src.bundle, ca, 0o600)
+		// The table has a port of its own, so that connections to it do not count as those
+		// of the stream.
+		table, tableCA, err := src.fake.ListenTLS()
+		if err != nil {
+			return err
+		}
+		src.url, src.tableURL, src.bundle = url, table, filepath.Join(dir, "ca.pem")
+		return os.WriteFile(src.bundle, append(ca, tableCA...), 0o600)
 	}, do)
 	return errors.Join(err, os.RemoveAll(dir))
 }

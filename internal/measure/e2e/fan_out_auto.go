@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -41,7 +42,7 @@ const (
 )
 
 func fanOutAuto(ctx context.Context, o options, out io.Writer) error {
-	lasts := 3 * time.Minute
+	lasts := 2 * time.Minute
 	if o.brief {
 		lasts = time.Minute
 	}
@@ -177,18 +178,15 @@ func (all steps) row(out io.Writer, way string, f *feed, came *collector) {
 	}
 }
 
-// read polls a shard five times a second, as fast as the service takes it from one reader,
-// with the SDK. What is refused it asks for again at its next turn.
+// read polls a shard five times a second on average, as fast as the service takes it from
+// one reader, with the SDK. What is refused it asks for again at its next turn. The turns
+// are uneven, since readers in step with one another would shut out one that is not.
 func read(ctx context.Context, src source, shard string) {
 	client := src.fake.Kinesis()
 	var iterator *string
-	ticker := time.NewTicker(time.Second / 5)
-	defer ticker.Stop()
 	once := func(o *kinesis.Options) { o.RetryMaxAttempts = 1 }
 	for {
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
+		if rest(ctx, time.Second/10+rand.N(time.Second/5)) != nil {
 			return
 		}
 		if iterator == nil {
@@ -203,4 +201,3 @@ func read(ctx context.Context, src source, shard string) {
 		}
 	}
 }
-

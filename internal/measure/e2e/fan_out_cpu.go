@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -61,7 +62,7 @@ var steadyLoads = []struct {
 }
 
 func steadyCPU(ctx context.Context, o options, out io.Writer, all []candidate) error {
-	fmt.Fprintf(out, "\n%d shards, each fed 200 records of 1 KB a second for %s, no batching:\n\n", o.shards, o.briefly(30*time.Second))
+	fmt.Fprintf(out, "\n%d shards, each fed 200 records of 1 KB a second for %s, no batching:\n\n", o.shards, o.briefly(15*time.Second))
 	var results []measured
 	for _, load := range steadyLoads {
 		m := measured{column: column{name: "steady, " + load.name, size: 1 << 10, batch: 1}, runs: map[string][]run{}}
@@ -99,7 +100,7 @@ func steadyRun(ctx context.Context, o options, c candidate, col column, burst in
 			if err != nil {
 				return err
 			}
-			if err := f.steadily(ctx, shards, 200, burst, o.briefly(30*time.Second)); err != nil {
+			if err := f.steadily(ctx, shards, 200, burst, o.briefly(15*time.Second)); err != nil {
 				return err
 			}
 			after, err := w.now(ctx)
@@ -130,7 +131,7 @@ func (w watched) profileSteady(ctx context.Context, f *feed, shards []string, bu
 		<-done
 		return err
 	}
-	return <-done
+	return errors.Join(<-done, w.save(ctx, "allocs", c.profile, c.name+" allocs", col))
 }
 
 func framesNote(records, frames int) string {

@@ -73,7 +73,7 @@ output that takes nothing for %s. Memory is resident, MiB now and at most. The g
 
 | way | | processor, %% of a core | memory | goroutines | connections | subscriptions | GetRecords a second |
 |---|---|---|---|---|---|---|---|
-`, shards, o.briefly(time.Minute), o.briefly(30*time.Second), o.briefly(40*time.Second), budgetMiB+allowedMiB, allowedMiB)
+`, shards, o.briefly(time.Minute), o.briefly(20*time.Second), o.briefly(30*time.Second), budgetMiB+allowedMiB, allowedMiB)
 	for _, c := range ways(o, "") {
 		c.debug = true
 		if err := servedTLS(shards, func(src source) error {
@@ -105,7 +105,7 @@ func many(ctx context.Context, o options, c candidate, src source, w watched, ou
 		return err
 	}
 	fmt.Fprintf(out, "| %s | to read all shards: %.1f s | %.1f s in all | | | | | |\n", c.name, took.Seconds(), started.Seconds())
-	if err := rest(ctx, o.briefly(20*time.Second)); err != nil { // the table is written less once all is claimed
+	if err := rest(ctx, o.briefly(15*time.Second)); err != nil { // the table is written less once all is claimed
 		return err
 	}
 	f, stop := newFeed(src, 1<<10)
@@ -123,7 +123,7 @@ func many(ctx context.Context, o options, c candidate, src source, w watched, ou
 	if err := phase("idle", o.briefly(time.Minute), idle); err != nil {
 		return err
 	}
-	fedFor := o.briefly(30 * time.Second)
+	fedFor := o.briefly(20 * time.Second)
 	if err := phase("fed", fedFor, func() error { return f.steadily(ctx, shards, 1, 1, fedFor) }); err != nil {
 		return err
 	}
@@ -139,7 +139,7 @@ func many(ctx context.Context, o options, c candidate, src source, w watched, ou
 			return err
 		}
 	}
-	if err := phase("blocked", o.briefly(40*time.Second), idle); err != nil {
+	if err := phase("blocked", o.briefly(30*time.Second), idle); err != nil {
 		return err
 	}
 	buffered, err := w.metric(ctx, "kinesis_buffered_bytes{")

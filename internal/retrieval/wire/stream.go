@@ -136,6 +136,12 @@ func (s *Stream) Next() (*types.SubscribeToShardEvent, error) {
 	if _, err := io.ReadFull(s.ahead, frame.b); err != nil {
 		return nil, within(err)
 	}
+	if payload, ok := eventPayload(frame.b); ok {
+		event := new(types.SubscribeToShardEvent)
+		if decodeEvent(payload, event) {
+			return event, nil
+		}
+	}
 	// The decoder appends the payload, in steps of 512 bytes at least.
 	payload := newBuffer(length + 512)
 	defer payload.release()
@@ -151,6 +157,59 @@ func (s *Stream) Next() (*types.SubscribeToShardEvent, error) {
 		}
 	}
 	return s.decodeBySDK(frame.b)
+}
+
+// eventPayload finds the payload of an event within a frame, whose prelude has been checked.
+// It takes what the service sends and leaves the rest to the decoder of the SDK, which reads
+// through readers and makes a message of its own: at one record a frame, as a shard brings
+// that is fed steadily, that costs more than everything else here.
+func eventPayload(frame []byte) (payload []byte, ok bool) {
+	const checksumBytes = 4
+	if len(frame) < preludeBytes+checksumBytes {
+		return nil, false
+	}
+	end := len(frame) - checksumBytes
+	headersEnd := preludeBytes + uint64(binary.BigEndian.Uint32(frame[4:]))
+	if headersEnd > uint64(end) || crc32.ChecksumIEEE(frame[:end]) != binary.BigEndian.Uint32(frame[end:]) {
+		return nil, false
+	}
+	var isMessage, isEvent bool
+	for rest := frame[preludeBytes:headersEnd]; len(rest) > 0; {
+		var name, value []byte
+		if name, value, rest, ok = textHeader(rest); !ok {
+			return nil, false
+		}
+		// One that comes twice is left to the SDK.
+		switch string(name) {
+		case eventstream.MessageTypeHeader:
+			if isMessage || string(value) != eventstream.EventMessageType {
+				return nil, false
+			}
+			isMessage = true
+		case eventstream.EventTypeHeader:
+			if isEvent || string(value) != "SubscribeToShardEvent" {
+				return nil, false
+			}
+			isEvent = true
+		}
+	}
+	return frame[headersEnd:end], isMessage && isEvent
+}
+
+// textHeader takes the first header, which must be a text: a byte with the length of its
+// name, the name, the type 7, two bytes with the length of the text, and the text.
+func textHeader(b []byte) (name, value, rest []byte, ok bool) {
+	const text = 7
+	n := int(b[0])
+	if n == 0 || len(b) < n+4 || b[n+1] != text {
+		return nil, nil, nil, false
+	}
+	name, b = b[1:n+1], b[n+2:]
+	n = int(binary.BigEndian.Uint16(b))
+	if len(b) < n+2 {
+		return nil, nil, nil, false
+	}
+	return name, b[2 : n+2], b[n+2:], true
 }
 
 // decodeBySDK decodes a frame as the SDK does, which is authoritative for whatever is
