@@ -27,7 +27,7 @@ export STREAM TABLE REGION ENDPOINT
 
 .PHONY: help
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: run-arguments build ## Show it at work on a local AWS; on the real one with STREAM=... TABLE=... REGION=... (and ENDPOINT=...).
@@ -120,6 +120,11 @@ bench-e2e: build ## Compare this input with Benthos' built-in one and with the h
 	go build -trimpath -o bin/e2e ./internal/measure/e2e
 	bin/e2e -benthos bin/benthos-kinesis -plot bin/throughput.svg
 	for scenario in slow limit trickle; do bin/e2e -scenario $$scenario -benthos bin/benthos-kinesis -builtin '' || exit 1; done
+
+.PHONY: bench-fan-out
+bench-fan-out: build ## Compare enhanced fan-out with polling: delay, cost, 1,000 shards, a blocked output, other readers (20 minutes).
+	go build -trimpath -o bin/e2e ./internal/measure/e2e
+	bin/e2e -scenario fan-out -benthos bin/benthos-kinesis
 
 .PHONY: fmt
 fmt: $(TOOLS)/gofumpt ## Format the code.

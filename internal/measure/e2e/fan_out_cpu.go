@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 )
 
@@ -24,6 +25,9 @@ A backlog in %d shards, of which each gives 2 MB a second:
 	all := ways(o, "")
 	var results []measured
 	for _, col := range fanOutColumns {
+		if !strings.Contains(col.name, o.only) {
+			continue
+		}
 		m := measured{column: col, runs: map[string][]run{}}
 		if o.brief {
 			m.column.records /= 4
@@ -66,6 +70,9 @@ func steadyCPU(ctx context.Context, o options, out io.Writer, all []candidate) e
 	var results []measured
 	for _, load := range steadyLoads {
 		m := measured{column: column{name: "steady, " + load.name, size: 1 << 10, batch: 1}, runs: map[string][]run{}}
+		if !strings.Contains(m.column.name, o.only) {
+			continue
+		}
 		for range o.runs {
 			for _, c := range all {
 				r, err := steadyRun(ctx, o, c, m.column, load.burst, out)
