@@ -141,12 +141,12 @@ func (d *decoder) record(r *types.Record, left int) bool {
 			return ok && met.add(1)
 		case "SequenceNumber":
 			s, ok := d.text()
-			c.sequence = d.arena.text(s, d.left())
+			c.sequence = d.arena.text(s, d.left()+len(s))
 			r.SequenceNumber = &c.sequence
 			return ok && met.add(2)
 		case "PartitionKey":
 			s, ok := d.text()
-			c.key = d.arena.text(s, d.left())
+			c.key = d.arena.text(s, d.left()+len(s))
 			r.PartitionKey = &c.key
 			return ok && met.add(4)
 		case "ApproximateArrivalTimestamp":
@@ -170,8 +170,9 @@ func (d *decoder) record(r *types.Record, left int) bool {
 	})
 }
 
-// left bounds what the rest of the body may decode to, with what was just read.
-func (d *decoder) left() int { return len(d.body) - d.at + ownSize }
+// left bounds what the rest of the body may decode to, without what was just read. It has
+// no margin: an event of one record would take it each time, and hold it with the record.
+func (d *decoder) left() int { return len(d.body) - d.at }
 
 // blob reads a string of base64 into memory of its own.
 func (d *decoder) blob() ([]byte, bool) {
