@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"time"
 
@@ -68,22 +69,92 @@ func fanOutMany(ctx context.Context, o options, out io.Writer) error {
 
 Over TLS, limits enforced, everything by default but batches of 500. Idle for %s, then fed a
 record of 1 KB a second and shard for %s, then 500 records of 1 KB in each shard and an
-output that takes nothing for %s. Memory is resident, MiB now and at most. The goal is
+output that takes nothing for %s; then another process that finds all of that as a backlog, with
+such an output from its start. Memory is resident, MiB now and at most. The goal is
 %d MiB, the budget and %d, and 10 %% of a core when idle.
 
 | way | | processor, %% of a core | memory | goroutines | connections | subscriptions | GetRecords a second |
 |---|---|---|---|---|---|---|---|
 `, shards, o.briefly(time.Minute), o.briefly(20*time.Second), o.briefly(30*time.Second), budgetMiB+allowedMiB, allowedMiB)
+	col := column{name: "many", batch: 500}
 	for _, c := range ways(o, "") {
 		c.debug = true
 		if err := servedTLS(shards, func(src source) error {
-			return c.watch(ctx, column{name: "many", batch: 500}, src, namedOutput, func(w watched) error {
-				return many(ctx, o, c, src, w, out)
-			})
+			if strings.Contains("live", o.only) {
+				if err := c.watch(ctx, col, src, namedOutput, func(w watched) error { return many(ctx, o, c, src, w, out) }); err != nil {
+					return err
+				}
+			}
+			if !strings.Contains("backlog", o.only) {
+				return nil
+			}
+			// Another process, which has all of it as a backlog.
+			if err := backlog(ctx, src); err != nil {
+				return err
+			}
+			src.table = "leases-backlog"
+			return c.watch(ctx, col, src, namedOutput, func(w watched) error { return manyBehind(ctx, o, c, src, w, out) })
 		}); err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// manyEach is how many records each shard gets while the output is blocked.
+const manyEach = 500
+
+// backlog fills the stream up with what many has not put.
+func backlog(ctx context.Context, src source) error {
+	shards, err := shardsOf(src)
+	if err != nil {
+		return err
+	}
+	f, stop := newFeed(src, 1<<10)
+	defer stop()
+	for _, shard := range shards {
+		records, err := src.fake.Records(src.stream, shard)
+		if err != nil {
+			return err
+		}
+		for range manyEach - len(records) {
+			if err := f.put(shard); err != nil {
+				return err
+			}
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// manyBehind measures a process whose output is blocked as it starts.
+func manyBehind(ctx context.Context, o options, c candidate, src source, w watched, out io.Writer) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	g := newGate(ctx, w)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	shards, err := shardsOf(src)
+	if err != nil {
+		return err
+	}
+	if _, err := w.awaitShards(ctx, src, len(shards), c.name == byFanOut); err != nil {
+		return err
+	}
+	if err := w.phase(ctx, src, out, c.name, "blocked, backlog", func() error { return rest(ctx, o.briefly(30*time.Second)) }); err != nil {
+		return err
+	}
+	return w.heldOfBudget(ctx, c, out)
+}
+
+func (w watched) heldOfBudget(ctx context.Context, c candidate, out io.Writer) error {
+	buffered, err := w.metric(ctx, "kinesis_buffered_bytes{")
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "| %s | held of the budget | | %d of %d | | | | |\n", c.name, buffered>>20, budgetMiB)
 	return nil
 }
 
@@ -129,7 +200,7 @@ func many(ctx context.Context, o options, c candidate, src source, w watched, ou
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for range 500 {
+	for range manyEach {
 		for _, shard := range shards {
 			if err := f.put(shard); err != nil {
 				return err
@@ -142,11 +213,9 @@ func many(ctx context.Context, o options, c candidate, src source, w watched, ou
 	if err := phase("blocked", o.briefly(30*time.Second), idle); err != nil {
 		return err
 	}
-	buffered, err := w.metric(ctx, "kinesis_buffered_bytes{")
-	if err != nil {
+	if err := w.heldOfBudget(ctx, c, out); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "| %s | held of the budget | | %d of %d | | | | |\n", c.name, buffered>>20, budgetMiB)
 	if c.profile != "" {
 		return errors.Join(w.save(ctx, "heap", c.profile, c.name+" heap", column{name: "many"}),
 			w.save(ctx, "goroutine", c.profile, c.name+" goroutine", column{name: "many"}))

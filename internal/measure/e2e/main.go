@@ -61,7 +61,7 @@ func main() {
 	flag.IntVar(&o.runs, "runs", 3, "runs of each candidate, of which the median counts")
 	flag.IntVar(&o.shards, "shards", 8, "shards of a stream")
 	flag.DurationVar(&o.bound, "bound", 6*time.Second, "longest run of the built-in input")
-	flag.StringVar(&o.only, "only", "", "measure the columns alone whose name has this in it (table, slow and fan-out-cpu)")
+	flag.StringVar(&o.only, "only", "", "measure the columns alone whose name has this in it (table, slow and fan-out-cpu), or the live or backlog part of fan-out-many")
 	flag.StringVar(&o.plot, "plot", "", "file for the plot, an SVG")
 	flag.StringVar(&o.profile, "profile", "", "folder for profiles; everything then costs more, and allocations are counted")
 	flag.StringVar(&o.scenario, "scenario", "table", "table (what a record costs), slow (memory behind a slow output), limit (pace of a backlog), trickle (delay), or fan-out (enhanced fan-out beside polling), also one part of that")
