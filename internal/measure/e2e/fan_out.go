@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -157,12 +158,11 @@ func (w watched) connections(url string) (int, error) {
 			own[strings.TrimSuffix(inode, "]")] = true
 		}
 	}
-	table, err := os.Open("/proc/net/tcp")
+	table, err := os.ReadFile("/proc/net/tcp")
 	if err != nil {
 		return 0, fmt.Errorf("counting connections: %w", err)
 	}
-	defer table.Close()
-	return countConnections(table, own, url[strings.LastIndexByte(url, ':')+1:])
+	return countConnections(bytes.NewReader(table), own, url[strings.LastIndexByte(url, ':')+1:])
 }
 
 // countConnections counts lines of /proc/net/tcp, see proc(5): those that are established

@@ -98,7 +98,8 @@ func contend(ctx context.Context, c candidate, lasts time.Duration, out io.Write
 			f, stop := newFeed(src, 1<<10)
 			defer stop()
 			var pushed atomic.Int64
-			defer src.fake.OnEvent(func(_ awsfake.Subscription, _ time.Time, records int) { pushed.Add(int64(records)) })()
+			forget := src.fake.OnEvent(func(_ awsfake.Subscription, _ time.Time, records int) { pushed.Add(int64(records)) })
+			defer forget()
 			readers, stopReaders := context.WithCancel(ctx)
 			var reading sync.WaitGroup
 			defer reading.Wait()

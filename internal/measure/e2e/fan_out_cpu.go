@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -132,13 +133,12 @@ func steadyRun(ctx context.Context, o options, c candidate, col column, burst in
 
 // profileSteady takes a profile while the load goes on.
 func (w watched) profileSteady(ctx context.Context, f *feed, shards []string, burst int, c candidate, col column) error {
-	done := make(chan error, 1)
-	go func() { done <- w.save(ctx, "profile?seconds=6", c.profile, c.name+" cpu", col) }()
-	if err := f.steadily(ctx, shards, 200, burst, 7*time.Second); err != nil {
-		<-done
-		return err
-	}
-	return errors.Join(<-done, w.save(ctx, "allocs", c.profile, c.name+" allocs", col))
+	var profiling sync.WaitGroup
+	var profileErr error
+	profiling.Go(func() { profileErr = w.save(ctx, "profile?seconds=6", c.profile, c.name+" cpu", col) })
+	err := f.steadily(ctx, shards, 200, burst, 7*time.Second)
+	profiling.Wait()
+	return errors.Join(err, profileErr, w.save(ctx, "allocs", c.profile, c.name+" allocs", col))
 }
 
 func framesNote(records, frames int) string {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -190,7 +191,7 @@ func (c *collector) distinct() (records, again int, err error) {
 func (c *collector) all() []arrival {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.arrivals[:len(c.arrivals):len(c.arrivals)]
+	return slices.Clip(c.arrivals)
 }
 
 // await returns when so many records have come, or none has for patience.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"sync"
 	"time"
 
@@ -41,8 +40,7 @@ func newGate(ctx context.Context, w watched) *gate {
 	go func() {
 		defer close(g.lines)
 		for line := range w.Lines() {
-			g.mu.Lock()
-			g.mu.Unlock() //nolint:staticcheck // it is passed when it is open
+			g.pass()
 			select {
 			case g.lines <- line:
 			case <-ctx.Done():
@@ -51,6 +49,12 @@ func newGate(ctx context.Context, w watched) *gate {
 		}
 	}()
 	return g
+}
+
+// pass returns when the gate is open.
+func (g *gate) pass() {
+	g.mu.Lock()
+	g.mu.Unlock() //nolint:gocritic,staticcheck // to pass is all
 }
 
 // drop takes lines and forgets them, until the process or ctx ends.
@@ -80,12 +84,12 @@ such an output from its start. Memory is resident, MiB now and at most. The goal
 	for _, c := range ways(o, "") {
 		c.debug = true
 		if err := servedTLS(shards, func(src source) error {
-			if strings.Contains("live", o.only) {
+			if o.only != onlyBacklog {
 				if err := c.watch(ctx, col, src, namedOutput, func(w watched) error { return many(ctx, o, c, src, w, out) }); err != nil {
 					return err
 				}
 			}
-			if !strings.Contains("backlog", o.only) {
+			if o.only == onlyLive {
 				return nil
 			}
 			// Another process, which has all of it as a backlog.
@@ -100,6 +104,12 @@ such an output from its start. Memory is resident, MiB now and at most. The goal
 	}
 	return nil
 }
+
+// The parts of it that can be run alone.
+const (
+	onlyLive    = "live"
+	onlyBacklog = "backlog"
+)
 
 // manyEach is how many records each shard gets while the output is blocked.
 const manyEach = 500
@@ -331,7 +341,8 @@ func block(ctx context.Context, c candidate, src source, w watched, ledger *veri
 	g.mu.Lock()
 	_, err = w.awaitShards(ctx, src, len(shards), c.name == byFanOut)
 	var owned owners
-	defer src.fake.OnWrite(owned.write)()
+	forget := src.fake.OnWrite(owned.write)
+	defer forget()
 	if err == nil {
 		err = rest(ctx, blocked)
 	}
