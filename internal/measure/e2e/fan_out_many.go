@@ -156,16 +156,22 @@ func manyBehind(ctx context.Context, o options, c candidate, src source, w watch
 	if err := w.phase(ctx, src, out, c.name, "blocked, backlog", func() error { return rest(ctx, o.briefly(30*time.Second)) }); err != nil {
 		return err
 	}
-	return w.heldOfBudget(ctx, c, out)
+	return w.heldOfBudget(ctx, c, "backlog", out)
 }
 
-func (w watched) heldOfBudget(ctx context.Context, c candidate, out io.Writer) error {
+// heldOfBudget writes a row with what the process itself counts, and keeps profiles of the
+// rest.
+func (w watched) heldOfBudget(ctx context.Context, c candidate, part string, out io.Writer) error {
 	buffered, err := w.metric(ctx, "kinesis_buffered_bytes{")
 	if err != nil {
 		return err
 	}
 	fmt.Fprintf(out, "| %s | held of the budget | | %d of %d | | | | |\n", c.name, buffered>>20, budgetMiB)
-	return nil
+	if c.profile == "" {
+		return nil
+	}
+	col := column{name: "many " + part}
+	return errors.Join(w.save(ctx, "heap", c.profile, c.name+" heap", col), w.save(ctx, "goroutine", c.profile, c.name+" goroutine", col))
 }
 
 func many(ctx context.Context, o options, c candidate, src source, w watched, out io.Writer) error {
@@ -223,14 +229,7 @@ func many(ctx context.Context, o options, c candidate, src source, w watched, ou
 	if err := phase("blocked", o.briefly(30*time.Second), idle); err != nil {
 		return err
 	}
-	if err := w.heldOfBudget(ctx, c, out); err != nil {
-		return err
-	}
-	if c.profile != "" {
-		return errors.Join(w.save(ctx, "heap", c.profile, c.name+" heap", column{name: "many"}),
-			w.save(ctx, "goroutine", c.profile, c.name+" goroutine", column{name: "many"}))
-	}
-	return nil
+	return w.heldOfBudget(ctx, c, "live", out)
 }
 
 // phase writes a row of what the process used during something.
