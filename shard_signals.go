@@ -35,6 +35,10 @@ type shardSignals struct {
 	ackedAt time.Time
 	stalled time.Time // when that was told last; zero when nothing is to be told
 	way     retrieval.Way
+	// What has been read since it was counted last. The host joins the labels of a counter
+	// each time that it is told, which costs as much as a record that was pushed.
+	fetches        map[string]int64 // by result
+	records, bytes int64
 	// subscribed is whether a subscription is open, of which something was read at heard.
 	subscribed bool
 	heard      time.Time
@@ -47,7 +51,7 @@ func (s *signals) shard(key lease.Key) *shardSignals {
 	if s.conf.fanOut.enabled && !s.conf.fanOut.auto {
 		way = retrieval.WayFanOut
 	}
-	return &shardSignals{signals: s, key: key, begun: now, read: now, written: now, ackedAt: now, behind: unknown, way: way}
+	return &shardSignals{signals: s, key: key, begun: now, read: now, written: now, ackedAt: now, behind: unknown, way: way, fetches: map[string]int64{}}
 }
 
 // begin begins to tell of a shard that is read from now on.
@@ -66,6 +70,7 @@ func (s *shardSignals) begin(reader *consumer.Consumer) {
 // before which everything that arrived in it is acknowledged.
 func (s *shardSignals) end() (since time.Time) {
 	since = s.since()
+	s.count()
 	s.signals.mu.Lock()
 	_, told := s.signals.shards[s.key]
 	delete(s.signals.shards, s.key)
@@ -119,6 +124,7 @@ func (s *shardSignals) tell(now time.Time) (state consumer.State, lag int64, cha
 	if !state.Oldest.IsZero() {
 		oldest = age(state.Oldest, now)
 	}
+	s.count()
 	s.set("kinesis_shard_owned", 1)
 	s.set("kinesis_lag_milliseconds", lag)
 	s.set("kinesis_millis_behind_latest", behind)
@@ -128,6 +134,26 @@ func (s *shardSignals) tell(now time.Time) (state consumer.State, lag int64, cha
 	s.set("kinesis_in_flight_messages", int64(state.InFlight))
 	s.set("kinesis_subscription_silence_milliseconds", silence)
 	return state, lag, change
+}
+
+// count tells the counters what has been read.
+func (s *shardSignals) count() {
+	s.mu.Lock()
+	if len(s.fetches) == 0 {
+		s.mu.Unlock()
+		return
+	}
+	fetches, records, bytes := s.fetches, s.records, s.bytes
+	s.fetches, s.records, s.bytes = map[string]int64{}, 0, 0
+	s.mu.Unlock()
+	for result, n := range fetches {
+		s.add("kinesis_fetches", n, result)
+	}
+	for name, n := range map[string]int64{"kinesis_records": records, "kinesis_bytes": bytes, "kinesis_throttled": fetches[resultThrottled]} {
+		if n > 0 {
+			s.add(name, n)
+		}
+	}
 }
 
 // state is how far the consumer has got. Where nobody knows what came before the claim,
@@ -209,20 +235,16 @@ func (s *shardSignals) upTo() time.Time {
 func (s *shardSignals) called(c retrieval.Call) {
 	now := time.Now()
 	s.signals.tried.Store(&now)
-	s.add("kinesis_fetches", 1, resultOfRead(c))
-	if c.Records > 0 {
-		s.add("kinesis_records", int64(c.Records))
-		s.add("kinesis_bytes", int64(c.Bytes))
-	}
+	result := resultOfRead(c)
 	throttled := errors.Is(c.Err, retrieval.ErrThrottled)
-	if throttled {
-		s.add("kinesis_throttled", 1)
-	}
 	err := c.Err
 	if c.Usual {
 		err = nil
 	}
 	s.mu.Lock()
+	s.fetches[result]++
+	s.records += int64(c.Records)
+	s.bytes += int64(c.Bytes)
 	failed := !s.reads.since.IsZero()
 	s.reads.saw(err, c.Start)
 	if err == nil {

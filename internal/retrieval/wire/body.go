@@ -21,9 +21,53 @@ const (
 	unsized = 1 << 16
 )
 
-// pools holds the buffers of each size that is kept; idle ones go with the
-// garbage.
-var pools [14]sync.Pool // log2(keptBuffer/minBuffer) + 1
+// pools holds the buffers of each size that is kept; idle small ones go with the
+// garbage, and of large ones few are kept.
+var (
+	pools  [14]sync.Pool // log2(keptBuffer/minBuffer) + 1
+	larges = stock{most: 8 << 20}
+)
+
+// largeBuffer is the size from which buffers go to the stock. As many of them are in use
+// at once as shards have a backlog; all kept, they would stand in the heap beside the
+// budget, while a thousand shards wait for room. As many as there are processors are
+// enough to be of use.
+const largeBuffer = 1 << 18
+
+// stock keeps buffers, of most bytes together. It is safe for concurrent use.
+type stock struct {
+	most int
+
+	mu   sync.Mutex
+	kept []*buffer // Invariant: their bytes are most at the most
+	size int
+}
+
+// get returns a buffer of so many bytes; nil when there is none.
+func (s *stock) get(bytes int) *buffer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, buf := range s.kept {
+		if cap(buf.b) == bytes {
+			last := len(s.kept) - 1
+			s.kept[i], s.kept[last] = s.kept[last], nil
+			s.kept = s.kept[:last]
+			s.size -= bytes
+			return buf
+		}
+	}
+	return nil
+}
+
+func (s *stock) put(buf *buffer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.size+cap(buf.b) > s.most {
+		return
+	}
+	s.kept = append(s.kept, buf)
+	s.size += cap(buf.b)
+}
 
 // A buffer holds a body. Its owner releases it when nothing refers to it.
 type buffer struct{ b []byte }
@@ -36,7 +80,11 @@ func newBuffer(n int) *buffer {
 	if c >= len(pools) {
 		return &buffer{make([]byte, 0, n)}
 	}
-	if buf, ok := pools[c].Get().(*buffer); ok {
+	if minBuffer<<c >= largeBuffer {
+		if buf := larges.get(minBuffer << c); buf != nil {
+			return buf
+		}
+	} else if buf, ok := pools[c].Get().(*buffer); ok {
 		return buf
 	}
 	return &buffer{make([]byte, 0, minBuffer<<c)}
@@ -47,6 +95,10 @@ func (b *buffer) release() {
 		return
 	}
 	b.b = b.b[:0]
+	if cap(b.b) >= largeBuffer {
+		larges.put(b)
+		return
+	}
 	pools[class(cap(b.b))].Put(b)
 }
 

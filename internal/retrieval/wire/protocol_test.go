@@ -243,4 +243,16 @@ func TestBuffersFitAndAreKeptUpToTheLargestPage(t *testing.T) {
 	}
 	require.Equal(t, keptBuffer+1, cap(newBuffer(keptBuffer+1).b))
 	require.Equal(t, len(pools)-1, class(keptBuffer))
+
+	s := stock{most: 8 << 20}
+	for range 10 {
+		s.put(&buffer{make([]byte, 0, 1<<21)})
+	}
+	require.Equal(t, 8<<20, s.size, "of large ones few are kept")
+	require.Nil(t, s.get(1<<20))
+	for range 4 {
+		require.NotNil(t, s.get(1<<21))
+	}
+	require.Nil(t, s.get(1<<21))
+	require.Zero(t, s.size)
 }

@@ -26,8 +26,10 @@ const (
 	// maxFrame bounds what a prelude may claim. An event carries at most 10 MiB of
 	// payloads, as a page of GetRecords does.
 	maxFrame = maxAnswer
-	// readAhead is what is read of a stream beyond the frame that is asked for.
-	readAhead = 4 << 10
+	// readAhead is what is read of a stream beyond the frame that is asked for: a frame of
+	// one record of 1 KB. The rest of a larger one is taken at once, and answered once:
+	// HTTP/2 gives room back by a write of its own for each 4 KiB that are taken.
+	readAhead = 2 << 10
 )
 
 // Stream is an open subscription to a shard: the answer of SubscribeToShard, of which
