@@ -342,7 +342,7 @@ func TestMarkThatIsMalformedIsNoMark(t *testing.T) {
 }
 
 func TestBuiltInInputThatClaimsALiteralItemIsNoticedWithACommit(t *testing.T) {
-	polled(t) // it reads for hours, and is about the table alone
+	byPolling(t) // it reads for hours, and is about the table alone
 	for _, period := range []string{"30s", "10m"} {
 		t.Run(period, func(t *testing.T) {
 			bubble(t, func(r *rig) {

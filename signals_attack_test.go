@@ -331,7 +331,7 @@ func TestClosedParentThatNobodyReadsIsLate(t *testing.T) {
 
 // a permission that is optional is not there.
 func TestMissingOptionalPermissionIsSaidRarely(t *testing.T) {
-	polled(t) // by fan-out it is none that is optional
+	byPolling(t) // by fan-out it is none that is optional
 	bubble(t, func(r *rig) {
 		r.table()
 		r.stream("orders", 1)
@@ -904,7 +904,7 @@ var (
 
 // the default budget, twenty shards with a backlog of small records.
 func TestInputIsNotReadyWhileAllReadsFailThoughSomeWaitForRoom(t *testing.T) {
-	polled(t)
+	byPolling(t)
 	for _, shards := range []int{10, 20, 40} {
 		bubbleOf(t, awsfake.Options{}, func(r *rig) {
 			r.table()

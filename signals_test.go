@@ -431,7 +431,7 @@ func TestGaugesOfAShardThatHasLeftAreUnknown(t *testing.T) {
 
 // Loops whose pauses did not grow: what is asked for in a quarter of an hour.
 func TestPausesGrowWhateverGoesOn(t *testing.T) {
-	polled(t)
+	byPolling(t)
 	said := func(operation, code string) func(*rig) {
 		return func(r *rig) {
 			r.aws.Inject(awsfake.Fault{Operation: operation, Refuse: awsfake.NewError(code, "no")})
