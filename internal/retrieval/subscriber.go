@@ -351,7 +351,10 @@ func (s *Subscriber) recover(ctx context.Context, call Call, err error) error {
 		pace.failed(now, random)
 		// A subscription that has worked may break once. When it can be opened again
 		// there is nothing to tell, but that it had said nothing for long.
-		usual = errors.Is(err, errEndUnconfirmed) || lost != nil && lost.heard && pace.failures == 1 && !errors.Is(err, errSilent)
+		broke := lost != nil && lost.heard && !errors.Is(err, errSilent)
+		// So may a call be refused that comes within a second of the former owner's.
+		early := lost == nil && errors.Is(err, ErrThrottled)
+		usual = errors.Is(err, errEndUnconfirmed) || pace.failures == 1 && (broke || early)
 	}
 	if errors.Is(err, io.EOF) {
 		err = fmt.Errorf("reading shard %s: the subscription ended before anything had come", s.shard.ID)

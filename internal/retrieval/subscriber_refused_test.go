@@ -194,7 +194,7 @@ func TestThrottledCallIsMadeAgain(t *testing.T) {
 		s := w.source(retrieval.Position{})
 		defer s.Close()
 		w.next(s)
-		require.Len(t, w.told, 3)
+		require.Len(t, w.told, 2, "the first may be early")
 		require.ErrorIs(t, w.told[0], retrieval.ErrThrottled)
 		require.LessOrEqual(t, w.since(), 7350*time.Millisecond, "1 + 2 + 4 times the spacing")
 	})

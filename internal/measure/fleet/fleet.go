@@ -54,7 +54,8 @@ type setup struct {
 	lease, rebalance, commit time.Duration
 	// poll is the least time between two reads of a shard; 0 for that of the input. The
 	// built-in input has no such field.
-	poll time.Duration
+	poll   time.Duration
+	fanOut string // mode of enhanced fan-out; empty: polling
 	// relayed has the processes reach the local AWS over TLS, as they do the real
 	// one, through a network that can fall silent.
 	relayed bool
@@ -211,6 +212,9 @@ func (f *fleet) join(kind string) (*member, error) {
 	args := []string{"-c", f.config()}
 	if f.poll > 0 {
 		args = append(args, "--set", "input.aws_kinesis.poll_period="+f.poll.String())
+	}
+	if f.fanOut != "" && kind == ours {
+		args = append(args, "--set", "input.aws_kinesis.enhanced_fan_out.enabled=true", "--set", "input.aws_kinesis.enhanced_fan_out.mode="+f.fanOut)
 	}
 	m.process, err = child.StartLogged(f.ctx, f.programs[kind], args, env, f.logs.of(kind))
 	if err != nil {

@@ -52,6 +52,7 @@ type options struct {
 	programs map[string]string // by kind
 	mixed    time.Duration
 	seed     uint64
+	fanOut   string // mode of enhanced fan-out; empty: polling
 }
 
 func main() {
@@ -61,6 +62,7 @@ func main() {
 	names := flag.String("scenario", "all", "which to run, several separated by commas: "+strings.Join(scenarioNames(), ", ")+"; all is each but mixed, and mixed too with -builtin")
 	flag.DurationVar(&o.mixed, "mixed", 5*time.Minute, "how long processes come and go in the scenario mixed")
 	flag.Uint64Var(&o.seed, "seed", 1, "of what happens in the scenarios reshard and mixed")
+	flag.StringVar(&o.fanOut, "fan-out", "", "read by enhanced fan-out, in mode always or auto, instead of polling")
 	flag.Parse()
 	o.programs[ours], o.programs[builtin] = *ownProgram, *builtinProgram
 

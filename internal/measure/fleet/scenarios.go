@@ -19,6 +19,7 @@ import (
 // onFleet runs a story with a fleet, winds it up, and adds to the sheet what
 // every story promises.
 func onFleet(ctx context.Context, o options, sh *sheet, s setup, story func(*fleet) error) (err error) {
+	s.fanOut = o.fanOut
 	f, err := newFleet(ctx, o.programs, s)
 	if err != nil {
 		return err
