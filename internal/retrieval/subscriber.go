@@ -299,7 +299,7 @@ func (s *Subscriber) next(ctx context.Context, call *Call) (event bool, page Pag
 	if len(page.Records) > 0 {
 		s.share = float64(page.Cost) / float64(length)
 	}
-	if sequence.Valid(continuation) && sequence.Compare(continuation, s.position.After) > 0 {
+	if sequence.Valid(continuation) && (s.rereads() || sequence.Compare(continuation, s.position.After) > 0) {
 		s.continuation = continuation
 	} else if len(page.Records) > 0 {
 		s.continuation = "" // these are further on
@@ -310,6 +310,11 @@ func (s *Subscriber) next(ctx context.Context, call *Call) (event bool, page Pag
 	}
 	return true, page, nil
 }
+
+// rereads reports whether what was read already is read again, since its end was refused as
+// a place to begin at. It may take more than one subscription, so that it counts how far
+// they come.
+func (s *Subscriber) rereads() bool { return s.refused != "" && s.refused == s.position.After }
 
 // recover prepares for the next attempt after an error. It returns one that is the end.
 func (s *Subscriber) recover(ctx context.Context, call Call, err error) error {
