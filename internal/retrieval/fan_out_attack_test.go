@@ -47,3 +47,50 @@ func TestRefusedPlaceIsComeToAgainHoweverMuchLiesBeforeIt(t *testing.T) {
 		require.Fail(t, "the shard is not read on", "%d subscriptions in an hour", len(w.subscriptions))
 	})
 }
+
+// The output of others holds the budget for longer than a subscription lasts, each time.
+func TestShardThatWaitsLongForTheBudgetIsReadInTheEnd(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.serve = func(_ int, p *push) {
+			if p.start() {
+				large := event{continuation: 2000}
+				for n := range 1000 {
+					large.records = append(large.records, n+1)
+				}
+				go func() { // the service ends it after five minutes, whatever was read
+					if p.pass(5 * time.Minute) {
+						p.cut()
+					}
+				}()
+				p.send(large)
+				p.pass(5 * time.Minute)
+			}
+		}
+		slow, stop := context.WithCancel(w.ctx)
+		others := make(chan struct{})
+		go func() { // another shard of a slow output: six minutes for each page
+			defer close(others)
+			for slow.Err() == nil {
+				held, err := w.budget.Reserve(slow, 1<<20, nil)
+				if err != nil {
+					return
+				}
+				passed(slow, 6*time.Minute)
+				w.budget.Release(held)
+			}
+		}()
+		pass(time.Second)
+		ctx, cancel := context.WithTimeout(w.ctx, 3*time.Hour)
+		defer cancel()
+		s := w.source(retrieval.Position{})
+		defer s.Close()
+		page, err := s.Next(ctx)
+		took := w.since()
+		w.budget.Release(page.Cost)
+		stop()
+		<-others
+		require.NoError(t, err, "%d subscriptions, and not one record", len(w.subscriptions))
+		require.Len(t, page.Records, 1000)
+		require.LessOrEqual(t, took, 10*time.Minute)
+	})
+}

@@ -26,6 +26,9 @@ const (
 	// inUseFor is how long it is usual that a subscription is refused for that of the
 	// former owner.
 	inUseFor = 2 * takeOverAfter
+	// smallFrame is how long the first frame of a subscription may be that is read without
+	// room for it, in bytes. It hardly has anything.
+	smallFrame = 1 << 10
 )
 
 // Subscriber is the source to which the service pushes: enhanced fan-out. It opens a
@@ -52,6 +55,9 @@ type Subscriber struct {
 	after   Ending        // of the last subscription
 	// share is the memory that records take by the bytes of their frame.
 	share float64
+	// kept is what was set aside of the budget for an event whose subscription had ended by
+	// the time its turn came: it is for that event, of the next one.
+	kept int64
 }
 
 // subscription is an open one. The subscriber makes it and ends it.
@@ -59,6 +65,7 @@ type subscription struct {
 	*wire.Stream
 	cancel context.CancelCauseFunc
 	ctx    context.Context //nolint:containedctx // its cause tells why a read has ended
+	begun  bool            // a frame has been read
 	heard  bool            // an event has come
 	ageing ageing
 }
@@ -78,7 +85,32 @@ func newSubscriber(fan *FanOut, at *cursor, budget *Budget, hooks Hooks) *Subscr
 func (s *Subscriber) Close() {
 	s.unsubscribe()
 	s.giveUp()
+	s.giveBack()
 	s.fan.leave(s.slot)
+}
+
+// giveBack gives back what is kept of the budget.
+func (s *Subscriber) giveBack() {
+	s.budget.Release(s.kept)
+	s.kept = 0
+}
+
+// reserve sets aside what an event takes, and reports whether it had to wait for it. What
+// is kept is that already, and more is taken where that is too little.
+func (s *Subscriber) reserve(ctx context.Context, bytes int64) (reserved int64, waited bool, err error) {
+	if s.kept > 0 {
+		reserved = max(s.kept, bytes)
+		s.budget.Release(s.kept - reserved)
+		s.kept = 0
+		return reserved, false, nil
+	}
+	reserved, err = s.budget.Reserve(ctx, bytes, func() {
+		waited = true
+		if s.hooks.OnBudgetWait != nil {
+			s.hooks.OnBudgetWait()
+		}
+	})
+	return reserved, waited, err
 }
 
 // take takes the token of the slot, when the shard has no other source that is
@@ -144,7 +176,9 @@ func (s *Subscriber) attempt(ctx context.Context) (page Page, ok bool, err error
 			return Page{}, false, err
 		}
 		call.Start = time.Now()
-		err = s.open(ctx)
+		if err = s.open(ctx); err != nil {
+			s.giveBack()
+		}
 	}
 	if err == nil {
 		page, err = s.receive(ctx, &call)
@@ -272,12 +306,23 @@ func (s *Subscriber) next(ctx context.Context, call *Call) (event bool, page Pag
 		return false, Page{}, fmt.Errorf("reading shard %s: %w", s.shard.ID, cmp.Or(context.Cause(sub.ctx), err))
 	}
 	// Beside the records there are the frame and its payload while it is decoded.
-	reserved, err := s.budget.Reserve(ctx, int64((2+s.share)*float64(length)), s.hooks.OnBudgetWait)
-	if err != nil {
-		return false, Page{}, err
+	// The first frame is the initial response, and is here already: to wait with it would
+	// be to wait while what was to come is lost.
+	var reserved int64
+	waited := false
+	if first := !sub.begun; !first || length > smallFrame {
+		if reserved, waited, err = s.reserve(ctx, int64((2+s.share)*float64(length))); err != nil {
+			return false, Page{}, err
+		}
 	}
+	sub.begun = true
 	defer func() { s.budget.Release(reserved - page.Cost) }()
 	got, err := sub.Next()
+	if err != nil && waited {
+		// An output may be so slow that the turn always comes when the subscription has
+		// ended. Who went to the end of the queue then would never read anything.
+		s.kept, reserved = reserved, 0
+	}
 	if err != nil {
 		return false, Page{}, fmt.Errorf("reading shard %s: %w", s.shard.ID, cmp.Or(context.Cause(sub.ctx), err))
 	}
@@ -363,6 +408,9 @@ func (s *Subscriber) recover(ctx context.Context, call Call, err error) error {
 	}
 	if errors.Is(err, io.EOF) {
 		err = fmt.Errorf("reading shard %s: the subscription ended before anything had come", s.shard.ID)
+	}
+	if s.slot.pace.when().Sub(now) > takeOverAfter {
+		s.giveBack() // others need it meanwhile
 	}
 	if !usual {
 		call.Err = err
