@@ -403,6 +403,12 @@ func (c *Consumer) pump(ctx context.Context, pages <-chan fetched) ([]retrieval.
 		}
 		select {
 		case f := <-pages:
+			if errors.Is(f.err, retrieval.ErrShardGone) {
+				// Nobody can read again what waits for its batch to fill up.
+				if err := c.flush(ctx); err != nil {
+					return nil, err
+				}
+			}
 			if f.err != nil {
 				return nil, cmp.Or(context.Cause(ctx), f.err)
 			}
