@@ -94,3 +94,24 @@ func TestShardThatWaitsLongForTheBudgetIsReadInTheEnd(t *testing.T) {
 		require.LessOrEqual(t, took, 10*time.Minute)
 	})
 }
+
+// deregisters it too.
+func TestConsumerThatIsNotActiveYetIsDeregistered(t *testing.T) {
+	for name, lasts := range map[string]time.Duration{"creating": 5 * time.Second, "active": time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				w.registry.remove("group")
+				life, end := context.WithCancel(t.Context())
+				fan := retrieval.NewFanOut(life, w.registry, w.subscribe, retrieval.FanOutConfig{Stream: streamARN, Name: "group", Activation: time.Minute, Longest: 8 * time.Second})
+				ctx, cancel := context.WithTimeout(t.Context(), lasts)
+				_, _ = fan.Consumer(ctx)
+				cancel()
+				end()
+				fan.Wait()
+				require.Equal(t, 1, w.registry.count("RegisterStreamConsumer"))
+				require.NoError(t, fan.Deregister(t.Context()))
+				require.Equal(t, 1, w.registry.count("DeregisterStreamConsumer"))
+			})
+		})
+	}
+}

@@ -64,7 +64,10 @@ type FanOut struct {
 	shard map[string]*slot // by id
 	open  int              // subscriptions
 	arn   string           // of the consumer; empty until it is found
-	found chan struct{}    // closed when the search under way has ended; nil when there is none
+	// made is the ARN of the consumer that this process has registered last, which may
+	// never have become active here; empty when it has registered none.
+	made  string
+	found chan struct{} // closed when the search under way has ended; nil when there is none
 	// After a search that failed none is made before retry, and all who ask get its error.
 	err      error
 	failures int
@@ -304,6 +307,11 @@ const (
 func (f *FanOut) register(ctx context.Context, stream string, limits *int) (state string, err error) {
 	out, err := f.api.RegisterStreamConsumer(ctx, &kinesis.RegisterStreamConsumerInput{StreamARN: &stream, ConsumerName: &f.conf.Name})
 	if err == nil {
+		if out.Consumer != nil {
+			f.mu.Lock()
+			f.made = aws.ToString(out.Consumer.ConsumerARN)
+			f.mu.Unlock()
+		}
 		if f.conf.OnRegister != nil && out.Consumer != nil {
 			f.conf.OnRegister(f.conf.Name, aws.ToString(out.Consumer.ConsumerARN))
 		}
@@ -350,12 +358,12 @@ func (f *FanOut) consumers(ctx context.Context, stream string) (names []string, 
 	}
 }
 
-// Deregister removes the consumer, if this process has found it. Whoever subscribes as it
+// Deregister removes the consumer, if this process has found or registered it. Whoever subscribes as it
 // then has to register it anew.
 func (f *FanOut) Deregister(ctx context.Context) error {
 	f.mu.Lock()
-	arn := f.arn
-	f.arn = ""
+	arn := cmp.Or(f.arn, f.made)
+	f.arn, f.made = "", ""
 	f.mu.Unlock()
 	if arn == "" {
 		return nil
