@@ -59,6 +59,13 @@ func (b *Budget) Held() int64 {
 	return b.limit - b.free
 }
 
+// Wanted reports whether somebody waits.
+func (b *Budget) Wanted() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.waiting) > 0
+}
+
 // Reserve sets bytes aside, as soon as there are so many, or all of them if that
 // is less, and returns how many. onWait is called once when it has to wait.
 func (b *Budget) Reserve(ctx context.Context, bytes int64, onWait func()) (int64, error) {

@@ -181,6 +181,9 @@ func (p *Poller) attempt(ctx context.Context) (page Page, ok bool, err error) {
 	if errors.Is(err, ErrShardGone) {
 		return Page{}, false, err
 	}
+	if p.hooks.OnBudgetWait != nil && p.budget.Wanted() {
+		p.hooks.OnBudgetWait() // as a subscriber does; see Subscriber.recover
+	}
 	p.nextCall = time.Now().Add(p.recover(err))
 	return Page{}, false, nil
 }

@@ -412,6 +412,11 @@ func (s *Subscriber) recover(ctx context.Context, call Call, err error) error {
 	if s.slot.pace.when().Sub(now) > takeOverAfter {
 		s.giveBack() // others need it meanwhile
 	}
+	// While it cannot be read the shard waits for nothing, and what it has in a batch that
+	// does not fill up may be what others wait for.
+	if s.hooks.OnBudgetWait != nil && s.budget.Wanted() {
+		s.hooks.OnBudgetWait()
+	}
 	if !usual {
 		call.Err = err
 		s.hooks.tell(call)
