@@ -96,6 +96,9 @@ func (a *Auto) Next(ctx context.Context) (Page, error) {
 func (a *Auto) choose() {
 	now := time.Now()
 	way, why := a.choice.next(now)
+	if way == WayFanOut && a.subscriber != nil && !a.subscribed() && a.choice.outlasts(a.subscriber.resumes) {
+		way, why = WayPolling, fmt.Sprintf("no subscription to it could be had for %s, up to the next attempt", failingFor)
+	}
 	switch {
 	case way == WayFanOut && !a.subscribed():
 		// Reading goes on while the consumer is looked for, also for one that was
@@ -271,6 +274,12 @@ func (c *chooser) next(now time.Time) (way Way, why string) {
 		return WayFanOut, fmt.Sprintf("it has been more than %s behind for %s", lateBy, lateFor)
 	}
 	return WayPolling, ""
+}
+
+// outlasts reports whether subscribing has failed for as long as it may by the time of the
+// next attempt, so that nothing would be read until then.
+func (c *chooser) outlasts(next time.Time) bool {
+	return !c.failing.IsZero() && next.Sub(c.failing) >= failingFor
 }
 
 // change notes in which way the shard is read from now on, and reports whether that is

@@ -2,6 +2,7 @@ package retrieval_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -92,6 +93,21 @@ func TestShardThatWaitsLongForTheBudgetIsReadInTheEnd(t *testing.T) {
 		require.NoError(t, err, "%d subscriptions, and not one record", len(w.subscriptions))
 		require.Len(t, page.Records, 1000)
 		require.LessOrEqual(t, took, 10*time.Minute)
+	})
+}
+
+// attempts may be.
+func TestAutoDoesNotSitOutThePausesOfSubscriptionsThatFail(t *testing.T) {
+	throttled := func(at time.Duration) bool {
+		return at%(10*time.Minute) >= time.Minute && at%(10*time.Minute) < 2*time.Minute
+	}
+	inBoth(t, 100*time.Minute, throttled, func(b *both) {
+		b.refuse = func(context.Context, int) error { return errors.New("no") }
+		b.fan = retrieval.NewFanOut(b.ctx, b.registry, b.subscribe, retrieval.FanOutConfig{
+			Stream: streamARN, Name: "group", Activation: time.Minute, Longest: 5 * time.Minute,
+		})
+	}, func(t *testing.T, b *both) {
+		require.LessOrEqual(t, b.gap(0, 100*time.Minute), 90*time.Second, "%q", b.ways)
 	})
 }
 

@@ -53,6 +53,7 @@ type Subscriber struct {
 	holds   bool          // the token of the slot, and with it the pace
 	sub     *subscription // nil while none is open. Invariant: sub != nil implies holds
 	after   Ending        // of the last subscription
+	resumes time.Time     // when the attempt that follows a failed one is made
 	// share is the memory that records take by the bytes of their frame.
 	share float64
 	// kept is what was set aside of the budget for an event whose subscription had ended by
@@ -409,7 +410,7 @@ func (s *Subscriber) recover(ctx context.Context, call Call, err error) error {
 	if errors.Is(err, io.EOF) {
 		err = fmt.Errorf("reading shard %s: the subscription ended before anything had come", s.shard.ID)
 	}
-	if s.slot.pace.when().Sub(now) > takeOverAfter {
+	if s.resumes = s.slot.pace.when(); s.resumes.Sub(now) > takeOverAfter {
 		s.giveBack() // others need it meanwhile
 	}
 	// While it cannot be read the shard waits for nothing, and what it has in a batch that
