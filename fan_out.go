@@ -106,6 +106,12 @@ func (b *balancer) subscriptions(stream string) int {
 	return 0
 }
 
+// searching reports whether the consumer of a stream is being looked for.
+func (b *balancer) searching(stream string) bool {
+	fan := b.fans[stream]
+	return fan != nil && fan.Searching()
+}
+
 // sourceHooks have a source report.
 func (s *shardSignals) sourceHooks() retrieval.Hooks {
 	j, stream, shard := s.signals.journal, s.key.Stream, s.key.Shard

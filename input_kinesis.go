@@ -342,7 +342,7 @@ func (in *input) start(c clients, store leaseTable, lists []group.StreamSnapshot
 	b := newBalancer(ctx, in, c, store, lists, checkForm, out)
 	telling, told := context.WithCancel(context.WithoutCancel(ctx)) // until the last shard is released
 	var tellers sync.WaitGroup
-	tellers.Go(func() { in.signals.run(telling, b.budget, b.subscriptions) })
+	tellers.Go(func() { in.signals.run(telling, b.budget, b.subscriptions, b.searching) })
 	tellers.Go(func() { in.signals.describe(telling, c.lister) })
 	go func() {
 		defer close(done)

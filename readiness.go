@@ -73,9 +73,10 @@ func (s *signals) health(now time.Time) health {
 	}
 	tried := s.tried.Load()
 	trying := tried != nil && now.Sub(*tried) < 2*pause
-	for _, shard := range s.shards {
+	for key, shard := range s.shards {
+		searching := s.searching != nil && s.searching(key.Stream)
 		switch reads, writes := shard.stuck(now); {
-		case reads && trying:
+		case reads && (trying || searching), searching && shard.waits(now):
 			h.noReads++
 		case writes:
 			h.noWrites++

@@ -211,6 +211,15 @@ func (s *shardSignals) stuck(now time.Time) (reads, writes bool) {
 	return s.reads.lasts(period, now), s.writes.lasts(period, now)
 }
 
+// waits reports whether the shard was not read for long, and has no subscription. While the
+// consumer is looked for it waits for that, and no call is made that could fail.
+func (s *shardSignals) waits(now time.Time) bool {
+	const registering = time.Minute // as long may be usual
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.subscribed && now.Sub(s.read) >= max(registering, s.signals.conf.leasePeriod)
+}
+
 // since returns the moment before which everything that arrived in the shard is
 // acknowledged; zero while that is not known.
 func (s *shardSignals) since() time.Time {

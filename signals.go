@@ -46,8 +46,11 @@ type signals struct {
 	budget  *retrieval.Budget
 	// subscriptions returns how many of a stream are open; nil before the input runs.
 	subscriptions func(stream string) int
-	streams       map[string]*streamSignals
-	shards        map[lease.Key]*shardSignals
+	// searching reports whether the consumer of a stream is being looked for; nil before the
+	// input runs.
+	searching func(stream string) bool
+	streams   map[string]*streamSignals
+	shards    map[lease.Key]*shardSignals
 	// left are the moments before which all was acknowledged of shards that are read here
 	// no more, until a plan tells whether anybody reads them.
 	left map[lease.Key]time.Time
@@ -111,9 +114,9 @@ func newSignals(conf *config, metrics *inputMetrics, emit func(journal.Line)) *s
 }
 
 // run tells until ctx ends what has no event of its own.
-func (s *signals) run(ctx context.Context, budget *retrieval.Budget, subscriptions func(stream string) int) {
+func (s *signals) run(ctx context.Context, budget *retrieval.Budget, subscriptions func(stream string) int, searching func(stream string) bool) {
 	s.mu.Lock()
-	s.budget, s.subscriptions = budget, subscriptions
+	s.budget, s.subscriptions, s.searching = budget, subscriptions, searching
 	s.mu.Unlock()
 	ticker := time.NewTicker(tellEvery)
 	defer ticker.Stop()
@@ -132,7 +135,7 @@ func (s *signals) run(ctx context.Context, budget *retrieval.Budget, subscriptio
 func (s *signals) end() {
 	now := time.Now()
 	s.mu.Lock()
-	s.session, s.subscriptions = nil, nil
+	s.session, s.subscriptions, s.searching = nil, nil, nil
 	for name, stream := range s.streams {
 		*stream = streamSignals{unread: unknown}
 		s.tellStream(name, stream, sums{lag: unknown})

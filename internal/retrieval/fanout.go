@@ -98,6 +98,14 @@ func NewFanOut(life context.Context, api FanOutAPI, subscribe SubscribeFunc, con
 // Wait returns when no search for the consumer is under way, after the end of life.
 func (f *FanOut) Wait() { f.searches.Wait() }
 
+// Searching reports whether the consumer is being looked for: whoever has no subscription
+// waits for that.
+func (f *FanOut) Searching() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.found != nil
+}
+
 // Open returns how many subscriptions are open.
 func (f *FanOut) Open() int {
 	f.mu.Lock()
@@ -232,6 +240,9 @@ func (f *FanOut) search() (arn string, err error) {
 		if waitUntil(ctx, time.Now().Add(doubled(time.Second/2, n, 5*time.Second, rand.Float64()))) != nil { //nolint:gosec // spreads load, guards nothing
 			if f.life.Err() != nil {
 				return "", f.life.Err()
+			}
+			if errors.Is(err, ErrThrottled) {
+				err = errors.New(err.Error()) // or it would be told that reads are slow, where there are none
 			}
 			return "", fmt.Errorf("consumer %s of stream %s is not active after %s, which `enhanced_fan_out.consumer_activation_timeout` allows: %w",
 				f.name(), f.conf.Stream, f.conf.Activation, cmp.Or(err, fmt.Errorf("it is %s", state)))
