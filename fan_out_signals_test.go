@@ -1,6 +1,7 @@
 package awskinesis
 
 import (
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -81,5 +82,32 @@ func TestInputIsNotReadyWhileItsFirstConsumerBecomesActive(t *testing.T) {
 		pass(2 * time.Minute)
 		r.tellLog()
 		require.EqualValues(r, 1, in.gauge("kinesis_ready"))
+	})
+}
+
+func TestWayIsTrueAfterAnOutageThatSuspendedTheShard(t *testing.T) {
+	bubbleOf(t, awsfake.Options{EnforceLimits: true}, func(r *rig) {
+		r.table()
+		r.stream("orders", 1)
+		in := r.open(strings.Replace(pushed, "enabled: true", "enabled: true, mode: auto", 1))
+		o := attach(in, func() time.Duration { return 0 })
+		defer o.end()
+		others := r.aws.Inject(awsfake.Fault{Operation: "GetRecords", Probability: 0.6, Rand: rand.New(rand.NewPCG(1, 2)), Refuse: awsfake.NewError(awsfake.CodeThroughputExceeded, "others")})
+		from := 0
+		r.load(1, &from, 90*time.Second)
+		require.EqualValues(r, 1, in.gauge("kinesis_read_shards", "orders", "fan_out"))
+		others()
+		r.load(1, &from, time.Minute)
+		remove := r.aws.Inject(awsfake.Fault{Lose: true})
+		r.aws.InjectStream(awsfake.StreamFault{Cut: true, Times: 1})
+		r.load(1, &from, 2*time.Minute)
+		require.EqualValues(r, 1, in.gauge("kinesis_suspended_shards", "orders"))
+		remove()
+		r.load(1, &from, 20*time.Second)
+		r.tellLog()
+		require.Empty(r, r.aws.Subscriptions("orders"))
+		require.EqualValues(r, 0, in.gauge("kinesis_read_shards", "orders", "fan_out"))
+		require.NotEmpty(r, r.journal.logged("is read by polling now: no subscription to it could be had for 30s"))
+		require.EqualValues(r, 1, in.gauge("kinesis_read_shards", "orders", "polling"))
 	})
 }

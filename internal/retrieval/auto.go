@@ -28,7 +28,7 @@ type Auto struct {
 	budget *Budget
 
 	choice *chooser
-	way    Way // as it was told last
+	way    Way // as it was told last; empty where a source before this one may have told either
 	// without is whether the shard is polled for want of a consumer.
 	without bool
 	poller  *Poller
@@ -41,6 +41,9 @@ type Auto struct {
 func NewAuto(api API, fan *FanOut, lists *Lists, shard Shard, from Position, budget *Budget, least time.Duration, hooks Hooks) *Auto {
 	a := &Auto{cursor: newCursor(api, lists, shard, from), fan: fan, slot: fan.join(shard.ID), budget: budget, told: hooks, hooks: hooks, way: WayPolling}
 	a.choice = &a.slot.choice
+	if a.choice.way == WayFanOut {
+		a.way = ""
+	}
 	a.hooks.OnCall, a.hooks.OnBudgetWait = a.called, a.waits
 	a.poller = newPoller(api, a.cursor, budget, least, a.hooks)
 	return a
