@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis"
 	"github.com/stretchr/testify/require"
 
 	"github.com/benthos-plugins/aws-kinesis/internal/awsfake"
@@ -17,6 +19,8 @@ func (r *rig) tellLog() {
 	}
 }
 
+// While the consumer is looked for in vain nothing is read, and the input is not ready for as
+// long as that lasts.
 func TestInputIsNotReadyWhileTheConsumerIsLookedForInVain(t *testing.T) {
 	bubbleOf(t, awsfake.Options{EnforceLimits: true}, func(r *rig) {
 		r.table()
@@ -37,6 +41,91 @@ func TestInputIsNotReadyWhileTheConsumerIsLookedForInVain(t *testing.T) {
 	})
 }
 
+// It delivers a tenth of the time, and each call succeeds.
+func TestBreakingSubscriptionIsTold(t *testing.T) {
+	for name, f := range map[string]awsfake.StreamFault{
+		"cut":       {Cut: true, After: 2},
+		"exception": {Exception: awsfake.NewError(awsfake.CodeInternalFailure, "x"), After: 2},
+		"kms":       {Exception: awsfake.NewError("KMSAccessDeniedException", "x"), After: 2},
+		"throttled": {Exception: awsfake.NewError("LimitExceededException", "x"), After: 2},
+		"corrupt":   {Corrupt: true, After: 2},
+		"silence":   {Silence: true, After: 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubbleOf(t, awsfake.Options{EnforceLimits: true}, func(r *rig) {
+				r.table()
+				r.stream("orders", 1)
+				in := r.open(pushed)
+				r.aws.InjectStream(f)
+				o := attach(in, func() time.Duration { return 0 })
+				defer o.end()
+				n := 0
+				most, open := int64(0), 0
+				for end := time.Now().Add(10 * time.Minute); time.Now().Before(end); n++ {
+					r.putTo("orders", 0, n, 1)
+					pass(time.Second)
+					most = max(most, in.gauge("kinesis_lag_milliseconds", "orders", shardName(0)))
+					open += int(in.gauge("kinesis_subscriptions", "orders"))
+				}
+				r.Logf("calls %d, lag up to %d, open %d of 600 s", r.aws.Calls("SubscribeToShard"), most, open)
+				r.tellLog()
+				require.NotEmpty(r, r.journal.logged("reads of"))
+			})
+		})
+	}
+}
+
+// The source that reads on after a suspension finds that no subscription could be had.
+func TestWayIsTrueAfterAnOutageThatSuspendedTheShard(t *testing.T) {
+	bubbleOf(t, awsfake.Options{EnforceLimits: true}, func(r *rig) {
+		r.table()
+		r.stream("orders", 1)
+		in := r.open(strings.Replace(pushed, "enabled: true", "enabled: true, mode: auto", 1))
+		o := attach(in, func() time.Duration { return 0 })
+		defer o.end()
+		others := r.aws.Inject(awsfake.Fault{Operation: "GetRecords", Probability: 0.6, Rand: rand.New(rand.NewPCG(1, 2)), Refuse: awsfake.NewError(awsfake.CodeThroughputExceeded, "others")})
+		from := 0
+		r.load(1, &from, 90*time.Second)
+		require.EqualValues(r, 1, in.gauge("kinesis_read_shards", "orders", "fan_out"))
+		others()
+		r.load(1, &from, time.Minute)
+		remove := r.aws.Inject(awsfake.Fault{Lose: true})
+		r.aws.InjectStream(awsfake.StreamFault{Cut: true, Times: 1})
+		r.load(1, &from, 2*time.Minute)
+		require.EqualValues(r, 1, in.gauge("kinesis_suspended_shards", "orders"))
+		remove()
+		r.load(1, &from, 20*time.Second)
+		r.tellLog()
+		require.Empty(r, r.aws.Subscriptions("orders"))
+		require.EqualValues(r, 0, in.gauge("kinesis_read_shards", "orders", "fan_out"))
+		require.NotEmpty(r, r.journal.logged("is read by polling now: no subscription to it could be had for 30s"))
+		require.EqualValues(r, 1, in.gauge("kinesis_read_shards", "orders", "polling"))
+	})
+}
+
+// The service has one error for both.
+func TestConsumerInCreationIsNotTakenForAnotherSubscriber(t *testing.T) {
+	bubbleOf(t, awsfake.Options{EnforceLimits: true, ConsumerDelay: 5 * time.Minute}, func(r *rig) {
+		r.table()
+		r.stream("orders", 1)
+		out, err := kinesis.NewFromConfig(r.aws.AWSConfig()).RegisterStreamConsumer(r.Context(), &kinesis.RegisterStreamConsumerInput{
+			StreamARN: aws.String(r.aws.StreamARN("orders")), ConsumerName: aws.String("mine"),
+		})
+		require.NoError(r, err)
+		arn := *out.Consumer.ConsumerARN
+		r.aws.Inject(awsfake.Fault{Operation: "DescribeStreamConsumer", Refuse: no})
+		in := r.open(strings.Replace(pushed, "enabled: true", "enabled: true, consumer_arn: '"+arn+"'", 1))
+		pass(3 * time.Minute)
+		r.tellLog()
+		require.Zero(r, in.gauge("kinesis_ready"))
+		pass(5 * time.Minute)
+		r.tellLog()
+		require.EqualValues(r, 1, in.gauge("kinesis_ready"))
+		require.Empty(r, r.journal.logged("Somebody else"))
+	})
+}
+
+// Readiness that comes and goes pages again and again.
 func TestReadinessTurnsOnceWhateverFanOutIsRefused(t *testing.T) {
 	for _, op := range []string{"SubscribeToShard", "RegisterStreamConsumer", "DescribeStreamConsumer", "DescribeStreamSummary"} {
 		for _, code := range []string{"AccessDeniedException", "LimitExceededException", "InternalFailure", "ResourceNotFoundException"} {
@@ -69,6 +158,7 @@ func TestReadinessTurnsOnceWhateverFanOutIsRefused(t *testing.T) {
 	}
 }
 
+// A consumer may be waited for for long, of which no call fails.
 func TestInputIsNotReadyWhileItsFirstConsumerBecomesActive(t *testing.T) {
 	bubbleOf(t, awsfake.Options{EnforceLimits: true, ConsumerDelay: 20 * time.Minute}, func(r *rig) {
 		r.table()
@@ -82,32 +172,5 @@ func TestInputIsNotReadyWhileItsFirstConsumerBecomesActive(t *testing.T) {
 		pass(2 * time.Minute)
 		r.tellLog()
 		require.EqualValues(r, 1, in.gauge("kinesis_ready"))
-	})
-}
-
-func TestWayIsTrueAfterAnOutageThatSuspendedTheShard(t *testing.T) {
-	bubbleOf(t, awsfake.Options{EnforceLimits: true}, func(r *rig) {
-		r.table()
-		r.stream("orders", 1)
-		in := r.open(strings.Replace(pushed, "enabled: true", "enabled: true, mode: auto", 1))
-		o := attach(in, func() time.Duration { return 0 })
-		defer o.end()
-		others := r.aws.Inject(awsfake.Fault{Operation: "GetRecords", Probability: 0.6, Rand: rand.New(rand.NewPCG(1, 2)), Refuse: awsfake.NewError(awsfake.CodeThroughputExceeded, "others")})
-		from := 0
-		r.load(1, &from, 90*time.Second)
-		require.EqualValues(r, 1, in.gauge("kinesis_read_shards", "orders", "fan_out"))
-		others()
-		r.load(1, &from, time.Minute)
-		remove := r.aws.Inject(awsfake.Fault{Lose: true})
-		r.aws.InjectStream(awsfake.StreamFault{Cut: true, Times: 1})
-		r.load(1, &from, 2*time.Minute)
-		require.EqualValues(r, 1, in.gauge("kinesis_suspended_shards", "orders"))
-		remove()
-		r.load(1, &from, 20*time.Second)
-		r.tellLog()
-		require.Empty(r, r.aws.Subscriptions("orders"))
-		require.EqualValues(r, 0, in.gauge("kinesis_read_shards", "orders", "fan_out"))
-		require.NotEmpty(r, r.journal.logged("is read by polling now: no subscription to it could be had for 30s"))
-		require.EqualValues(r, 1, in.gauge("kinesis_read_shards", "orders", "polling"))
 	})
 }

@@ -22,6 +22,7 @@ type resubscriber struct {
 	failures int           // in a row
 	refused  time.Time     // when the first attempt was refused for another subscription; zero when the last was not
 	takenAt  time.Time     // when somebody else last took a subscription over
+	brokenAt time.Time     // when one that had brought something last failed
 	next     time.Time
 }
 
@@ -57,8 +58,10 @@ func (r *resubscriber) inUse(now time.Time, random float64) {
 // when is the moment of the next attempt. A source that was closed has not set next.
 func (r *resubscriber) when() time.Time { return r.allowed(r.next) }
 
-// againFor is how long it is remembered that somebody took a subscription over. It happens
-// once where a lease was lost, and again and again where two groups share a consumer.
+// againFor is how long it is remembered that somebody took a subscription over, or that it
+// failed. The first happens once where a lease was lost, and again and again where two groups
+// share a consumer; the second once where a connection ends, and again and again where
+// something is wrong.
 const againFor = 5 * time.Minute
 
 // taken notes that somebody else has taken a subscription over, and reports whether that
@@ -66,6 +69,14 @@ const againFor = 5 * time.Minute
 func (r *resubscriber) taken(now time.Time) (again bool) {
 	again = !r.takenAt.IsZero() && now.Sub(r.takenAt) < againFor
 	r.takenAt = now
+	return again
+}
+
+// broke notes that a subscription has failed that had brought something, and reports
+// whether that has happened before.
+func (r *resubscriber) broke(now time.Time) (again bool) {
+	again = !r.brokenAt.IsZero() && now.Sub(r.brokenAt) < againFor
+	r.brokenAt = now
 	return again
 }
 

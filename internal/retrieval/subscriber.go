@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -398,14 +399,17 @@ func (s *Subscriber) recover(ctx context.Context, call Call, err error) error {
 		if usual = !pace.taken(now); !usual {
 			err = s.shared(err)
 		}
-	default:
+	case lost != nil && lost.heard && !errors.Is(err, errEndUnconfirmed):
 		pace.failed(now, random)
 		// A subscription that has worked may break once. When it can be opened again
 		// there is nothing to tell, but that it had said nothing for long.
-		broke := lost != nil && lost.heard && !errors.Is(err, errSilent)
-		// So may a call be refused that comes within a second of the former owner's.
-		early := lost == nil && errors.Is(err, ErrThrottled)
-		usual = errors.Is(err, errEndUnconfirmed) || pace.failures == 1 && (broke || early)
+		again := pace.broke(now)
+		usual = !again && !errors.Is(err, errSilent)
+	default:
+		pace.failed(now, random)
+		// A call may be refused once that comes within a second of the former owner's.
+		early := lost == nil && pace.failures == 1 && errors.Is(err, ErrThrottled)
+		usual = early || errors.Is(err, errEndUnconfirmed)
 	}
 	if errors.Is(err, io.EOF) {
 		err = fmt.Errorf("reading shard %s: the subscription ended before anything had come", s.shard.ID)
@@ -428,8 +432,12 @@ func (s *Subscriber) recover(ctx context.Context, call Call, err error) error {
 	return nil
 }
 
-// shared says what it means that somebody else subscribes as the same consumer.
+// shared says what it means that somebody else subscribes as the same consumer. The service
+// has the same error for a consumer that is being registered or removed.
 func (s *Subscriber) shared(err error) error {
+	if strings.Contains(err.Error(), "not in ACTIVE status") {
+		return err
+	}
 	return fmt.Errorf("%w. Somebody else subscribes as consumer %s again and again: give each group a consumer of its own, in `enhanced_fan_out.consumer_name`", err, s.fan.name())
 }
 
