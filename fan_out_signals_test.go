@@ -98,7 +98,7 @@ func TestWayIsTrueAfterAnOutageThatSuspendedTheShard(t *testing.T) {
 		r.tellLog()
 		require.Empty(r, r.aws.Subscriptions("orders"))
 		require.EqualValues(r, 0, in.gauge("kinesis_read_shards", "orders", "fan_out"))
-		require.NotEmpty(r, r.journal.logged("is read by polling now: no subscription to it could be had for 30s"))
+		require.NotEmpty(r, r.journal.logged("is read by polling now: no subscription to it could be had, or kept, for 30s"))
 		require.EqualValues(r, 1, in.gauge("kinesis_read_shards", "orders", "polling"))
 	})
 }
@@ -172,5 +172,82 @@ func TestInputIsNotReadyWhileItsFirstConsumerBecomesActive(t *testing.T) {
 		pass(2 * time.Minute)
 		r.tellLog()
 		require.EqualValues(r, 1, in.gauge("kinesis_ready"))
+	})
+}
+
+// A subscription that brings something each time before it breaks is worse than polling.
+func TestShardWhoseSubscriptionsBreakIsPolled(t *testing.T) {
+	bubbleOf(t, awsfake.Options{EnforceLimits: true}, func(r *rig) {
+		r.table()
+		r.stream("orders", 1)
+		in := r.open(strings.Replace(pushed, "enabled: true", "enabled: true, mode: auto", 1))
+		o := attach(in, func() time.Duration { return 0 })
+		defer o.end()
+		r.aws.InjectStream(awsfake.StreamFault{Cut: true, After: 2})
+		others := r.aws.Inject(awsfake.Fault{Operation: "GetRecords", Probability: 0.6, Rand: rand.New(rand.NewPCG(1, 2)), Refuse: awsfake.NewError(awsfake.CodeThroughputExceeded, "others")})
+		from := 0
+		r.load(1, &from, 2*time.Minute)
+		others()
+		r.load(1, &from, 10*time.Second)
+		require.NotEmpty(r, r.journal.logged("is read by polling now: no subscription to it could be had, or kept"))
+		for range 10 * 60 {
+			r.load(1, &from, time.Second)
+			require.EqualValues(r, 1, in.gauge("kinesis_read_shards", "orders", "polling"))
+		}
+	})
+}
+
+// Those that reading by polling has not.
+func TestSignalsAreTrueInEachFaultOfFanOut(t *testing.T) {
+	if *fanOutMode == "" {
+		*fanOutMode = "always"
+		defer func() { *fanOutMode = "" }()
+	}
+	for _, f := range []trouble{
+		{name: "an error of KMS in the stream", begin: func(r *rig, _ *output) func() {
+			return r.aws.InjectStream(awsfake.StreamFault{Exception: awsfake.NewError("KMSDisabledException", "x"), After: 1})
+		}, says: "reads of", ends: "work again after", most: 12},
+		{name: "each subscription breaks", ready: true, begin: func(r *rig, _ *output) func() {
+			return r.aws.InjectStream(awsfake.StreamFault{Cut: true, After: 2})
+		}, says: "reads of", most: 12},
+		{name: "consumer gone, and may not be registered", begin: func(r *rig, _ *output) func() {
+			remove := r.aws.Inject(awsfake.Fault{Operation: "RegisterStreamConsumer", Refuse: no})
+			require.NoError(r, r.aws.DeregisterConsumer("orders", "benthos-"+tableName))
+			return remove
+		}, says: "reads of", ends: "work again after", most: 12},
+		{name: "consumer gone again and again", ready: true, begin: func(r *rig, _ *output) func() {
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				for range 11 {
+					time.Sleep(10 * time.Second) //nolint:forbidigo // virtual time
+					_ = r.aws.DeregisterConsumer("orders", "benthos-"+tableName)
+				}
+			}()
+			return func() { <-done }
+		}, says: "was registered", most: 30},
+		{name: "silence", begin: func(r *rig, _ *output) func() {
+			a := r.aws.InjectStream(awsfake.StreamFault{Silence: true})
+			b := r.aws.Inject(awsfake.Fault{Operation: "SubscribeToShard", Delay: time.Hour})
+			return func() { a(); b() }
+		}, says: "reads of", ends: "work again after", most: 12},
+	} {
+		t.Run(f.name, func(t *testing.T) {
+			bubbleOf(t, awsfake.Options{}, func(r *rig) { f.run(r) })
+		})
+	}
+}
+
+func TestGaugesOfFanOutEndWithTheInput(t *testing.T) {
+	bubbleOf(t, awsfake.Options{EnforceLimits: true}, func(r *rig) {
+		r.table()
+		r.stream("orders", 2)
+		in := r.open(pushed)
+		r.until(time.Minute, func() bool { return len(r.aws.Subscriptions("orders")) == 2 })
+		in.close()
+		pass(2 * time.Second)
+		require.Zero(r, in.gauge("kinesis_subscriptions", "orders"))
+		require.Zero(r, in.gauge("kinesis_read_shards", "orders", "fan_out"))
+		require.EqualValues(r, -1, in.gauge("kinesis_subscription_silence_milliseconds", "orders", shardName(0)))
 	})
 }

@@ -175,10 +175,12 @@ const (
 	// for twice as long, up to mostCalm: who throttles it comes again.
 	calmFor  = 10 * time.Minute
 	mostCalm = 12 * time.Hour
-	// failingFor is how long a subscription may fail for the shard to be polled, and
-	// refusedFor how long it is not tried again then.
-	failingFor = 30 * time.Second
-	refusedFor = 5 * time.Minute
+	// failingFor is how long subscriptions may fail for the shard to be polled, and
+	// refusedFor how long none is tried again then. One that brings something within
+	// failedUntil of a failure has not shown yet that it lasts.
+	failingFor  = 30 * time.Second
+	failedUntil = 20 * time.Second
+	refusedFor  = 5 * time.Minute
 	// heldUp is how long after a wait for the output it is the output that is slow.
 	heldUp = 5 * time.Second
 )
@@ -193,7 +195,9 @@ type chooser struct {
 	lastThrottled time.Time // the last one
 	late          time.Time // since when; zero when it is not
 	caughtUp      time.Time // since when; zero when it is not
-	failing       time.Time // since when subscribing fails; zero when it does not
+	failing       time.Time // since when subscriptions fail; zero when they do not
+	lastFailed    time.Time // the last time
+	lastPushed    time.Time // when one last brought something
 	held          time.Time // when the output last held reading up
 	slow          time.Time // since when it has, again and again; zero when it does not
 	answer        time.Time // when the last page was handed out
@@ -227,7 +231,7 @@ func (c *chooser) saw(call Call, now time.Time) {
 		if c.failing.IsZero() {
 			c.failing = now
 		}
-		c.caughtUp = time.Time{}
+		c.lastFailed, c.caughtUp = now, time.Time{}
 		return
 	case call.Err != nil && errors.Is(call.Err, ErrThrottled):
 		if c.throttled.IsZero() || now.Sub(c.lastThrottled) > throttledUntil {
@@ -238,7 +242,10 @@ func (c *chooser) saw(call Call, now time.Time) {
 	case call.Err != nil:
 		return // it fails in whichever way
 	}
-	c.failing = time.Time{}
+	c.lastPushed = now
+	if now.Sub(c.lastFailed) > failedUntil {
+		c.failing = time.Time{}
+	}
 	if now.Sub(c.lastThrottled) > throttledUntil {
 		c.throttled = time.Time{}
 	}
@@ -259,8 +266,8 @@ func (c *chooser) saw(call Call, now time.Time) {
 func (c *chooser) next(now time.Time) (way Way, why string) {
 	if c.way == WayFanOut {
 		switch {
-		case !c.failing.IsZero() && now.Sub(c.failing) >= failingFor:
-			return WayPolling, fmt.Sprintf("no subscription to it could be had for %s", failingFor)
+		case c.fails(now):
+			return WayPolling, fmt.Sprintf("no subscription to it could be had, or kept, for %s", failingFor)
 		case !c.slow.IsZero() && now.Sub(c.held) <= heldUp && now.Sub(c.slow) >= calmFor:
 			return WayPolling, fmt.Sprintf("the output has been slower than either way for %s", calmFor)
 		case !c.caughtUp.IsZero() && now.Sub(c.caughtUp) >= c.calm:
@@ -283,6 +290,19 @@ func (c *chooser) next(now time.Time) (way Way, why string) {
 // next attempt, so that nothing would be read until then.
 func (c *chooser) outlasts(next time.Time) bool {
 	return !c.failing.IsZero() && next.Sub(c.failing) >= failingFor
+}
+
+// fails reports whether subscriptions have failed for long: each attempt, or one after the
+// other that had brought something.
+func (c *chooser) fails(now time.Time) bool {
+	if c.failing.IsZero() {
+		return false
+	}
+	until := c.lastFailed
+	if !c.lastPushed.After(until) {
+		until = now
+	}
+	return until.Sub(c.failing) >= failingFor
 }
 
 // change notes in which way the shard is read from now on, and reports whether that is

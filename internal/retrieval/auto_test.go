@@ -196,7 +196,7 @@ func TestShardIsPolledWhereNoSubscriptionCanBeHad(t *testing.T) {
 	}, func(t *testing.T, b *both) {
 		require.Len(t, b.ways, 2)
 		require.Contains(t, b.ways[0], "fan_out after 1m")
-		require.Contains(t, b.ways[1], ": no subscription to it could be had for 30s")
+		require.Contains(t, b.ways[1], ": no subscription to it could be had, or kept, for 30s")
 	})
 }
 

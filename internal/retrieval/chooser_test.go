@@ -142,7 +142,7 @@ func TestSubscriptionThatFailsIsGivenUpForAWhile(t *testing.T) {
 	c := newChosen()
 	c.attempts(time.Hour, throttled)
 	require.Zero(t, c.attempts(25*time.Second, broken))
-	require.Zero(t, c.attempts(time.Second, good))
+	require.Zero(t, c.attempts(22*time.Second, good))
 	require.Equal(t, 30*time.Second, c.attempts(time.Hour, broken))
 	require.Equal(t, WayPolling, c.way)
 	require.Equal(t, 5*time.Minute, c.attempts(time.Hour, throttled))
