@@ -71,7 +71,7 @@ var metricTable = []metric{
 	},
 	{
 		"kinesis_millis_behind_latest", gauge, "milliseconds", ofShard,
-		"How far the last page lay behind the newest record, as Kinesis says it. -1 while that is not known: before the first page, after a read that failed, when nothing was read for ten seconds or, if that is longer, two `poll_period`s, where Kinesis does not tell, or while this instance does not have the shard.",
+		"How far the last page lay behind the newest record, as Kinesis says it, and by enhanced fan-out for how long it had waited to be read since. -1 while that is not known: before the first page, after a read that failed, when nothing was read for ten seconds or, if that is longer, two `poll_period`s, where Kinesis does not tell, or while this instance does not have the shard.",
 		"See `kinesis_lag_milliseconds`, which goes on when reading stands still.",
 	},
 	{

@@ -81,7 +81,7 @@ type networked struct {
 	moves  atomic.Int64 // of shards from their owner
 }
 
-func newNetworked(t *testing.T, server *awsfake.Server, target string, shards int) *networked {
+func newNetworked(t *testing.T, server *awsfake.Server, target string, shards int, fields ...string) *networked {
 	t.Helper()
 	n := &networked{stream: fmt.Sprint("stream-", shards), shards: shards}
 	table := fmt.Sprint("leases-", shards)
@@ -106,7 +106,7 @@ func newNetworked(t *testing.T, server *awsfake.Server, target string, shards in
 	conf.APIOptions = append(conf.APIOptions, session.WithAttemptTimeout(attempt))
 
 	r := &rig{T: t, aws: server}
-	n.process = r.input(fmt.Sprintf("{ streams: [ %s ], dynamodb: { table: %s }, commit_period: 1s }", n.stream, table))
+	n.process = r.input(fmt.Sprintf("{ streams: [ %s ], dynamodb: { table: %s }, commit_period: 1s%s }", n.stream, table, strings.Join(append([]string{""}, fields...), ", ")))
 	t.Cleanup(n.close)
 	lister, subscribing := kinesis.NewFromConfig(conf), session.Subscribing(conf)
 	require.NoError(t, n.connect(t.Context(), clients{

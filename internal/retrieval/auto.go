@@ -100,7 +100,7 @@ func (a *Auto) choose() {
 	now := time.Now()
 	way, why := a.choice.next(now)
 	if way == WayFanOut && a.subscriber != nil && !a.subscribed() && a.choice.outlasts(a.subscriber.resumes) {
-		way, why = WayPolling, fmt.Sprintf("no subscription to it could be had for %s, up to the next attempt", failingFor)
+		way, why = WayPolling, fmt.Sprintf("no subscription to it could be had, or kept, for %s, up to the next attempt", failingFor)
 	}
 	switch {
 	case way == WayFanOut && !a.subscribed():

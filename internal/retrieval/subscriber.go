@@ -341,7 +341,8 @@ func (s *Subscriber) next(ctx context.Context, call *Call) (event bool, page Pag
 		return false, Page{}, err
 	}
 	if got.MillisBehindLatest != nil {
-		page.ReadTo, call.Behind = call.Start.Add(-age-page.Behind), page.Behind
+		page.ReadTo = call.Start.Add(-age - page.Behind)
+		call.Behind = page.Behind + waitingTime(page, age, call.Start)
 	}
 	if len(page.Records) > 0 {
 		s.share = float64(page.Cost) / float64(length)
@@ -362,6 +363,15 @@ func (s *Subscriber) next(ctx context.Context, call *Call) (event bool, page Pag
 // a place to begin at. It may take more than one subscription, so that it counts how far
 // they come.
 func (s *Subscriber) rereads() bool { return s.refused != "" && s.refused == s.position.After }
+
+// waitingTime is how long a page waited to be read since the service said how far it is behind.
+// What has records is no older than the last one of these, whatever it may be at most.
+func waitingTime(page Page, age time.Duration, now time.Time) time.Duration {
+	if n := len(page.Records); n > 0 {
+		age = min(age, max(0, now.Sub(page.Records[n-1].Arrived)))
+	}
+	return age
+}
 
 // recover prepares for the next attempt after an error. It returns one that is the end.
 func (s *Subscriber) recover(ctx context.Context, call Call, err error) error {
