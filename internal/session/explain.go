@@ -244,6 +244,13 @@ var (
 	signedAt  = regexp.MustCompile(`(\d{8}T\d{6}Z).*\((\d{8}T\d{6}Z)`) // and the clock of AWS
 )
 
+// ofConsumer are the calls that are allowed on a consumer, which the ARN of its stream does
+// not cover. A policy that has the time of its registration ends with it.
+var (
+	ofConsumer = []string{"SubscribeToShard", "DescribeStreamConsumer", "DeregisterStreamConsumer"}
+	registered = regexp.MustCompile(`/consumer/[^/:]+:\d+$`)
+)
+
 func (f fault) denial() string {
 	if f.op.OperationName == "AssumeRoleWithWebIdentity" {
 		return "The role may not be assumed. Let the trust policy of the role name this identity provider and service account"
@@ -252,12 +259,19 @@ func (f fault) denial() string {
 		return "A permission is missing; docs/aws_kinesis.md lists all that are needed"
 	}
 	action, resource, policy := strings.ToLower(f.op.ServiceID)+":"+f.op.OperationName, f.name(), "IAM policy"
-	if f.sts() {
+	switch {
+	case f.sts():
 		resource = ""
+	case slices.Contains(ofConsumer, f.op.OperationName):
+		resource = "stream/" + f.name() + "/consumer/*"
+		if f.arn(3) != "" {
+			resource = f.name() + "/consumer/*"
+		}
 	}
 	if m := refused.FindStringSubmatch(f.message); m != nil {
 		action, resource = m[1], strings.TrimSuffix(cmp.Or(m[2], resource), ".")
 	}
+	resource = registered.ReplaceAllString(resource, "/consumer/*")
 	if resource != "" {
 		action += "` on `" + resource
 	}
