@@ -19,6 +19,9 @@ const (
 	longWait  = time.Second
 	briefWait = 50 * time.Millisecond
 	sentAhead = 64 << 10 // the window of a subscription; see session.Subscribing
+	// An event comes every 5 s. A wait of heldUpWait was none: the process was stopped, or
+	// the network, and what has come is as old as that.
+	heldUpWait = 10 * time.Second
 )
 
 // after takes in a wait from begun to ended, for a frame of so many bytes, and returns how
@@ -28,7 +31,10 @@ func (a *ageing) after(begun, ended time.Time, bytes int) time.Duration {
 		a.away += begun.Sub(a.last)
 	}
 	a.last = ended
-	if waited := ended.Sub(begun); waited >= longWait || waited >= briefWait && a.bytes < sentAhead {
+	switch waited := ended.Sub(begun); {
+	case waited >= heldUpWait:
+		a.away += waited
+	case waited >= longWait, waited >= briefWait && a.bytes < sentAhead:
 		a.away, a.bytes = 0, 0
 	}
 	a.bytes += bytes

@@ -89,3 +89,14 @@ func TestAgeIsNotBelowTheTimeInWhichNobodyListened(t *testing.T) {
 		}
 	})
 }
+
+// A process that is stopped for a minute while it waits finds what has come meanwhile in its
+// sockets: the first frame is as old as the stop may be, and so are those behind it.
+func TestWhatCameWhileTheProcessWasStoppedIsNotTakenForFresh(t *testing.T) {
+	var a ageing
+	now := time.Now()
+	require.Zero(t, a.after(now, now.Add(5*time.Second), 300))
+	begun := now.Add(5 * time.Second)
+	resumed := begun.Add(time.Minute)
+	require.GreaterOrEqual(t, a.after(begun, resumed, 300), 50*time.Second, "an event comes each five seconds")
+}
