@@ -251,3 +251,25 @@ func TestGaugesOfFanOutEndWithTheInput(t *testing.T) {
 		require.EqualValues(r, -1, in.gauge("kinesis_subscription_silence_milliseconds", "orders", shardName(0)))
 	})
 }
+
+// Who may not subscribe reads nothing, whatever the service calls it.
+func TestReadsDoNotWorkAgainWhileSubscribingIsThrottled(t *testing.T) {
+	bubbleOf(t, awsfake.Options{EnforceLimits: true}, func(r *rig) {
+		r.table()
+		r.stream("orders", 2)
+		in := r.open(pushed)
+		r.until(time.Minute, func() bool { return len(r.aws.Subscriptions("orders")) == 2 })
+		pass(5 * time.Second)
+		denied := r.aws.Inject(awsfake.Fault{Operation: "SubscribeToShard", Refuse: no})
+		r.aws.InjectStream(awsfake.StreamFault{Cut: true, Times: 2})
+		pass(30 * time.Second)
+		denied()
+		throttled := r.aws.Inject(awsfake.Fault{Operation: "SubscribeToShard", Refuse: awsfake.NewError(awsfake.CodeLimitExceeded, "Rate exceeded")})
+		pass(3 * time.Minute)
+		require.Empty(r, r.journal.logged("work again after"))
+		throttled()
+		pass(2 * time.Minute)
+		require.Len(r, r.journal.logged("work again after"), 1)
+		require.EqualValues(r, 1, in.gauge("kinesis_ready"))
+	})
+}

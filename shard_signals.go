@@ -266,7 +266,9 @@ func (s *shardSignals) called(c retrieval.Call) {
 	j := s.signals.journal
 	switch {
 	case throttled:
-		j.Works(journal.Reads, s.key.Stream, s.key.Shard, now) // it answers
+		if s.readBy() == retrieval.WayPolling {
+			j.Works(journal.Reads, s.key.Stream, s.key.Shard, now) // it answers
+		}
 		j.Fail(journal.Throttling, s.key.Stream, s.key.Shard, s.explain(serviceKinesis, err), now)
 	case errors.Is(err, retrieval.ErrShardGone): // which the group tells
 	case err != nil:
