@@ -255,9 +255,10 @@ func (c *chooser) saw(call Call, now time.Time) {
 	} else if c.late.IsZero() {
 		c.late = now
 	}
-	if late {
+	switch {
+	case late:
 		c.caughtUp = time.Time{}
-	} else if c.caughtUp.IsZero() {
+	case call.Behind >= 0 && c.caughtUp.IsZero(): // otherwise the service does not tell
 		c.caughtUp = now
 	}
 }

@@ -127,11 +127,16 @@ func (c *cursor) endOf(ctx context.Context, r read, page *Page) error {
 // that says so no more where the stream still lists the same shard. To take a shard
 // for gone has it read anew beside what is under way.
 func (c *cursor) confirmGone(ctx context.Context, gone error) error {
-	listed, _, err := find(ctx, c.api, c.shard)
+	// A thousand shards may be told so at once.
+	listed, ok, err := c.lists.Find(ctx, c.shard.Stream, c.shard.ID)
+	if err != nil {
+		if err = classify(err); !errors.Is(err, ErrShardGone) {
+			return err
+		}
+		return gone
+	}
 	switch {
-	case err != nil && !errors.Is(err, ErrShardGone):
-		return err
-	case err == nil && c.shard.FirstSequence != "" && listed.FirstSequence == c.shard.FirstSequence:
+	case ok && c.shard.FirstSequence != "" && listed.FirstSequence == c.shard.FirstSequence:
 		return fmt.Errorf("reading shard %s: the stream lists it, while: %v", c.shard.ID, gone) //nolint:errorlint // it is not what it says
 	}
 	return gone

@@ -204,6 +204,7 @@ func (s *Subscriber) open(ctx context.Context) error {
 	if err := s.identify(ctx); err != nil {
 		return err
 	}
+	s.arn = "" // until there is one: what a search fails with is about no subscription
 	arn, err := s.fan.Consumer(ctx)
 	if err != nil {
 		return err
@@ -395,6 +396,7 @@ func (s *Subscriber) recover(ctx context.Context, call Call, err error) error {
 	case inUse && lost == nil:
 		pace.inUse(now, random)
 		if usual = now.Sub(pace.refused) < inUseFor; !usual {
+			s.fan.forget(s.arn) // it may be that consumer which is not ready, or not any more
 			err = s.shared(err)
 		}
 	case lost != nil && lost.heard && errors.Is(err, io.EOF):
@@ -421,8 +423,11 @@ func (s *Subscriber) recover(ctx context.Context, call Call, err error) error {
 		early := lost == nil && pace.failures == 1 && errors.Is(err, ErrThrottled)
 		usual = early || errors.Is(err, errEndUnconfirmed)
 	}
-	if errors.Is(err, io.EOF) {
+	switch {
+	case errors.Is(err, io.EOF):
 		err = fmt.Errorf("reading shard %s: the subscription ended before anything had come", s.shard.ID)
+	case lost != nil && s.after == EndedBroken:
+		err = fmt.Errorf("%w: the connection of the subscription broke, or what came of it is no event. Look at the network, and at what stands between", err)
 	}
 	if s.resumes = s.slot.pace.when(); s.resumes.Sub(now) > takeOverAfter {
 		s.giveBack() // others need it meanwhile
@@ -462,8 +467,11 @@ func (s *Subscriber) judge(ctx context.Context, wasOpen bool, err error) error {
 	}
 	err = s.confirmGone(ctx, err)
 	s.fan.forget(s.arn) // with its stream, where that is gone
-	if s.arn == "" || errors.Is(err, ErrShardGone) && !s.listed(ctx) {
+	if errors.Is(err, ErrShardGone) && !s.listed(ctx) {
 		return err
+	}
+	if s.arn == "" {
+		return fmt.Errorf("reading shard %s, which the stream lists: %v", s.shard.ID, original) //nolint:errorlint // it is not what it says
 	}
 	// The stream lists the shard: so it is the consumer that is gone.
 	return fmt.Errorf("%w: consumer %s is looked for anew, and registered if need be: %v", errConsumerGone, s.fan.name(), original) //nolint:errorlint // it is not what it says
@@ -476,8 +484,8 @@ func (s *Subscriber) listed(ctx context.Context) bool {
 	if s.shard.FirstSequence != "" {
 		return false // confirmGone has seen to it
 	}
-	_, _, err := find(ctx, s.api, s.shard)
-	return err == nil
+	_, ok, err := s.lists.Find(ctx, s.shard.Stream, s.shard.ID)
+	return ok && err == nil
 }
 
 // passOver deals with a place to begin at that the service does not take, though the shard
