@@ -135,8 +135,7 @@ func (c *cursor) confirmGone(ctx context.Context, gone error) error {
 		}
 		return gone
 	}
-	switch {
-	case ok && c.shard.FirstSequence != "" && listed.FirstSequence == c.shard.FirstSequence:
+	if ok && c.shard.FirstSequence != "" && listed.FirstSequence == c.shard.FirstSequence {
 		return fmt.Errorf("reading shard %s: the stream lists it, while: %v", c.shard.ID, gone) //nolint:errorlint // it is not what it says
 	}
 	return gone

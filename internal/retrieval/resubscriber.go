@@ -16,27 +16,27 @@ const (
 // randomness, in [0, 1), are arguments. It belongs to the slot of the shard, and outlives
 // the sources.
 type resubscriber struct {
-	longest  time.Duration // between two attempts after failures, at least a second
-	called   time.Time     // the last attempt
-	opened   time.Time     // the last that succeeded
-	failures int           // in a row
-	refused  time.Time     // when the first attempt was refused for another subscription; zero when the last was not
-	takenAt  time.Time     // when somebody else last took a subscription over
-	brokenAt time.Time     // when one that had brought something last failed
-	next     time.Time
+	longest     time.Duration // between two attempts after failures, at least a second
+	called      time.Time     // the last attempt
+	opened      time.Time     // the last that succeeded
+	failures    int           // in a row
+	refused     time.Time     // when the first attempt was refused for another subscription; zero when the last was not
+	takenOverAt time.Time     // when somebody else last took a subscription over
+	brokenAt    time.Time     // when one that had brought something last failed
+	next        time.Time
 }
 
 // call notes an attempt.
 func (r *resubscriber) call(now time.Time) { r.called = now }
 
-// open notes that a subscription was opened.
+// open notes that a subscription was opened, as the service sees it: its answer has begun.
 func (r *resubscriber) open(now time.Time) { r.opened, r.refused = now, time.Time{} }
 
-// event notes that a subscription has brought something.
-func (r *resubscriber) event() { r.failures = 0 }
+// worked notes that a subscription has brought something.
+func (r *resubscriber) worked() { r.failures = 0 }
 
-// ended notes that a subscription has come to its end, as each does after five minutes.
-// One that ended before it had brought anything is a failure.
+// ended notes that a subscription has come to its end without a failure, as each does after
+// five minutes, or that it is to be tried again at once.
 func (r *resubscriber) ended(now time.Time) { r.next = r.allowed(now) }
 
 // failed notes that an attempt or a subscription has failed.
@@ -44,6 +44,13 @@ func (r *resubscriber) failed(now time.Time, random float64) {
 	r.failures++
 	r.refused = time.Time{}
 	r.next = r.allowed(now.Add(doubled(time.Second, r.failures, r.longest, random)))
+}
+
+// gone notes that the consumer was gone, for the first time in a row: it may be registered
+// at once.
+func (r *resubscriber) gone(now time.Time) {
+	r.failures++
+	r.ended(now)
 }
 
 // inUse notes that an attempt was refused for a subscription that somebody else has opened
@@ -64,11 +71,11 @@ func (r *resubscriber) when() time.Time { return r.allowed(r.next) }
 // something is wrong.
 const againFor = 5 * time.Minute
 
-// taken notes that somebody else has taken a subscription over, and reports whether that
+// takenOver notes that somebody else has taken a subscription over, and reports whether that
 // has happened before.
-func (r *resubscriber) taken(now time.Time) (again bool) {
-	again = !r.takenAt.IsZero() && now.Sub(r.takenAt) < againFor
-	r.takenAt = now
+func (r *resubscriber) takenOver(now time.Time) (again bool) {
+	again = !r.takenOverAt.IsZero() && now.Sub(r.takenOverAt) < againFor
+	r.takenOverAt = now
 	return again
 }
 

@@ -46,7 +46,7 @@ func TestSubscriberKeepsTheRuleOfTheService(t *testing.T) {
 				service.opened = now
 				now = now.Add(time.Duration(took.Draw(t, "lasted")) * time.Millisecond)
 				if rapid.Bool().Draw(t, "heard") {
-					own.event()
+					own.worked()
 				}
 				switch outcome {
 				case "ended":

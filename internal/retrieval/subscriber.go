@@ -3,11 +3,8 @@ package retrieval
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -55,8 +52,8 @@ type Subscriber struct {
 	sub     *subscription // nil while none is open. Invariant: sub != nil implies holds
 	after   Ending        // of the last subscription
 	resumes time.Time     // when the attempt that follows a failed one is made
-	// share is the memory that records take by the bytes of their frame.
-	share float64
+	// perByte is the memory that records take for each byte of their frame.
+	perByte float64
 	// kept is what was set aside of the budget for an event whose subscription had ended by
 	// the time its turn came: it is for that event, of the next one.
 	kept int64
@@ -79,14 +76,14 @@ func NewSubscriber(api Lister, fan *FanOut, lists *Lists, shard Shard, from Posi
 }
 
 func newSubscriber(fan *FanOut, at *cursor, budget *Budget, hooks Hooks) *Subscriber {
-	return &Subscriber{cursor: at, fan: fan, slot: fan.join(at.shard.ID), hooks: hooks, budget: budget, share: heapFactor}
+	return &Subscriber{cursor: at, fan: fan, slot: fan.join(at.shard.ID), hooks: hooks, budget: budget, perByte: heapFactor}
 }
 
 // Close ends the subscription, and returns when it has ended here. The subscriber may not
 // be used any more.
 func (s *Subscriber) Close() {
 	s.unsubscribe()
-	s.giveUp()
+	s.release()
 	s.giveBack()
 	s.fan.leave(s.slot)
 }
@@ -115,12 +112,12 @@ func (s *Subscriber) reserve(ctx context.Context, bytes int64) (reserved int64, 
 	return reserved, waited, err
 }
 
-// take takes the token of the slot, when the shard has no other source that is
+// acquire takes the token of the slot, when the shard has no other source that is
 // subscribed, and waits until a call may be made. The pace is that of the shard: who
 // looked at it before the token is there would follow a call that he does not know of.
-func (s *Subscriber) take(ctx context.Context) error {
+func (s *Subscriber) acquire(ctx context.Context) error {
 	select {
-	case s.slot.taken <- struct{}{}: // free, but where two sources read a shard
+	case s.slot.token <- struct{}{}: // free, but where two sources read a shard
 		s.holds = true
 	case <-ctx.Done():
 		return ctx.Err()
@@ -128,11 +125,11 @@ func (s *Subscriber) take(ctx context.Context) error {
 	return waitUntil(ctx, s.slot.pace.when())
 }
 
-// giveUp gives the token of the slot back.
-func (s *Subscriber) giveUp() {
+// release gives the token of the slot back.
+func (s *Subscriber) release() {
 	if s.holds {
 		s.holds = false
-		<-s.slot.taken
+		<-s.slot.token
 	}
 }
 
@@ -169,12 +166,12 @@ func (s *Subscriber) attempt(ctx context.Context) (page Page, ok bool, err error
 	}
 	defer func() {
 		if s.sub == nil {
-			s.giveUp()
+			s.release()
 		}
 	}()
 	call := Call{Start: time.Now(), Behind: -1}
 	if s.sub == nil {
-		if err := s.take(ctx); err != nil {
+		if err := s.acquire(ctx); err != nil {
 			return Page{}, false, err
 		}
 		call.Start = time.Now()
@@ -314,7 +311,7 @@ func (s *Subscriber) next(ctx context.Context, call *Call) (event bool, page Pag
 	var reserved int64
 	waited := false
 	if first := !sub.begun; !first || length > smallFrame {
-		if reserved, waited, err = s.reserve(ctx, int64((2+s.share)*float64(length))); err != nil {
+		if reserved, waited, err = s.reserve(ctx, int64((2+s.perByte)*float64(length))); err != nil {
 			return false, Page{}, err
 		}
 	}
@@ -346,7 +343,7 @@ func (s *Subscriber) next(ctx context.Context, call *Call) (event bool, page Pag
 		call.Behind = page.Behind + waitingTime(page, age, call.Start)
 	}
 	if len(page.Records) > 0 {
-		s.share = float64(page.Cost) / float64(length)
+		s.perByte = float64(page.Cost) / float64(length)
 	}
 	if sequence.Valid(continuation) && (s.rereads() || sequence.Compare(continuation, s.position.After) > 0) {
 		s.continuation = continuation
@@ -355,163 +352,7 @@ func (s *Subscriber) next(ctx context.Context, call *Call) (event bool, page Pag
 	}
 	if !sub.heard {
 		sub.heard = true
-		s.slot.pace.event()
+		s.slot.pace.worked()
 	}
 	return true, page, nil
 }
-
-// rereads reports whether what was read already is read again, since its end was refused as
-// a place to begin at. It may take more than one subscription, so that it counts how far
-// they come.
-func (s *Subscriber) rereads() bool { return s.refused != "" && s.refused == s.position.After }
-
-// waitingTime is how long a page waited to be read since the service said how far it is behind.
-// What has records is no older than the last one of these, whatever it may be at most.
-func waitingTime(page Page, age time.Duration, now time.Time) time.Duration {
-	if n := len(page.Records); n > 0 {
-		age = min(age, max(0, now.Sub(page.Records[n-1].Arrived)))
-	}
-	return age
-}
-
-// recover prepares for the next attempt after an error. It returns one that is the end.
-func (s *Subscriber) recover(ctx context.Context, call Call, err error) error {
-	lost := s.sub
-	if lost != nil {
-		s.after = endingOf(err)
-		s.unsubscribe()
-	}
-	err = s.judge(ctx, lost != nil, err)
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	pace, now, random := &s.slot.pace, time.Now(), rand.Float64() //nolint:gosec // spreads load, guards nothing
-	_, inUse := errors.AsType[*types.ResourceInUseException](err)
-	usual := false
-	switch {
-	case errors.Is(err, ErrShardGone):
-	case errors.Is(err, errPassedOver):
-		pace.ended(now)
-		usual = true
-	case inUse && lost == nil:
-		pace.inUse(now, random)
-		if usual = now.Sub(pace.refused) < inUseFor; !usual {
-			s.fan.forget(s.arn) // it may be that consumer which is not ready, or not any more
-			err = s.shared(err)
-		}
-	case lost != nil && lost.heard && errors.Is(err, io.EOF):
-		pace.ended(now)
-		usual = true
-	case errors.Is(err, errConsumerGone) && pace.failures == 0:
-		pace.failures++
-		pace.ended(now) // it may be registered at once, which is told
-		usual = true
-	case lost != nil && lost.heard && s.after == EndedTaken:
-		pace.failed(now, random)
-		if usual = !pace.taken(now); !usual {
-			err = s.shared(err)
-		}
-	case lost != nil && lost.heard && !errors.Is(err, errEndUnconfirmed):
-		pace.failed(now, random)
-		// A subscription that has worked may break once. When it can be opened again
-		// there is nothing to tell, but that it had said nothing for long.
-		again := pace.broke(now)
-		usual = !again && !errors.Is(err, errSilent)
-	default:
-		pace.failed(now, random)
-		// A call may be refused once that comes within a second of the former owner's.
-		early := lost == nil && pace.failures == 1 && errors.Is(err, ErrThrottled)
-		usual = early || errors.Is(err, errEndUnconfirmed)
-	}
-	switch {
-	case errors.Is(err, io.EOF):
-		err = fmt.Errorf("reading shard %s: the subscription ended before anything had come", s.shard.ID)
-	case lost != nil && s.after == EndedBroken:
-		err = fmt.Errorf("%w: the connection of the subscription broke, or what came of it is no event. Look at the network, and at what stands between", err)
-	}
-	if s.resumes = s.slot.pace.when(); s.resumes.Sub(now) > takeOverAfter {
-		s.giveBack() // others need it meanwhile
-	}
-	// While it cannot be read the shard waits for nothing, and what it has in a batch that
-	// does not fill up may be what others wait for.
-	if s.hooks.OnBudgetWait != nil && s.budget.Wanted() {
-		s.hooks.OnBudgetWait()
-	}
-	if !usual {
-		call.Err = err
-		s.hooks.tell(call)
-	}
-	if errors.Is(err, ErrShardGone) {
-		return err
-	}
-	return nil
-}
-
-// shared says what it means that somebody else subscribes as the same consumer. The service
-// has the same error for a consumer that is being registered or removed.
-func (s *Subscriber) shared(err error) error {
-	if strings.Contains(err.Error(), "not in ACTIVE status") {
-		return err
-	}
-	return fmt.Errorf("%w. Somebody else subscribes as consumer %s again and again: give each group a consumer of its own, in `enhanced_fan_out.consumer_name`", err, s.fan.name())
-}
-
-// judge finds out what an error means, of a subscription that was open or was to be.
-func (s *Subscriber) judge(ctx context.Context, wasOpen bool, err error) error {
-	if _, invalid := errors.AsType[*types.InvalidArgumentException](err); invalid && !wasOpen && s.from().SequenceNumber != nil {
-		return s.passOver(ctx, err)
-	}
-	original := err
-	if err = classify(err); !errors.Is(err, ErrShardGone) {
-		return err
-	}
-	err = s.confirmGone(ctx, err)
-	s.fan.forget(s.arn) // with its stream, where that is gone
-	if errors.Is(err, ErrShardGone) && !s.listed(ctx) {
-		return err
-	}
-	if s.arn == "" {
-		return fmt.Errorf("reading shard %s, which the stream lists: %v", s.shard.ID, original) //nolint:errorlint // it is not what it says
-	}
-	// The stream lists the shard: so it is the consumer that is gone.
-	return fmt.Errorf("%w: consumer %s is looked for anew, and registered if need be: %v", errConsumerGone, s.fan.name(), original) //nolint:errorlint // it is not what it says
-}
-
-// listed reports whether the stream lists a shard of which no first sequence number is
-// known. It may be that of another stream of the same name; then its position shows that,
-// as soon as there is a consumer to subscribe as.
-func (s *Subscriber) listed(ctx context.Context) bool {
-	if s.shard.FirstSequence != "" {
-		return false // confirmGone has seen to it
-	}
-	_, ok, err := s.lists.Find(ctx, s.shard.Stream, s.shard.ID)
-	return ok && err == nil
-}
-
-// passOver deals with a place to begin at that the service does not take, though the shard
-// may have it: what is before the oldest record is not known any more. It comes to no such
-// place twice, for where nothing new is read a subscription would begin there again.
-func (s *Subscriber) passOver(ctx context.Context, refusal error) error {
-	if s.position.After != "" {
-		if foreign := s.checkPosition(ctx); foreign != nil {
-			return foreign
-		}
-	}
-	if s.continuation != "" {
-		s.continuation = ""
-	} else {
-		s.refused = s.position.After
-		if s.hooks.OnExpire != nil {
-			s.hooks.OnExpire(s.position.After)
-		}
-	}
-	return fmt.Errorf("%w: %w", errPassedOver, refusal)
-}
-
-var (
-	errNoAnswer     = fmt.Errorf("the subscription was not answered within %s", subscribeTimeout)
-	errSilent       = fmt.Errorf("nothing came of the subscription for %s", silentFor)
-	errConsumerGone = errors.New("the consumer does not exist any more")
-	// errPassedOver is a place that was refused, where another one is tried next.
-	errPassedOver = errors.New("the place to begin at was refused")
-)
