@@ -16,6 +16,9 @@ import (
 // reading of a shard under its lease: it is opened by the source, which ends with the
 // lease, before the shard is passed on.
 
+// sayPolledEvery is the time between two lines that say that there is no consumer.
+const sayPolledEvery = time.Hour
+
 // newFanOuts returns the consumers as which the streams are read, nil where they are polled.
 func newFanOuts(life context.Context, conf *config, c clients, s *signals) map[string]*retrieval.FanOut {
 	if !conf.fanOut.enabled {
@@ -31,8 +34,15 @@ func newFanOuts(life context.Context, conf *config, c clients, s *signals) map[s
 			},
 		}
 		if conf.fanOut.auto {
-			// Without a consumer shards are polled on, so that no read fails for it.
-			fc.OnSearch = func(err error) { s.outcome(journal.Consumers, stream.id, err, time.Now()) }
+			// Without a consumer shards are polled on, so that no read fails for it. When
+			// nobody needs one any more it is looked for no more, and the fault has no end.
+			var said time.Time
+			fc.OnSearch = func(err error) {
+				if err != nil && time.Since(said) >= sayPolledEvery {
+					said = time.Now()
+					s.say(journal.Warning, "Shards of stream %s that would be subscribed are polled, until there is a consumer: %v", stream.id, s.explain(err, serviceKinesis, stream.id))
+				}
+			}
 		}
 		fans[stream.id] = retrieval.NewFanOut(life, c.fanOut, c.subscribe, fc)
 	}

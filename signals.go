@@ -285,7 +285,7 @@ func (s *signals) outcome(kind journal.Kind, stream string, err error, begun tim
 		return
 	}
 	service := serviceTable
-	if kind == journal.Lists || kind == journal.Retention || kind == journal.Consumers {
+	if kind == journal.Lists || kind == journal.Retention {
 		service = serviceKinesis
 	}
 	s.journal.Fail(kind, stream, "", s.explain(err, service, stream), time.Now())

@@ -84,10 +84,9 @@ const (
 	Stalled                     // nothing of a shard is acknowledged though something is in flight
 	Rejections                  // the output rejects messages, which are skipped
 	Retention                   // the retention of a stream cannot be read
-	Consumers                   // there is no consumer for enhanced fan-out, and shards are polled on
 )
 
-const kinds = Consumers + 1 // the length of arrays by kind
+const kinds = Retention + 1 // the length of arrays by kind
 
 // ownFaults is how many streams may have a fault of their own at a time, for each kind.
 const ownFaults = 3

@@ -100,11 +100,6 @@ var kindWords = [kinds]words{
 		fail: "cannot be read", failed: "could not be read", again: "can be read again", works: "it can now", every: time.Hour,
 		forMany: "Reading goes on, without a warning when records are about to expire",
 	},
-	Consumers: {
-		level: Warning, things: "the consumer for enhanced fan-out", of: "of",
-		fail: "cannot be had", failed: "could not be had", again: "is there", works: "it is there now", every: time.Hour,
-		forMany: "Shards that would be subscribed are polled until this works",
-	},
 }
 
 func (k Kind) String() string {
@@ -114,7 +109,6 @@ func (k Kind) String() string {
 	return [...]string{
 		Reads: "reads", Throttling: "throttling", Lists: "lists", TableReads: "table reads", TableWrites: "table writes",
 		Claims: "claims", Joining: "joining", Cleanup: "cleanup", Processors: "processors", Stalled: "stalled", Rejections: "rejections", Retention: "retention",
-		Consumers: "consumers",
 	}[k]
 }
 

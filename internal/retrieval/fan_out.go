@@ -35,7 +35,8 @@ type FanOutConfig struct {
 	Longest time.Duration
 	// OnRegister is called when this process has registered the consumer; nil for no call.
 	OnRegister func(name, arn string)
-	// OnSearch is called with what came of each search for the consumer; nil for no call.
+	// OnSearch is called with what came of each search for the consumer, one after the
+	// other; nil for no call.
 	OnSearch func(err error)
 }
 
