@@ -232,8 +232,8 @@ func (s *Subscriber) openWith(sub *subscription) error {
 	s.slot.pace.call(time.Now())
 	bound := time.AfterFunc(subscribeTimeout, func() { sub.cancel(errNoAnswer) })
 	defer bound.Stop()
-	from := s.from()
-	body, err := s.fan.subscribe(sub.ctx, &kinesis.SubscribeToShardInput{ConsumerARN: &s.arn, ShardId: &s.shard.ID, StartingPosition: &from})
+	from, arn := s.from(), s.arn // a call that is given up may read them for a while
+	body, err := s.fan.subscribe(sub.ctx, &kinesis.SubscribeToShardInput{ConsumerARN: &arn, ShardId: &s.shard.ID, StartingPosition: &from})
 	if err != nil {
 		if cause := context.Cause(sub.ctx); cause != nil {
 			err = cause
