@@ -45,8 +45,8 @@ func TestBlockedShardHoldsUpNoOtherOfItsConnection(t *testing.T) {
 	}
 	begun := time.Now()
 	got := map[string]int{}
-	for total := 0; total < 7*200; {
-		if total%200 == 0 {
+	for total := 0; total < 7*60; {
+		if total%60 == 0 {
 			for shard := 1; shard < shards; shard++ {
 				for i := range 30 {
 					_, err := n.aws.PutTo(n.stream, shardName(shard), "k", []byte(fmt.Sprint(i, pad)))
@@ -69,7 +69,7 @@ func TestBehindOfWhatWaitedInTheWindowIsNotThatOfItsEvent(t *testing.T) {
 	n := fanOutOverTLS(t, 1, "checkpoint_limit: 1")
 	require.Eventually(t, func() bool { return len(n.aws.Subscriptions(n.stream)) == 1 }, 30*time.Second, 50*time.Millisecond)
 	put := map[string]time.Time{}
-	for i := range 150 {
+	for i := range 60 {
 		content := fmt.Sprint(i, " ", "x")
 		put[content] = time.Now()
 		_, err := n.aws.PutTo(n.stream, shardName(0), "k", []byte(content))
@@ -77,7 +77,7 @@ func TestBehindOfWhatWaitedInTheWindowIsNotThatOfItsEvent(t *testing.T) {
 		time.Sleep(100 * time.Millisecond) //nolint:forbidigo // real sockets
 	}
 	begun := time.Now()
-	for range 150 {
+	for range 60 {
 		b := n.next()
 		n.ack(b)
 		time.Sleep(50 * time.Millisecond) //nolint:forbidigo // real sockets
