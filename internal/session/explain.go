@@ -227,7 +227,7 @@ func (f fault) hint() string {
 	case f.code == "ProvisionedThroughputExceededException" && f.table():
 		return fmt.Sprintf("The capacity of table %s is used up. Raise it, or make the table `PAY_PER_REQUEST` in DynamoDB (`dynamodb.billing_mode` is for one that is yet to be created)", f.Table)
 	case f.code == "ProvisionedThroughputExceededException":
-		return "All readers of a shard share 5 calls and 2 MB a second. Raise `poll_period`, or let other readers use enhanced fan-out"
+		return "All readers of a shard share 5 calls and 2 MB a second. Raise `poll_period`, or use `enhanced_fan_out`, here or in other readers"
 	case f.code == "ValidationException" && f.table() && otherKey.MatchString(f.message):
 		return fmt.Sprintf("Table %s has another key than `StreamID` and `ShardID`, so it is not one of this input. Write another in `dynamodb.table`", f.Table)
 	}
