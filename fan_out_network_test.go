@@ -87,7 +87,8 @@ func TestBehindOfWhatWaitedInTheWindowIsNotThatOfItsEvent(t *testing.T) {
 		if strings.HasSuffix(strings.Fields(b.contents()[0])[0], "0") {
 			t.Logf("%s: %s old; behind %d, lag %d, read age %d", time.Since(begun), age, told, lag, n.gauge("kinesis_last_read_age_milliseconds", n.stream, shardName(0)))
 		}
-		if told != unknown {
+		// Of an older read it is not: for ten seconds it stands.
+		if told != unknown && n.gauge("kinesis_last_read_age_milliseconds", n.stream, shardName(0)) < 2000 {
 			require.GreaterOrEqual(t, told, age.Milliseconds()-2500)
 		}
 	}
