@@ -18,7 +18,7 @@ const (
 	// the service sends ahead: it was not held up then.
 	longWait  = time.Second
 	briefWait = 50 * time.Millisecond
-	sentAhead = 64 << 10 // the window of a subscription; see session.Subscribing
+	sentAhead = 32 << 10 // the window of a subscription; see session.Subscribing
 	// An event comes every 5 s. A wait of heldUpWait was none: the process was stopped, or
 	// the network, and what has come is as old as that.
 	heldUpWait = 10 * time.Second

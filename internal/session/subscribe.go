@@ -11,9 +11,11 @@ import (
 const (
 	// subscriptionWindow is how much of a subscription the service may send ahead of
 	// what is read of it. All shards of a process may hold so much at once, when an
-	// output is slow: of a thousand shards 64 MiB, where Go's own 4 MiB would be 4 GiB.
-	// The 2 MB a second that a shard delivers pass through it on ways of up to 32 ms.
-	subscriptionWindow = 64 << 10
+	// output is slow: of a thousand shards 32 MiB, where Go's own 4 MiB would be 4 GiB.
+	// Twice as much was measured to take 438 MiB of such a process, 32 more than its goal.
+	// The 2 MB a second that a shard delivers pass through it where the way there and back
+	// takes up to 16 ms, as it does within a region.
+	subscriptionWindow = 32 << 10
 	// A connection of which nothing is heard for pingAfter is asked whether it lives, and
 	// is closed when it does not answer within pingTimeout: together as long as an attempt
 	// to poll may take. Each of its subscriptions brings an event every 5 s, so that a
