@@ -2,8 +2,6 @@ package awskinesis
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -18,18 +16,11 @@ func fanOutOverTLS(t *testing.T, shards int, fields ...string) *networked {
 	t.Helper()
 	server := awsfake.New(awsfake.Options{})
 	t.Cleanup(func() { require.NoError(t, server.Close()) })
-	url, ca, err := server.ListenTLS()
-	require.NoError(t, err)
-	bundle := filepath.Join(t.TempDir(), "ca.pem")
-	require.NoError(t, os.WriteFile(bundle, ca, 0o600))
-	t.Setenv("AWS_CA_BUNDLE", bundle)
-	t.Setenv("AWS_CONFIG_FILE", os.DevNull)
-	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", os.DevNull)
-	t.Setenv("NO_PROXY", "127.0.0.1")
+	address := overTLS(t, server)
 	before := *fanOutMode
 	*fanOutMode = "always"
 	t.Cleanup(func() { *fanOutMode = before })
-	return newNetworked(t, server, strings.TrimPrefix(url, "https://"), shards, fields...)
+	return newNetworked(t, server, address, shards, fields...)
 }
 
 // A shard whose output stands still holds up no other one of its connection.
@@ -74,13 +65,13 @@ func TestBehindOfWhatWaitedInTheWindowIsNotThatOfItsEvent(t *testing.T) {
 		put[content] = time.Now()
 		_, err := n.aws.PutTo(n.stream, shardName(0), "k", []byte(content))
 		require.NoError(t, err)
-		time.Sleep(100 * time.Millisecond) //nolint:forbidigo // real sockets
+		time.Sleep(100 * time.Millisecond) //nolint:forbidigo // real sockets, into whose windows the records are to come one by one
 	}
 	begun := time.Now()
 	for range 60 {
 		b := n.next()
 		n.ack(b)
-		time.Sleep(50 * time.Millisecond) //nolint:forbidigo // real sockets
+		time.Sleep(50 * time.Millisecond) //nolint:forbidigo // an output that is slow, over real sockets
 		told := n.gauge("kinesis_millis_behind_latest", n.stream, shardName(0))
 		lag := n.gauge("kinesis_lag_milliseconds", n.stream, shardName(0))
 		age := time.Since(put[b.contents()[0]])

@@ -32,14 +32,7 @@ const attempt = 2 * time.Second
 func TestShardsFlowAgainAfterTheNetworkFellSilent(t *testing.T) {
 	server := awsfake.New(awsfake.Options{EnforceLimits: true})
 	t.Cleanup(func() { require.NoError(t, server.Close()) })
-	url, ca, err := server.ListenTLS()
-	require.NoError(t, err)
-	bundle := filepath.Join(t.TempDir(), "ca.pem")
-	require.NoError(t, os.WriteFile(bundle, ca, 0o600))
-	t.Setenv("AWS_CA_BUNDLE", bundle)
-	t.Setenv("AWS_CONFIG_FILE", os.DevNull)
-	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", os.DevNull)
-	t.Setenv("NO_PROXY", "127.0.0.1")
+	address := overTLS(t, server)
 
 	const limit = session.AttemptTimeout + 2*time.Second
 	for _, c := range []struct {
@@ -53,7 +46,7 @@ func TestShardsFlowAgainAfterTheNetworkFellSilent(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			n := newNetworked(t, server, strings.TrimPrefix(url, "https://"), c.shards)
+			n := newNetworked(t, server, address, c.shards)
 			for round := range 3 {
 				n.flow(round, time.Minute)
 			}
@@ -70,6 +63,20 @@ func TestShardsFlowAgainAfterTheNetworkFellSilent(t *testing.T) {
 			require.Empty(t, n.journal.logged("lost"))
 		})
 	}
+}
+
+// overTLS has a server listen, and the environment trust it, and returns its address.
+func overTLS(t *testing.T, server *awsfake.Server) string {
+	t.Helper()
+	url, ca, err := server.ListenTLS()
+	require.NoError(t, err)
+	bundle := filepath.Join(t.TempDir(), "ca.pem")
+	require.NoError(t, os.WriteFile(bundle, ca, 0o600))
+	t.Setenv("AWS_CA_BUNDLE", bundle)
+	t.Setenv("AWS_CONFIG_FILE", os.DevNull)
+	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", os.DevNull)
+	t.Setenv("NO_PROXY", "127.0.0.1")
+	return strings.TrimPrefix(url, "https://")
 }
 
 // networked is an input that reaches the services through a relay.

@@ -59,7 +59,10 @@ func (r *resubscriber) inUse(now time.Time, random float64) {
 	if r.refused.IsZero() {
 		r.refused = now
 	}
-	r.next = r.allowed(r.called.Add(subscribeSpacing + time.Duration(random*float64(subscribeSpacing/10))))
+	// Each second, until the former owner's has been waited out. Who is refused for longer has
+	// somebody against him that goes on, and asks more and more rarely.
+	pause := max(subscribeSpacing, min(now.Sub(r.refused)/10, r.longest*9/10))
+	r.next = r.allowed(r.called.Add(pause + time.Duration(random*float64(pause/10))))
 }
 
 // when is the moment of the next attempt. A source that was closed has not set next.

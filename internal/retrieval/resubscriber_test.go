@@ -62,13 +62,22 @@ func TestSubscriberKeepsTheRuleOfTheService(t *testing.T) {
 func TestRefusalForAnotherSubscriptionIsRetriedEachSecond(t *testing.T) {
 	r := resubscriber{longest: time.Minute}
 	now := time.Unix(1e9, 0)
-	for range 20 {
+	for range 9 {
 		r.call(now)
 		r.inUse(now.Add(300*time.Millisecond), 0.5)
 		require.Equal(t, subscribeSpacing+subscribeSpacing/20, r.when().Sub(now), "from call to call")
 		now = r.when()
 	}
 	require.Equal(t, time.Unix(1e9, 0).Add(300*time.Millisecond), r.refused, "since the first")
+	pause := time.Duration(0)
+	for range 100 {
+		r.call(now)
+		r.inUse(now, 0)
+		require.GreaterOrEqual(t, r.when().Sub(now), pause, "later it is asked more rarely")
+		pause = r.when().Sub(now)
+		now = r.when()
+	}
+	require.Equal(t, 54*time.Second, pause, "a tenth is left for chance")
 }
 
 func TestRefusalsBeforeAFailureDoNotCount(t *testing.T) {
