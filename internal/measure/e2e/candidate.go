@@ -30,6 +30,7 @@ type candidate struct {
 	isFloor bool                        // it reads nothing, and its first record is its start
 	profile string                      // folder for profiles; empty for none
 	debug   bool                        // profiles are to be had without a folder too
+	tls     bool                        // it reads over TLS, where the source has it
 	only    string                      // part of the names of the columns to run
 }
 
@@ -40,13 +41,20 @@ type source struct {
 	stream, table string
 	tableURL      string // where the table is reached, if elsewhere
 	bundle        string // file of the certificate to trust; empty without TLS
+	// pages is where a GET brings the bytes of a page, over TLS.
+	pages string
+	// secure is the same source over TLS, nil where there is no other.
+	secure *source
 }
 
 // reads counts what a program does first once it has shards: it asks for a page, or
 // subscribes.
 func (s source) reads() int { return s.fake.Calls("GetRecords") + s.fake.Calls("SubscribeToShard") }
 
-func kinesisInput(c column, s source) string {
+func kinesisInput(c column, s source) string { return inputWith(c, s, "") }
+
+// inputWith is the input with more fields, each on a line of its own.
+func inputWith(c column, s source, more string) string {
 	yaml := fmt.Sprintf(`aws_kinesis:
     streams: [ %s ]
     region: us-east-1
@@ -59,6 +67,7 @@ func kinesisInput(c column, s source) string {
 	if s.tableURL != "" {
 		yaml += fmt.Sprintf("      endpoint: %s\n", s.tableURL)
 	}
+	yaml += more
 	if c.batch > 1 {
 		yaml += fmt.Sprintf("    batching: { count: %d, period: 1s }\n", c.batch)
 	}
@@ -71,6 +80,20 @@ const floorRecords = 500_000
 func floorInput(c column, _ source) string {
 	return fmt.Sprintf("floor: { records: %d, size: %d, batch: %d }\n", floorRecords, c.size, c.batch)
 }
+
+// receivingInput is the floor that reads the bytes of a page of JSON for as many records.
+func receivingInput(c column, s source) string {
+	return fmt.Sprintf("floor: { records: %d, size: %d, batch: %d, url: %s, certificate: %s, page: %d }\n",
+		c.records, c.size, c.batch, s.pages, s.bundle, pageRecords(c))
+}
+
+// pageRecords is how many records come in a page: those of a megabyte, which is what a
+// poller asks for.
+func pageRecords(c column) int { return max(1<<20/c.size, 1) }
+
+// pageSize is how many bytes a page of JSON has: payloads in base64, and beside each 128
+// bytes of sequence number, key, time of arrival, names and punctuation.
+func pageSize(c column) int { return pageRecords(c) * ((c.size+2)/3*4 + 128) }
 
 // sample is what a process had used at a moment.
 type sample struct {
@@ -107,6 +130,11 @@ const (
 // time is up. The start of the process is not counted: the first sample is taken
 // as the first page is asked for or the first shard subscribed to, and at the floor when it has given something.
 func (c candidate) measure(ctx context.Context, col column, src source) (r run, err error) {
+	if c.tls && src.secure != nil {
+		table := src.table
+		src = *src.secure
+		src.table = table
+	}
 	before := src.reads()
 	w, err := c.launch(ctx, col, src, "output: { drop: {} }\n")
 	if err != nil {
@@ -130,7 +158,7 @@ func (c candidate) measure(ctx context.Context, col column, src source) (r run, 
 		profiling.Go(func() { profileErr = w.save(ctx, "profile?seconds=3", c.profile, c.name+" cpu", col) })
 	}
 	records := int64(col.records)
-	if c.isFloor {
+	if c.isFloor && !c.tls {
 		records = floorRecords
 	}
 	end, err := w.await(ctx, sentPoll, c.bound, func(s sample) bool { return s.sent >= records }, true)

@@ -13,13 +13,18 @@ package main
 
 import (
 	"context"
+	"encoding/pem"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -82,18 +87,49 @@ func main() {
 }
 
 func candidates(o options) []candidate {
+	ours := candidate{name: "this input", program: o.ours, input: kinesisInput, bound: 2 * time.Minute, profile: o.profile, only: o.only}
+	all := []candidate{ours}
+	if o.builtin != "" {
+		builtin := ours
+		builtin.name, builtin.program, builtin.bound = "built-in", o.builtin, o.bound
+		all = append(all, builtin)
+	}
+	return all
+}
+
+// throughputCandidates are those whose cost by the record is compared: over TLS, as the
+// service is reached, and the first one without, to show what TLS costs.
+func throughputCandidates(o options) []candidate {
+	ours := candidate{program: o.ours, input: kinesisInput, bound: 2 * time.Minute, profile: o.profile, only: o.only}
+	floor := ours
+	floor.program, floor.isFloor = o.floor, true
+	as := func(c candidate, name string, secure bool, input func(column, source) string, env ...string) candidate {
+		c.name, c.tls, c.input, c.env = name, secure, input, env
+		return c
+	}
 	all := []candidate{
-		{name: "this input", program: o.ours, input: kinesisInput, bound: 2 * time.Minute, profile: o.profile, only: o.only},
-		{name: "floor", program: o.floor, input: floorInput, bound: 2 * time.Minute, profile: o.profile, only: o.only, isFloor: true},
+		as(ours, inTLS, true, kinesisInput),
+		as(ours, "this input, no TLS", false, kinesisInput),
+		as(floor, hostAlone, false, floorInput),
+		as(floor, hostAndTLS, true, receivingInput),
 	}
 	if o.builtin != "" {
+		builtin := ours
+		builtin.program, builtin.bound = o.builtin, o.bound
 		all = append(all,
-			candidate{name: "built-in", program: o.builtin, input: kinesisInput, bound: o.bound, profile: o.profile, only: o.only},
-			candidate{name: "built-in, GOMAXPROCS=16", program: o.builtin, env: []string{"GOMAXPROCS=16"}, input: kinesisInput, bound: o.bound, profile: o.profile, only: o.only},
+			as(builtin, "built-in, TLS", true, kinesisInput),
+			as(builtin, "built-in, TLS, GOMAXPROCS=16", true, kinesisInput, "GOMAXPROCS=16"),
 		)
 	}
 	return all
 }
+
+// Names of candidates that others are compared with.
+const (
+	inTLS      = "this input, TLS"
+	hostAlone  = "floor"
+	hostAndTLS = "floor that reads the bytes, TLS"
+)
 
 // measured are the runs of each candidate in one column.
 type measured struct {
@@ -105,7 +141,7 @@ func measureAll(ctx context.Context, out io.Writer, o options) error {
 	if o.runs < 1 || o.shards < 1 {
 		return errors.New("-runs and -shards: give 1 or more")
 	}
-	all := candidates(o)
+	all := throughputCandidates(o)
 	var results []measured
 	for _, col := range columns {
 		if !strings.Contains(col.name, o.only) {
@@ -129,13 +165,43 @@ func measureAll(ctx context.Context, out io.Writer, o options) error {
 
 func measureColumn(ctx context.Context, out io.Writer, o options, col column, all []candidate) (measured, error) {
 	m := measured{column: col, runs: map[string][]run{}}
-	err := served(awsfake.Options{}, o.shards, func(src source) error {
+	err := servedBothWays(o.shards, col, func(src source) error {
 		if err := fill(src, col); err != nil {
 			return err
 		}
 		return measureRuns(ctx, out, o, src, all, m)
 	})
 	return m, err
+}
+
+// servedBothWays runs what needs a local AWS that can be reached with and without TLS, and
+// pages of the column's size.
+func servedBothWays(shards int, col column, do func(source) error) error {
+	dir, err := os.MkdirTemp("", "e2e-")
+	if err != nil {
+		return err
+	}
+	page := make([]byte, pageSize(col))
+	pages := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", strconv.Itoa(len(page)))
+		_, _ = w.Write(page) // a client that has gone away notices by itself
+	}))
+	defer pages.Close()
+	err = served(awsfake.Options{}, shards, func(src source) error {
+		secure := src
+		url, certificate, err := src.fake.ListenTLS()
+		if err != nil {
+			return err
+		}
+		certificate = append(certificate, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pages.Certificate().Raw})...)
+		secure.url, secure.pages, secure.bundle = url, pages.URL, filepath.Join(dir, "ca.pem")
+		if err := os.WriteFile(secure.bundle, certificate, 0o600); err != nil {
+			return err
+		}
+		src.secure = &secure
+		return do(src)
+	})
+	return errors.Join(err, os.RemoveAll(dir))
 }
 
 func measureRuns(ctx context.Context, out io.Writer, o options, src source, all []candidate, m measured) error {
@@ -216,7 +282,7 @@ func table(out io.Writer, all []candidate, results []measured) {
 	ours := all[0].name
 	for _, c := range all[1:] {
 		above, below := c.name, ours
-		if c.isFloor {
+		if c.program == all[0].program || c.isFloor {
 			above, below = ours, c.name
 		}
 		fmt.Fprintf(out, "| %s / %s |", above, below)
