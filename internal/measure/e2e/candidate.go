@@ -155,7 +155,7 @@ func (c candidate) measure(ctx context.Context, col column, src source) (r run, 
 		if allocs, err = w.allocs(ctx); err != nil {
 			return run{}, err
 		}
-		profiling.Go(func() { profileErr = w.save(ctx, "profile?seconds=3", c.profile, c.name+" cpu", col) })
+		profiling.Go(func() { profileErr = w.save(ctx, "profile?seconds=10", c.profile, c.name+" cpu", col) })
 	}
 	records := int64(col.records)
 	if c.isFloor && !c.tls {

@@ -50,7 +50,7 @@ var columns = []column{
 
 type options struct {
 	ours, builtin, floor string
-	runs, shards         int
+	runs, shards, scale  int
 	bound                time.Duration
 	only                 string
 	plot, profile        string
@@ -65,6 +65,7 @@ func main() {
 	flag.StringVar(&o.floor, "floor", "bin/floor", "the distribution with the floor")
 	flag.IntVar(&o.runs, "runs", 3, "runs of each candidate, of which the median counts")
 	flag.IntVar(&o.shards, "shards", 8, "shards of a stream")
+	flag.IntVar(&o.scale, "scale", 1, "multiply the records of each column of the table by this, for profiles with more samples")
 	flag.DurationVar(&o.bound, "bound", 6*time.Second, "longest run of the built-in input")
 	flag.StringVar(&o.only, "only", "", "measure the columns alone whose name has this in it (table, slow and fan-out-cpu), or the live or backlog part of fan-out-many")
 	flag.StringVar(&o.plot, "plot", "", "file for the plot, an SVG")
@@ -138,8 +139,8 @@ type measured struct {
 }
 
 func measureAll(ctx context.Context, out io.Writer, o options) error {
-	if o.runs < 1 || o.shards < 1 {
-		return errors.New("-runs and -shards: give 1 or more")
+	if o.runs < 1 || o.shards < 1 || o.scale < 1 {
+		return errors.New("-runs, -shards and -scale: give 1 or more")
 	}
 	all := throughputCandidates(o)
 	var results []measured
@@ -147,6 +148,7 @@ func measureAll(ctx context.Context, out io.Writer, o options) error {
 		if !strings.Contains(col.name, o.only) {
 			continue
 		}
+		col.records *= o.scale
 		m, err := measureColumn(ctx, out, o, col, all)
 		if err != nil {
 			return err
