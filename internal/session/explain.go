@@ -40,6 +40,11 @@ func Explain(err error, about About) error {
 	if api, ok := errors.AsType[smithy.APIError](err); ok {
 		f.code, f.message = api.ErrorCode(), api.ErrorMessage()
 	}
+	if e, ok := errors.AsType[*credentialsError](err); ok {
+		f.credentials = e
+	} else if late, ok := errors.AsType[*AttemptTimeoutError](err); ok {
+		f.credentials = late.credentials
+	}
 	if f.ended() {
 		return err
 	}
@@ -123,6 +128,8 @@ type fault struct {
 	// op is the call that failed, which may be one that credentials come from, and
 	// not the one that was made.
 	op smithy.OperationError
+	// credentials is why there were none, nil if that is not the matter.
+	credentials *credentialsError
 }
 
 func innermost(err error) (op smithy.OperationError) {
@@ -139,6 +146,30 @@ func (f fault) ended() bool {
 	_, dialed := errors.AsType[*net.OpError](f.err)
 	return errors.Is(f.err, context.Canceled) ||
 		errors.Is(f.err, context.DeadlineExceeded) && !dialed && f.op.ServiceID != "ec2imds"
+}
+
+// status is that of the answer, 0 if none came.
+func (f fault) status() int {
+	answer, ok := errors.AsType[interface {
+		error
+		HTTPStatusCode() int
+	}](f.err)
+	if !ok {
+		return 0
+	}
+	return answer.HTTPStatusCode()
+}
+
+// unreachable tells whether the network failed.
+func (f fault) unreachable() bool { return is[*net.OpError](f.err) || f.slow() }
+
+// slow tells whether something took too long.
+func (f fault) slow() bool {
+	timeout, ok := errors.AsType[interface {
+		error
+		Timeout() bool
+	}](f.err)
+	return ok && timeout.Timeout()
 }
 
 func (f fault) has(text string) bool { return strings.Contains(f.err.Error(), text) }
@@ -195,9 +226,14 @@ func (f fault) placed() bool {
 }
 
 func (f fault) hint() string {
+	if f.credentials != nil {
+		if hint := f.uncredentialed(f.credentials); hint != "" {
+			return hint
+		}
+	}
 	switch region := f.arn(3); {
-	case f.op.ServiceID == "ec2imds" || f.has("failed to refresh cached credentials") && !f.sts():
-		return "No credentials were found, or their source fails. Write `" + f.field("credentials") + "`, or see to one of the places where they are looked for without: environment, shared configuration, web identity, container, role of the instance"
+	case f.op.ServiceID == "ec2imds" || f.has("static credentials are empty"):
+		return f.nobody()
 	case f.placed() && region != "" && f.Region != "" && region != f.Region:
 		return fmt.Sprintf("The ARN is of region %s while `%s` is %s. Write `%s: %[1]s`", region, f.field("region"), f.Region, f.field("region"))
 	case f.code == "":
@@ -282,7 +318,8 @@ func (f fault) denial() string {
 		policy = m[1]
 	}
 	if f.sts() {
-		return fmt.Sprintf("The role may not be assumed. Allow `%s` in the %s, and who assumes it in the trust policy of the role", action, policy)
+		return fmt.Sprintf("The role may not be assumed. Allow `%s` in the %s, and who assumes it in the trust policy of the role; if that has a condition `sts:ExternalId`, write its value in `%s`",
+			action, policy, f.field("credentials.role_external_id"))
 	}
 	return fmt.Sprintf("A permission is missing. Allow `%s` in the %s; docs/aws_kinesis.md lists all that are needed", action, policy)
 }
@@ -327,11 +364,6 @@ func (f fault) network() string {
 	op, _ := errors.AsType[*net.OpError](f.err)
 	dns, lookup := errors.AsType[*net.DNSError](f.err)
 	invalid, stale := errors.AsType[x509.CertificateInvalidError](f.err)
-	timeout, ok := errors.AsType[interface {
-		error
-		Timeout() bool
-	}](f.err)
-	slow := ok && timeout.Timeout()
 	switch {
 	case op != nil && op.Op == "proxyconnect" || f.has("Proxy Authentication Required"):
 		return "The HTTP proxy fails. Correct HTTPS_PROXY, or add " + host + " to NO_PROXY"
@@ -351,7 +383,7 @@ func (f fault) network() string {
 		return "Nothing accepts connections at " + host + ". Check " + check + ", and whether it runs"
 	case errors.Is(f.err, syscall.ECONNREFUSED):
 		return host + " refuses connections. Check whether a firewall or a proxy stands before it"
-	case slow || errors.Is(f.err, syscall.EHOSTUNREACH) || errors.Is(f.err, syscall.ENETUNREACH):
+	case f.slow() || errors.Is(f.err, syscall.EHOSTUNREACH) || errors.Is(f.err, syscall.ENETUNREACH):
 		return "No answer came from " + host + ". Check whether there is a route to it: VPC endpoint, proxy, security group"
 	}
 	return ""

@@ -26,6 +26,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/credentials/ec2rolecreds"
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
+	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go/logging"
 	"github.com/aws/smithy-go/middleware"
@@ -73,16 +74,33 @@ func (o Options) Or(base Options) Options {
 
 // Load makes the configuration that clients are made of. It reads the
 // environment and the shared configuration files, and calls nothing on the
-// network: credentials are fetched by the first call that needs them. Clients
-// made of one result share connections and credentials; CloseIdle ends the
-// connections when the clients are no longer used.
+// network: credentials are fetched by the first call that needs them, and renewed
+// before they expire while calls are made. Clients made of one result share
+// connections and credentials; CloseIdle ends both when the clients are no longer
+// used.
 func (o Options) Load(ctx context.Context) (aws.Config, error) {
+	answers := new(services)
+	cfg, err := o.resolve(ctx, answers)
+	if err != nil {
+		return aws.Config{}, explainLoading(err, o.Credentials.Profile)
+	}
+	if cfg.Region == "" && cfg.BaseEndpoint == nil {
+		return aws.Config{}, errors.New("no AWS region is known: write one in field `region`, or set AWS_REGION")
+	}
+	cfg.HTTPClient = shared(cfg.HTTPClient)
+	cfg.Credentials = o.renewing(ctx, cfg, answers)
+	return cfg, nil
+}
+
+// resolve reads the environment and the shared configuration files. What it returns
+// has the SDK's own provider of credentials, and answers listens to its clients.
+func (o Options) resolve(ctx context.Context, answers *services) (aws.Config, error) {
 	load := []func(*config.LoadOptions) error{
 		// The SDK's own lines, about connections that it does not use again, would
 		// stand on the standard error between those of the component.
 		config.WithLogger(logging.Nop{}),
 		config.WithHTTPClient(newHTTPClient()),
-		config.WithAPIOptions([]func(*middleware.Stack) error{WithAttemptTimeout(AttemptTimeout)}),
+		config.WithAPIOptions([]func(*middleware.Stack) error{WithAttemptTimeout(AttemptTimeout), answers.watch}),
 	}
 	if o.Region != "" {
 		load = append(load, config.WithRegion(o.Region))
@@ -94,24 +112,23 @@ func (o Options) Load(ctx context.Context) (aws.Config, error) {
 	if creds.Profile != "" {
 		load = append(load, config.WithSharedConfigProfile(creds.Profile))
 	}
+	ec2Role := creds.ID == "" && creds.FromEC2Role
 	switch {
 	case creds.ID != "":
 		load = append(load, config.WithCredentialsProvider(
 			credentials.NewStaticCredentialsProvider(creds.ID, creds.Secret, creds.Token)))
-	case creds.FromEC2Role:
-		load = append(load, config.WithCredentialsProvider(ec2rolecreds.New()))
+	case ec2Role:
+		load = append(load, config.WithCredentialsProvider(aws.AnonymousCredentials{})) // for now
 	}
 
 	cfg, err := config.LoadDefaultConfig(ctx, load...)
 	if err != nil {
 		return aws.Config{}, fmt.Errorf("loading the AWS configuration: %w", err)
 	}
-	if cfg.Region == "" && cfg.BaseEndpoint == nil {
-		return aws.Config{}, errors.New("no AWS region is known: write one in field `region`, or set AWS_REGION")
-	}
-	cfg.HTTPClient = shared(cfg.HTTPClient)
-	if creds.Role != "" {
-		cfg.Credentials = aws.NewCredentialsCache(assumeRole(cfg, creds))
+	if ec2Role {
+		// A client of this configuration, for the settings of the instance's metadata
+		// that it has from the environment and the profile.
+		cfg.Credentials = ec2rolecreds.New(func(eo *ec2rolecreds.Options) { eo.Client = imds.NewFromConfig(cfg) })
 	}
 	return cfg, nil
 }
@@ -133,8 +150,12 @@ func assumeRole(cfg aws.Config, creds Credentials) aws.CredentialsProvider {
 }
 
 // CloseIdle ends the idle connections of the clients made of cfg, which Load
-// returned. Calls under way are not disturbed.
+// returned, and the renewal of their credentials. Calls under way are not disturbed,
+// but for those that wait for credentials.
 func CloseIdle(cfg aws.Config) {
+	if r, ok := cfg.Credentials.(*renewer); ok {
+		r.services.close()
+	}
 	if c, ok := cfg.HTTPClient.(*http.Client); ok {
 		c.CloseIdleConnections()
 	}

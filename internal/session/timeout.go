@@ -35,9 +35,14 @@ func WithAttemptTimeout(d time.Duration) func(*middleware.Stack) error {
 type AttemptTimeoutError struct {
 	Operation string
 	Limit     time.Duration
+	// credentials is what it waited for, nil if it was the answer.
+	credentials *credentialsError
 }
 
 func (e *AttemptTimeoutError) Error() string {
+	if e.credentials != nil {
+		return fmt.Sprintf("no call of %s within %s: %v", e.Operation, e.Limit, e.credentials)
+	}
 	return fmt.Sprintf("no answer to %s within %s", e.Operation, e.Limit)
 }
 
@@ -64,7 +69,8 @@ func (d attemptTimeout) HandleFinalize(ctx context.Context, in middleware.Finali
 	defer cancel()
 	out, meta, err := next.HandleFinalize(attempt, in)
 	if errors.Is(err, context.DeadlineExceeded) && attempt.Err() != nil && ctx.Err() == nil {
-		err = &AttemptTimeoutError{Operation: op, Limit: time.Duration(d)}
+		waiting, _ := errors.AsType[*credentialsError](err)
+		err = &AttemptTimeoutError{Operation: op, Limit: time.Duration(d), credentials: waiting}
 	}
 	return out, meta, err
 }
