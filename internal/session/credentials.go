@@ -58,7 +58,7 @@ type renewer struct {
 	profile  string          // for errors: the configured one, "" if none
 	role     string          // for errors: the configured one that it assumes, "" if none
 	ec2Role  bool            // for errors: from_ec2_role is set
-	root     context.Context // of the renewals: no caller's, whom they may outlast
+	root     context.Context //nolint:containedctx // of the renewals, which outlast the calls that begin them
 	cancel   context.CancelFunc
 
 	mu       sync.Mutex
@@ -202,7 +202,7 @@ func (r *renewer) fetch(ctx context.Context) (aws.Credentials, error) {
 // failed makes an error of the provider. waited is how long there was no answer, 0 if
 // there was one. The caller holds mu.
 func (r *renewer) failed(waited time.Duration, err error) error {
-	e := &credentialsError{profile: r.profile, role: r.role, ec2Role: r.ec2Role, waited: waited, err: err}
+	e := &credentialsError{profile: r.profile, role: r.role, ec2Role: r.ec2Role, waited: waited, err: withoutOutput(err)}
 	if p, ok := r.provider.(aws.CredentialProviderSource); ok {
 		e.sources = p.ProviderSources()
 	}
@@ -216,7 +216,7 @@ func (r *renewer) finish(creds aws.Credentials, err error) {
 	same := err == nil && creds.AccessKeyID == r.creds.AccessKeyID && creds.SessionToken == r.creds.SessionToken
 	if err != nil || r.refused && same {
 		r.failures++
-		r.due = now.Add(retryDelay(r.failures, rand.Float64()))
+		r.due = now.Add(retryDelay(r.failures, random()))
 		return
 	}
 	if !same {
@@ -230,7 +230,7 @@ func (r *renewer) finish(creds aws.Credentials, err error) {
 func (r *renewer) schedule(now time.Time) {
 	r.due = time.Time{}
 	if r.creds.CanExpire {
-		r.due = now.Add(renewalDelay(r.creds.Expires.Sub(r.services.now()), rand.Float64()))
+		r.due = now.Add(renewalDelay(r.creds.Expires.Sub(r.services.now()), random()))
 	}
 }
 
@@ -245,7 +245,7 @@ func (r *renewer) refuse(id string) (others bool) {
 	case id != r.creds.AccessKeyID:
 		return false
 	case r.refused:
-		return r.running != nil
+		return r.running != nil || !time.Now().Before(r.due)
 	}
 	r.refused = true
 	if r.failures == 0 { // otherwise the next one is due soon, and the provider is spared
@@ -288,6 +288,9 @@ func (r *renewer) IsCredentialsProvider(target aws.CredentialsProvider) bool {
 	defer r.mu.Unlock()
 	return r.provider != nil && aws.IsCredentialsProvider(r.provider, target)
 }
+
+// random is in [0, 1). It spreads renewals, and keeps no secret.
+func random() float64 { return rand.Float64() } //nolint:gosec // as its comment says
 
 // renewalDelay is how long after they came to renew credentials that last for so long
 // from then: when an eighth to a quarter of that is left, at most ten minutes. random
@@ -372,8 +375,10 @@ func (s *services) handle(ctx context.Context, in middleware.FinalizeInput, next
 		}
 		return out, meta, nil
 	}
-	if req, ok := in.Request.(*smithyhttp.Request); ok && isRefusal(err) && s.refuse(signer(req)) {
-		err = &refusedError{err}
+	if req, ok := in.Request.(*smithyhttp.Request); ok && isRefusal(err) {
+		if id := signer(req); id != "" && s.refuse(id) {
+			err = &refusedError{err}
+		}
 	}
 	return out, meta, err
 }

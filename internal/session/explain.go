@@ -40,10 +40,12 @@ func Explain(err error, about About) error {
 	if api, ok := errors.AsType[smithy.APIError](err); ok {
 		f.code, f.message = api.ErrorCode(), api.ErrorMessage()
 	}
-	if e, ok := errors.AsType[*credentialsError](err); ok {
-		f.credentials = e
-	} else if late, ok := errors.AsType[*AttemptTimeoutError](err); ok {
+	if late, ok := errors.AsType[*AttemptTimeoutError](err); ok {
 		f.credentials = late.credentials
+	}
+	// Those of a role come with others, of which the last tells most.
+	for e, ok := errors.AsType[*credentialsError](err); ok; e, ok = errors.AsType[*credentialsError](e.err) {
+		f.credentials, f.op = e, innermost(e.err)
 	}
 	if f.ended() {
 		return err

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials/processcreds"
 )
 
 // credentialsError is why there are no credentials. A renewer makes it.
@@ -32,6 +34,26 @@ func (e *credentialsError) Error() string {
 }
 
 func (e *credentialsError) Unwrap() error { return e.err }
+
+// RetryableError keeps the SDK from repeating the call: the provider has been asked
+// more than once, and is asked again when it is time.
+func (*credentialsError) RetryableError() bool { return false }
+
+// withoutOutput is err without what a credential_process has written, which may be
+// credentials.
+func withoutOutput(err error) error {
+	if !is[*processcreds.ProviderError](err) {
+		return err
+	}
+	syntax, ok := errors.AsType[*json.SyntaxError](err)
+	if !ok && !strings.Contains(err.Error(), "parse failed") {
+		return err
+	}
+	if !ok {
+		return errors.New("its output cannot be parsed")
+	}
+	return fmt.Errorf("its output cannot be parsed: %w", syntax)
+}
 
 // from names the provider.
 func (e *credentialsError) from() string {
@@ -168,12 +190,15 @@ func (f fault) uninstanced(status int, e *credentialsError) string {
 		return "The EC2 instance has no role. Attach an instance profile to it, or write `" + f.field("credentials") + "`"
 	case status == http.StatusForbidden:
 		return "The metadata service of the instance is turned off, or a firewall keeps this process from it. Set `HttpEndpoint` of the instance to enabled"
-	case status == http.StatusUnauthorized:
+	case status == http.StatusUnauthorized || f.has("StatusCode: 401"): // the client hides what it retried
 		return "The instance demands IMDSv2, and no token for it came: " + hop
 	case e.ec2Role && f.has("AWS_EC2_METADATA_DISABLED"):
 		return "`" + f.field("credentials.from_ec2_role") + "` is true while the environment says AWS_EC2_METADATA_DISABLED. Unset one of them"
 	case e.ec2Role:
 		return "The metadata service of the instance does not answer. Check that this runs on EC2; " + hop
+	}
+	if f.has("AWS_EC2_METADATA_DISABLED") {
+		return f.nobody()
 	}
 	return f.nobody() + ". On EC2, " + hop
 }
