@@ -230,6 +230,27 @@ func TestClockOfAWSDecidesWhenCredentialsAreRenewed(t *testing.T) {
 	}
 }
 
+// The clock of AWS is learned from the answers of Kinesis, whose SDK is told it too.
+func TestClockOfAWSIsLearnedFromAnswers(t *testing.T) {
+	for _, off := range []time.Duration{24 * time.Hour, -24 * time.Hour, 5 * time.Minute, -5 * time.Minute} {
+		t.Run(off.String(), func(t *testing.T) {
+			i := issue(t, "")
+			i.tokens["container"] = 1
+			containerToken(t, i)
+			i.ahead, i.lasts = off, off+2*time.Hour
+			cfg := load(t, Options{Region: "us-east-1"})
+			call := caller(t, cfg)
+			call()
+			call()
+			r := cfg.Credentials.(*renewer)
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			require.WithinRange(t, r.due, time.Now().Add(2*time.Hour-16*time.Minute), time.Now().Add(2*time.Hour-9*time.Minute),
+				"ten minutes before the end, and five more that the SDK holds back")
+		})
+	}
+}
+
 func TestClockAheadCausesNoStormBeforeItIsKnown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &provider{lasts: -23 * time.Hour}
