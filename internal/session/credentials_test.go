@@ -245,8 +245,8 @@ func TestClockOfAWSIsLearnedFromAnswers(t *testing.T) {
 			r := cfg.Credentials.(*renewer)
 			r.mu.Lock()
 			defer r.mu.Unlock()
-			require.WithinRange(t, r.due, time.Now().Add(2*time.Hour-16*time.Minute), time.Now().Add(2*time.Hour-9*time.Minute),
-				"ten minutes before the end, and five more that the SDK holds back")
+			require.WithinRange(t, r.due, time.Now().Add(2*time.Hour-11*time.Minute), time.Now().Add(2*time.Hour-4*time.Minute),
+				"five to ten minutes before the end")
 		})
 	}
 }

@@ -101,6 +101,9 @@ func (o Options) resolve(ctx context.Context, answers *services) (aws.Config, er
 		config.WithLogger(logging.Nop{}),
 		config.WithHTTPClient(newHTTPClient()),
 		config.WithAPIOptions([]func(*middleware.Stack) error{WithAttemptTimeout(AttemptTimeout), answers.watch}),
+		// Renewals ahead are ours: the SDK's cache says of a container's credentials that
+		// they end five minutes before they do.
+		config.WithCredentialsCacheOptions(func(co *aws.CredentialsCacheOptions) { co.ExpiryWindow = 0 }),
 	}
 	if o.Region != "" {
 		load = append(load, config.WithRegion(o.Region))
