@@ -50,6 +50,9 @@ type Options struct {
 	// setup methods are exempt.
 	EnforceLimits bool
 
+	// IdleTimeout is how long a connection may be idle before it is closed. 0: for ever.
+	IdleTimeout time.Duration
+
 	// IteratorLifetime of a shard iterator. Default: 5 minutes.
 	IteratorLifetime time.Duration
 	// ShardsPerPage caps a page of ListShards (default 1,000, which a request
@@ -99,6 +102,7 @@ type Server struct {
 	serving sync.WaitGroup
 	mu      sync.Mutex
 	closed  bool
+	ports   map[string]*port // by address
 }
 
 // New returns a server without streams and tables.
@@ -115,7 +119,7 @@ func New(opts Options) *Server {
 	if opts.EventBytes <= 0 {
 		opts.EventBytes = defaultEventBytes
 	}
-	s := &Server{opts: opts, clock: opts.Clock, subscriptions: newSubscriptions()}
+	s := &Server{opts: opts, clock: opts.Clock, subscriptions: newSubscriptions(), ports: map[string]*port{}}
 	s.ctx, s.cancel = context.WithCancel(context.Background()) //nolint:forbidigo // New has no caller whose end is the server's
 	s.kinesis = newKinesisService(&s.opts)
 	s.dynamodb = newDynamoService(&s.opts)
@@ -124,6 +128,7 @@ func New(opts Options) *Server {
 	s.http = &http.Server{
 		Handler:           s,
 		ReadHeaderTimeout: 30 * time.Second,
+		IdleTimeout:       opts.IdleTimeout,
 		BaseContext:       func(net.Listener) context.Context { return s.ctx },
 		ConnState:         s.countConnection,
 		// What goes wrong with a connection, such as a handshake that its client
@@ -152,7 +157,7 @@ func (s *Server) Listen() (url string, err error) { return s.ListenAddr("127.0.0
 // returns its URL. Nothing is authenticated here, so any other address is
 // refused.
 func (s *Server) ListenAddr(addr string) (url string, err error) {
-	l, err := s.listen(addr, func(l net.Listener) net.Listener { return l })
+	l, err := s.listen(addr, func(p *port) net.Listener { return p })
 	if err != nil {
 		return "", err
 	}
@@ -167,11 +172,12 @@ func (s *Server) ListenTLS() (url string, ca []byte, err error) {
 	if err != nil {
 		return "", nil, fmt.Errorf("making a certificate: %w", err)
 	}
-	l, err := s.listen("127.0.0.1:0", func(l net.Listener) net.Listener {
-		return tls.NewListener(l, &tls.Config{
-			MinVersion:   tls.VersionTLS12,
-			Certificates: []tls.Certificate{certificate},
-			NextProtos:   []string{"h2", "http/1.1"},
+	l, err := s.listen("127.0.0.1:0", func(p *port) net.Listener {
+		return tls.NewListener(p, &tls.Config{
+			MinVersion:       tls.VersionTLS12,
+			Certificates:     []tls.Certificate{certificate},
+			NextProtos:       []string{"h2", "http/1.1"},
+			VerifyConnection: p.shake,
 		})
 	})
 	if err != nil {
@@ -181,7 +187,7 @@ func (s *Server) ListenTLS() (url string, ca []byte, err error) {
 }
 
 // listen serves on a loopback address through what wrap makes of its listener.
-func (s *Server) listen(addr string, wrap func(net.Listener) net.Listener) (net.Addr, error) {
+func (s *Server) listen(addr string, wrap func(*port) net.Listener) (net.Addr, error) {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, fmt.Errorf("listening on %q: %w", addr, err)
@@ -198,7 +204,9 @@ func (s *Server) listen(addr string, wrap func(net.Listener) net.Listener) (net.
 	if err != nil {
 		return nil, err
 	}
-	wrapped := wrap(l)
+	p := &port{Listener: l}
+	s.ports[l.Addr().String()] = p
+	wrapped := wrap(p)
 	s.serving.Go(func() {
 		if err := s.http.Serve(wrapped); !errors.Is(err, http.ErrServerClosed) {
 			panic(fmt.Sprintf("awsfake: accepting on %s: %v", addr, err))

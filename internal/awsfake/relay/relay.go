@@ -56,14 +56,26 @@ func (r *Relay) Addr() string { return r.listener.Addr().String() }
 
 // Cut drops from now on whatever is sent over the connections that are open, and
 // returns their number. New ones work, unless Block is in force.
-func (r *Relay) Cut() int {
+func (r *Relay) Cut() int { return r.cut(func(int) bool { return true }) }
+
+// CutHalf is Cut for every other connection.
+func (r *Relay) CutHalf() int { return r.cut(func(i int) bool { return i%2 == 0 }) }
+
+// cut silences those of the open connections that are picked by their number, which is
+// of no order.
+func (r *Relay) cut(picked func(int) bool) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	cut := 0
+	open, cut := 0, 0
 	for f := range r.flows {
-		if !f.silent.Swap(true) {
+		if f.silent.Load() {
+			continue
+		}
+		if picked(open) {
+			f.silent.Store(true)
 			cut++
 		}
+		open++
 	}
 	return cut
 }

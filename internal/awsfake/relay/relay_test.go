@@ -109,6 +109,33 @@ func TestOpenConnectionsFallSilentAndNewOnesWork(t *testing.T) {
 	require.Empty(t, e.ended, "the end of a silent connection is not heard either")
 }
 
+// answers reports whether a line comes back.
+func answers(t *testing.T, c net.Conn) bool {
+	t.Helper()
+	say(t, c, "line")
+	require.NoError(t, c.SetReadDeadline(time.Now().Add(250*time.Millisecond)))
+	_, err := io.ReadFull(c, make([]byte, len("line\n")))
+	return err == nil
+}
+
+func TestHalfOfTheConnectionsFallSilent(t *testing.T) {
+	r, _ := newRelay(t)
+	open := make([]net.Conn, 6)
+	for i := range open {
+		open[i] = connect(t, r)
+		require.True(t, answers(t, open[i]))
+	}
+	require.Equal(t, 3, r.CutHalf())
+	alive := 0
+	for _, c := range open {
+		if answers(t, c) {
+			alive++
+		}
+	}
+	require.Equal(t, 3, alive)
+	require.Equal(t, 3, r.Cut(), "those that still work")
+}
+
 func TestBlockedConnectionsStaySilentWhenOthersWorkAgain(t *testing.T) {
 	r, _ := newRelay(t)
 	r.Block(true)
