@@ -1,7 +1,6 @@
 package session
 
 import (
-	"io"
 	"net/http"
 	"time"
 
@@ -45,13 +44,12 @@ func Subscribing(cfg aws.Config) aws.Config {
 // streaming is a transport for answers that last.
 type streaming struct{ *http.Transport }
 
-// RoundTrip hides from HTTP that bodies of the SDK can write themselves; see requestBody.
-// Here it would end subscriptions over HTTP/1.1 as they begin.
+// RoundTrip sends a request with its body in memory; see there. Otherwise subscriptions over
+// HTTP/1.1 would end as they begin.
 func (t streaming) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.Body != nil {
-		hidden := *req
-		hidden.Body = struct{ io.ReadCloser }{req.Body}
-		req = &hidden
+	req, err := inMemory(req.WithContext(req.Context()))
+	if err != nil {
+		return nil, err
 	}
 	return t.Transport.RoundTrip(req)
 }

@@ -54,7 +54,8 @@ type network struct {
 	*testing.T
 	transport transport
 	// away holds dials up until they are given up.
-	away atomic.Bool
+	away   atomic.Bool
+	writes atomic.Int64
 
 	arriving chan net.Conn
 	mu       sync.Mutex
@@ -144,7 +145,18 @@ func (n *network) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	n.dialed = append(n.dialed, c)
 	n.mu.Unlock()
 	n.arriving <- c
-	return client, nil
+	return counted{client, &n.writes}, nil
+}
+
+// counted counts what a client writes.
+type counted struct {
+	net.Conn
+	writes *atomic.Int64
+}
+
+func (c counted) Write(p []byte) (int, error) {
+	c.writes.Add(1)
+	return c.Conn.Write(p)
 }
 
 func (n *network) dials() int {
