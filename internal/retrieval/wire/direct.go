@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -131,15 +132,20 @@ func (d *Direct) request(ctx context.Context, p *pattern, in *kinesis.GetRecords
 		URL:    &address,
 		Host:   p.host,
 		Proto:  "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header:        p.header.Clone(),
+		Header:        make(http.Header, len(p.header)+4),
 		Body:          io.NopCloser(bytes.NewReader(body)),
 		GetBody:       func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil },
 		ContentLength: int64(len(body)),
 	}).WithContext(ctx)
+	maps.Copy(req.Header, p.header) // whose values nobody changes
 	sum := sha256.Sum256(body)
 	if err := d.options.HTTPSignerV4.SignHTTP(ctx, identity, req, hex.EncodeToString(sum[:]), p.name, p.region, time.Now().UTC()); err != nil {
 		return nil, fmt.Errorf("signing GetRecords: %w", err)
 	}
+	// To ask twice for a page does no harm. So HTTP may ask again by itself when the
+	// service has closed an idle connection at the moment at which it was used. Without
+	// a value the header is not sent.
+	req.Header["Idempotency-Key"] = nil
 	return req, nil
 }
 

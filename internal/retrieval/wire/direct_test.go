@@ -6,7 +6,10 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"regexp"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -156,4 +159,53 @@ func TestCallEndsWithItsContext(t *testing.T) {
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.Equal(t, 100*time.Millisecond, time.Since(begin))
 	})
+}
+
+// A service closes connections that were idle at a moment of its choosing, which may be
+// that at which a request is on its way.
+func TestPageIsAskedForAgainWhereTheServiceClosedAnIdleConnection(t *testing.T) {
+	s := awsfake.New(awsfake.Options{})
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	require.NoError(t, s.CreateStream("orders", 1))
+	_, _, err := s.Put("orders", "key", []byte("data"))
+	require.NoError(t, err)
+	var mu sync.Mutex
+	var asked []*http.Request
+	var closing atomic.Bool
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		asked = append(asked, r)
+		mu.Unlock()
+		if closing.Swap(false) {
+			panic(http.ErrAbortHandler)
+		}
+		s.ServeHTTP(w, r)
+	}))
+	t.Cleanup(front.Close)
+	cfg := s.AWSConfig()
+	transport := &http.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	cfg.BaseEndpoint, cfg.HTTPClient = aws.String(front.URL), &http.Client{Transport: transport}
+	cfg.Credentials = credentials.NewStaticCredentialsProvider("AKIDEXAMPLE", "secret", "")
+	it, err := s.Kinesis().GetShardIterator(t.Context(), &kinesis.GetShardIteratorInput{
+		StreamName: aws.String("orders"), ShardId: aws.String("shardId-000000000000"), ShardIteratorType: types.ShardIteratorTypeTrimHorizon,
+	})
+	require.NoError(t, err)
+	d := NewDirect(kinesis.NewFromConfig(cfg, Install), time.Minute)
+	for range 2 {
+		_, err = d.GetRecords(t.Context(), &kinesis.GetRecordsInput{ShardIterator: it.ShardIterator})
+		require.NoError(t, err)
+	}
+	closing.Store(true)
+	out, err := d.GetRecords(t.Context(), &kinesis.GetRecordsInput{ShardIterator: it.ShardIterator})
+	require.NoError(t, err)
+	require.Len(t, out.Records, 1)
+
+	mu.Lock()
+	defer mu.Unlock()
+	require.Len(t, asked, 4)
+	for _, r := range asked[2:] {
+		require.False(t, throughSDK(r), "nobody had to notice")
+		require.NotContains(t, r.Header, "Idempotency-Key")
+	}
 }
