@@ -38,11 +38,14 @@ func TestShardsFlowAgainAfterTheNetworkFellSilent(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		shards int
+		cut    func(*relay.Relay) int
 		outage time.Duration // of new connections, too
 	}{
-		{"four shards", 4, 0},
-		{"many shards", 64, 0},
-		{"no new connections at first", 16, 3 * time.Second},
+		{"four shards", 4, (*relay.Relay).Cut, 0},
+		{"many shards", 64, (*relay.Relay).Cut, 0},
+		{"hundreds of shards", 300, (*relay.Relay).Cut, 0},
+		{"half of the connections", 65, (*relay.Relay).CutHalf, 0},
+		{"no new connections at first", 16, (*relay.Relay).Cut, 3 * time.Second},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -53,7 +56,7 @@ func TestShardsFlowAgainAfterTheNetworkFellSilent(t *testing.T) {
 
 			n.relay.Block(c.outage > 0)
 			cut := time.Now()
-			require.NotZero(t, n.relay.Cut())
+			require.NotZero(t, c.cut(n.relay))
 			heal := time.AfterFunc(c.outage, func() { n.relay.Block(false) })
 			defer heal.Stop()
 			n.flow(3, c.outage+limit)

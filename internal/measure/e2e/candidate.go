@@ -370,27 +370,45 @@ func (w watched) sent(ctx context.Context) (int64, error) { return w.metric(ctx,
 
 // metric asks for the first metric whose name begins so; 0 where there is none.
 func (w watched) metric(ctx context.Context, name string) (int64, error) {
+	values, err := w.values(ctx, name)
+	if err != nil || len(values) == 0 {
+		return 0, err
+	}
+	return int64(values[0]), nil
+}
+
+// metricRange asks for the smallest and the largest of the metrics whose names begin so.
+func (w watched) metricRange(ctx context.Context, name string) (least, most float64, err error) {
+	values, err := w.values(ctx, name)
+	if err != nil || len(values) == 0 {
+		return 0, 0, err
+	}
+	return slices.Min(values), slices.Max(values), nil
+}
+
+// values asks for the metrics whose names begin so.
+func (w watched) values(ctx context.Context, name string) (values []float64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.metrics, nil)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return 0, fmt.Errorf("asking for metrics: %w", err)
+		return nil, fmt.Errorf("asking for metrics: %w", err)
 	}
 	defer res.Body.Close()
 	var metrics map[string]any
 	if err := json.NewDecoder(res.Body).Decode(&metrics); err != nil {
-		return 0, fmt.Errorf("asking for metrics: %w", err)
+		return nil, fmt.Errorf("asking for metrics: %w", err)
 	}
 	for full, value := range metrics {
 		if n, ok := value.(float64); ok && strings.HasPrefix(full, name) {
-			return int64(n), nil
+			values = append(values, n)
 		}
 	}
-	return 0, nil
+	return values, nil
 }
 
 // freeAddress returns a loopback address that was free a moment ago.

@@ -43,10 +43,16 @@ func fanOutNames() []string {
 	return names
 }
 
+// wires are parts about connections, which are run by name alone.
+var wires = []comparison{
+	{"connections", connections},
+	{"dead", dead},
+}
+
 // runFanOut reports whether the scenario is one of these.
 func runFanOut(ctx context.Context, out io.Writer, o options) (done bool, err error) {
-	for _, c := range comparisons {
-		if o.scenario != "fan-out" && o.scenario != c.name {
+	for _, c := range slices.Concat(wires, comparisons) {
+		if o.scenario != c.name && (o.scenario != "fan-out" || !strings.HasPrefix(c.name, "fan-out")) {
 			continue
 		}
 		if !done {
@@ -87,11 +93,15 @@ func (o options) briefly(d time.Duration) time.Duration {
 
 // servedTLS is served over TLS, with the limits of the service.
 func servedTLS(shards int, do func(source) error) error {
+	return servedTLSBy(awsfake.Options{EnforceLimits: true}, shards, do)
+}
+
+func servedTLSBy(opts awsfake.Options, shards int, do func(source) error) error {
 	dir, err := os.MkdirTemp("", "e2e-")
 	if err != nil {
 		return err
 	}
-	err = servedBy(awsfake.Options{EnforceLimits: true}, shards, func(src *source) error {
+	err = servedBy(opts, shards, func(src *source) error {
 		url, ca, err := src.fake.ListenTLS()
 		if err != nil {
 			return err
