@@ -58,6 +58,7 @@ func (t streaming) RoundTrip(req *http.Request) (*http.Response, error) {
 func newStreaming(polling transport) streaming {
 	t := polling.Clone()
 	t.DialContext = polling.dial // which does not watch for silence: events may be minutes apart where nothing is read
+	t.DialTLSContext = nil       // a hundred subscriptions share a connection
 	t.TLSNextProto = nil
 	t.TLSClientConfig.NextProtos = nil
 	t.Protocols = new(http.Protocols)

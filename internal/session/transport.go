@@ -96,7 +96,7 @@ type transport struct {
 	dial func(ctx context.Context, network, addr string) (net.Conn, error) // without open
 }
 
-// newTransport takes t over.
+// newTransport takes t over, whose configuration of TLS is complete.
 func newTransport(t *http.Transport) transport {
 	open := &connections{epoch: time.Now(), all: map[*conn]struct{}{}}
 	dial := t.DialContext
@@ -107,12 +107,16 @@ func newTransport(t *http.Transport) transport {
 		}
 		return open.add(c), nil
 	}
+	if t.TLSClientConfig != nil {
+		t.DialTLSContext = newShaker(t).dial
+	}
 	return transport{t, open, dial}
 }
 
 func (t transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	w := &wait{transport: t, expired: func() bool { return errors.Is(req.Context().Err(), context.DeadlineExceeded) }}
-	ctx := httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { w.moved() }})
+	call := req.Context()
+	w := &wait{transport: t, call: call}
+	ctx := httptrace.WithClientTrace(context.WithValue(call, waitKey{}, w), &httptrace.ClientTrace{GetConn: w.wants, GotConn: w.got})
 	req, err := inMemory(req.WithContext(ctx))
 	if err != nil {
 		return nil, err
@@ -175,10 +179,20 @@ func (t transport) closeSilent(silence int64) {
 // wait is one call's for its answer.
 type wait struct {
 	transport transport
-	expired   func() bool // the call's deadline is over
+	call      context.Context //nolint:containedctx // it is asked how the call ended, by whom the call does not know
 	// since is when the request got its connection or the answer came on; zero: it has
 	// none yet, and tells nothing about those of others.
-	since atomic.Int64
+	since     atomic.Int64
+	connected atomic.Bool
+}
+
+// wants is called when the call is to get a connection, also another one, for a request that
+// is made again.
+func (w *wait) wants(string) { w.connected.Store(false) }
+
+func (w *wait) got(httptrace.GotConnInfo) {
+	w.connected.Store(true)
+	w.moved()
 }
 
 func (w *wait) moved() { w.since.Store(w.transport.open.now()) }
@@ -186,7 +200,7 @@ func (w *wait) moved() { w.since.Store(w.transport.open.now()) }
 // failed takes note of an error that ended the wait.
 func (w *wait) failed() {
 	since := w.since.Load()
-	if since == 0 || !w.expired() {
+	if since == 0 || !errors.Is(w.call.Err(), context.DeadlineExceeded) {
 		return
 	}
 	if silence := w.transport.open.now() - since; silence >= shortestSilence.Nanoseconds() {

@@ -1,0 +1,98 @@
+package session
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+)
+
+// handshakesAtOnce is how many connections to one address are made at the same time. When
+// 1,000 connections have died together, as many calls want a new one. All their handshakes
+// at once take a second of a core and more, and where there is less than that, each of
+// them takes so long that it is given up, and its work is lost: then shards stood still
+// for twice an attempt. So many keep a core busy where an answer takes 50 ms, and
+// calls that wait may use a connection that has become free before theirs is made.
+const handshakesAtOnce = 64
+
+// shaker makes the connections of TLS of a transport, a bounded number at a time.
+type shaker struct {
+	connect func(ctx context.Context, network, addr string) (net.Conn, error)
+	conf    *tls.Config
+	mu      sync.Mutex
+	turns   map[string]chan struct{} // by address, since one that does not answer is no reason to keep from another
+}
+
+func newShaker(t *http.Transport) *shaker {
+	return &shaker{connect: t.DialContext, conf: t.TLSClientConfig, turns: map[string]chan struct{}{}}
+}
+
+func (s *shaker) turn(addr string) chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	turn := s.turns[addr]
+	if turn == nil {
+		turn = make(chan struct{}, handshakesAtOnce)
+		s.turns[addr] = turn
+	}
+	return turn
+}
+
+var errUnwanted = errors.New("the call does not need a connection any more")
+
+// dial is http.Transport.DialTLSContext. HTTP takes no notice of an error when the call has
+// a connection already.
+func (s *shaker) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	turn := s.turn(addr)
+	select {
+	case turn <- struct{}{}:
+		defer func() { <-turn }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if w, ok := ctx.Value(waitKey{}).(*wait); ok && w.served() {
+		return nil, errUnwanted
+	}
+	conn, err := s.connect(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	shaken, err := s.shake(ctx, conn, addr)
+	if err != nil {
+		// It was never in use, and what is wrong with it is told.
+		_ = conn.Close()
+		return nil, err
+	}
+	return shaken, nil
+}
+
+func (s *shaker) shake(ctx context.Context, conn net.Conn, addr string) (net.Conn, error) {
+	conf := s.conf
+	if conf.ServerName == "" {
+		host, _, err := net.SplitHostPort(addr)
+		if err != nil {
+			return nil, fmt.Errorf("shaking hands with %s: %w", addr, err)
+		}
+		conf = conf.Clone()
+		conf.ServerName = host
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, tlsTimeout, fmt.Errorf("no TLS handshake within %s", tlsTimeout))
+	defer cancel()
+	shaken := tls.Client(conn, conf)
+	if err := shaken.HandshakeContext(ctx); err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, err
+	}
+	return shaken, nil
+}
+
+// waitKey is where the context of a dial has the wait that it is for.
+type waitKey struct{}
+
+// served reports whether the call has a connection or has ended.
+func (w *wait) served() bool { return w.connected.Load() || w.call.Err() != nil }
