@@ -126,6 +126,11 @@ bench-fan-out: build ## Compare enhanced fan-out with polling: delay, cost, 1,00
 	go build -trimpath -o bin/e2e ./internal/measure/e2e
 	bin/e2e -scenario fan-out -benthos bin/benthos-kinesis
 
+.PHONY: bench-wire
+bench-wire: build ## Measure the wire: connections that a network drops, and how many there are, their handshakes and bytes (25 minutes).
+	go build -trimpath -o bin/e2e ./internal/measure/e2e
+	for scenario in dead connections; do bin/e2e -scenario $$scenario -benthos bin/benthos-kinesis || exit 1; done
+
 .PHONY: fmt
 fmt: $(TOOLS)/gofumpt ## Format the code.
 	$(TOOLS)/gofumpt -w .

@@ -5,7 +5,8 @@
 //
 // With -scenario fan-out it compares the two ways of this input instead, polling and
 // enhanced fan-out: delay, processor time, a thousand shards, an output that blocks, and
-// other readers.
+// other readers. With -scenario dead or connections it measures the wire: how soon shards
+// flow again when a network has dropped connections, and how many of them there are.
 //
 // All candidates run in turn, several times over, so that whatever else the
 // machine does meets all of them. It needs Linux, for /proc.
@@ -70,7 +71,7 @@ func main() {
 	flag.StringVar(&o.only, "only", "", "measure the columns alone whose name has this in it (table, slow and fan-out-cpu), or the live or backlog part of fan-out-many")
 	flag.StringVar(&o.plot, "plot", "", "file for the plot, an SVG")
 	flag.StringVar(&o.profile, "profile", "", "folder for profiles; everything then costs more, and allocations are counted")
-	flag.StringVar(&o.scenario, "scenario", "table", "table (what a record costs), slow (memory behind a slow output), limit (pace of a backlog), trickle (delay), or fan-out (enhanced fan-out beside polling), also one part of that")
+	flag.StringVar(&o.scenario, "scenario", "table", "table (what a record costs), slow (memory behind a slow output), limit (pace of a backlog), trickle (delay), fan-out (enhanced fan-out beside polling), also one part of that, dead (connections that fell silent) or connections (how many, handshakes, bytes)")
 	flag.BoolVar(&o.brief, "brief", false, "make the parts of fan-out short, to try them out")
 	flag.Parse()
 

@@ -45,7 +45,7 @@ func runScenario(ctx context.Context, out io.Writer, o options) error {
 	}
 	i := slices.IndexFunc(scenarios, func(s scenario) bool { return s.name == o.scenario })
 	if i < 0 {
-		return fmt.Errorf("-scenario %s: give table, slow, limit or trickle, or fan-out, for all of %s", o.scenario, strings.Join(fanOutNames(), ", "))
+		return fmt.Errorf("-scenario %s: give table, slow, limit, trickle, dead or connections, or fan-out, for all of %s", o.scenario, strings.Join(fanOutNames(), ", "))
 	}
 	fmt.Fprint(out, scenarios[i].title)
 	for _, c := range candidates(o) {
