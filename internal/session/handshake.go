@@ -18,16 +18,21 @@ import (
 // calls that wait may use a connection that has become free before theirs is made.
 const handshakesAtOnce = 64
 
+// sharedAtOnce is the same for connections of HTTP/2. Until the first one stands, each call
+// that wants to subscribe makes one of its own, of which all but a few would be for nothing.
+const sharedAtOnce = 8
+
 // shaker makes the connections of TLS of a transport, a bounded number at a time.
 type shaker struct {
 	connect func(ctx context.Context, network, addr string) (net.Conn, error)
 	conf    *tls.Config
+	atOnce  int
 	mu      sync.Mutex
 	turns   map[string]chan struct{} // by address, since one that does not answer is no reason to keep from another
 }
 
-func newShaker(t *http.Transport) *shaker {
-	return &shaker{connect: t.DialContext, conf: t.TLSClientConfig, turns: map[string]chan struct{}{}}
+func newShaker(t *http.Transport, atOnce int) *shaker {
+	return &shaker{connect: t.DialContext, conf: t.TLSClientConfig, atOnce: atOnce, turns: map[string]chan struct{}{}}
 }
 
 func (s *shaker) turn(addr string) chan struct{} {
@@ -35,7 +40,7 @@ func (s *shaker) turn(addr string) chan struct{} {
 	defer s.mu.Unlock()
 	turn := s.turns[addr]
 	if turn == nil {
-		turn = make(chan struct{}, handshakesAtOnce)
+		turn = make(chan struct{}, s.atOnce)
 		s.turns[addr] = turn
 	}
 	return turn

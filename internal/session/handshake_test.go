@@ -29,7 +29,7 @@ func TestHandshakesOfAnAddressAreBoundedAndOfOthersGoOn(t *testing.T) {
 				connecting.Add(-1)
 				return nil, refused
 			},
-		})
+		}, handshakesAtOnce)
 		var dials sync.WaitGroup
 		dial := func(ctx context.Context, addr string, want error) {
 			dials.Go(func() {
@@ -77,7 +77,7 @@ func TestHandshakeIsBoundedInTime(t *testing.T) {
 		s := newShaker(&http.Transport{
 			TLSClientConfig: &tls.Config{},
 			DialContext:     func(context.Context, string, string) (net.Conn, error) { return client, nil },
-		})
+		}, handshakesAtOnce)
 		_, err := s.dial(t.Context(), "tcp", "kinesis:443")
 		require.EqualError(t, err, "no TLS handshake within 5s")
 		_, err = client.Write(nil)

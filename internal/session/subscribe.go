@@ -42,12 +42,16 @@ func Subscribing(cfg aws.Config) aws.Config {
 }
 
 // streaming is a transport for answers that last.
-type streaming struct{ *http.Transport }
+type streaming struct {
+	*http.Transport
+	open *connections // those of polling, for their clock
+}
 
 // RoundTrip sends a request with its body in memory; see there. Otherwise subscriptions over
 // HTTP/1.1 would end as they begin.
 func (t streaming) RoundTrip(req *http.Request) (*http.Response, error) {
-	req, err := inMemory(req.WithContext(req.Context()))
+	_, ctx := watch(req.Context(), t.open)
+	req, err := inMemory(req.WithContext(ctx))
 	if err != nil {
 		return nil, err
 	}
@@ -58,9 +62,11 @@ func (t streaming) RoundTrip(req *http.Request) (*http.Response, error) {
 func newStreaming(polling transport) streaming {
 	t := polling.Clone()
 	t.DialContext = polling.dial // which does not watch for silence: events may be minutes apart where nothing is read
-	t.DialTLSContext = nil       // a hundred subscriptions share a connection
 	t.TLSNextProto = nil
-	t.TLSClientConfig.NextProtos = nil
+	if t.TLSClientConfig != nil {
+		t.TLSClientConfig.NextProtos = []string{"h2", "http/1.1"}
+		t.DialTLSContext = newShaker(t, sharedAtOnce).dial
+	}
 	t.Protocols = new(http.Protocols)
 	t.Protocols.SetHTTP1(true)
 	t.Protocols.SetHTTP2(true)
@@ -70,5 +76,5 @@ func newStreaming(polling transport) streaming {
 		PingTimeout:               pingTimeout,
 		WriteByteTimeout:          writeTimeout,
 	}
-	return streaming{t}
+	return streaming{t, polling.open}
 }

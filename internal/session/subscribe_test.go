@@ -8,12 +8,15 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/kinesis"
 	"github.com/stretchr/testify/require"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/awsfake"
 )
 
 // overTLS serves over HTTP/2 and HTTP/1.1, with a certificate that the clients of this
@@ -99,4 +102,32 @@ func TestServiceSendsNoMoreAheadThanTheWindow(t *testing.T) {
 	_, err = io.CopyN(io.Discard, resp.Body, subscriptionWindow)
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())
+}
+
+// Until it is known that connections can be shared, each call makes one.
+func TestSubscriptionsThatBeginTogetherShareFewConnections(t *testing.T) {
+	isolate(t, "")
+	server := awsfake.New(awsfake.Options{})
+	t.Cleanup(func() { require.NoError(t, server.Close()) })
+	url, ca, err := server.ListenTLS()
+	require.NoError(t, err)
+	bundle := filepath.Join(t.TempDir(), "ca.pem")
+	require.NoError(t, os.WriteFile(bundle, ca, 0o600))
+	t.Setenv("AWS_CA_BUNDLE", bundle)
+	o := static
+	o.Endpoint = url
+	cfg := Subscribing(load(t, o))
+	t.Cleanup(func() { CloseIdle(cfg) })
+	server.Inject(awsfake.Fault{Operation: "ListStreams", Delay: 500 * time.Millisecond}) // so that all are open at once
+	client := kinesis.NewFromConfig(cfg)
+	var calls sync.WaitGroup
+	for range 200 {
+		calls.Go(func() {
+			_, err := client.ListStreams(t.Context(), nil)
+			require.NoError(t, err)
+		})
+	}
+	calls.Wait()
+	// A call may get a turn in the moment between another's connection and its own use of it.
+	require.LessOrEqual(t, server.Traffic(url).Accepted, int64(4*sharedAtOnce))
 }

@@ -108,26 +108,24 @@ func newTransport(t *http.Transport) transport {
 		return open.add(c), nil
 	}
 	if t.TLSClientConfig != nil {
-		t.DialTLSContext = newShaker(t).dial
+		t.DialTLSContext = newShaker(t, handshakesAtOnce).dial
 	}
 	return transport{t, open, dial}
 }
 
 func (t transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	call := req.Context()
-	w := &wait{transport: t, call: call}
-	ctx := httptrace.WithClientTrace(context.WithValue(call, waitKey{}, w), &httptrace.ClientTrace{GetConn: w.wants, GotConn: w.got})
+	w, ctx := watch(req.Context(), t.open)
 	req, err := inMemory(req.WithContext(ctx))
 	if err != nil {
 		return nil, err
 	}
 	resp, err := t.Transport.RoundTrip(req)
 	if err != nil {
-		w.failed()
+		t.failed(w)
 		return nil, err
 	}
 	w.moved()
-	resp.Body = responseBody{resp.Body, w}
+	resp.Body = responseBody{resp.Body, t, w}
 	return resp, nil
 }
 
@@ -178,12 +176,18 @@ func (t transport) closeSilent(silence int64) {
 
 // wait is one call's for its answer.
 type wait struct {
-	transport transport
-	call      context.Context //nolint:containedctx // it is asked how the call ended, by whom the call does not know
+	open *connections
+	call context.Context //nolint:containedctx // it is asked how the call ended, by whom the call does not know
 	// since is when the request got its connection or the answer came on; zero: it has
 	// none yet, and tells nothing about those of others.
 	since     atomic.Int64
 	connected atomic.Bool
+}
+
+// watch makes the wait of a call, and the context under which HTTP tells it of connections.
+func watch(call context.Context, open *connections) (*wait, context.Context) {
+	w := &wait{open: open, call: call}
+	return w, httptrace.WithClientTrace(context.WithValue(call, waitKey{}, w), &httptrace.ClientTrace{GetConn: w.wants, GotConn: w.got})
 }
 
 // wants is called when the call is to get a connection, also another one, for a request that
@@ -195,23 +199,24 @@ func (w *wait) got(httptrace.GotConnInfo) {
 	w.moved()
 }
 
-func (w *wait) moved() { w.since.Store(w.transport.open.now()) }
+func (w *wait) moved() { w.since.Store(w.open.now()) }
 
 // failed takes note of an error that ended the wait.
-func (w *wait) failed() {
+func (t transport) failed(w *wait) {
 	since := w.since.Load()
 	if since == 0 || !errors.Is(w.call.Err(), context.DeadlineExceeded) {
 		return
 	}
-	if silence := w.transport.open.now() - since; silence >= shortestSilence.Nanoseconds() {
-		w.transport.closeSilent(silence)
+	if silence := w.open.now() - since; silence >= shortestSilence.Nanoseconds() {
+		t.closeSilent(silence)
 	}
 }
 
 // responseBody is an answer's body.
 type responseBody struct {
 	io.ReadCloser
-	wait *wait
+	transport transport
+	wait      *wait
 }
 
 func (b responseBody) Read(p []byte) (int, error) {
@@ -220,7 +225,7 @@ func (b responseBody) Read(p []byte) (int, error) {
 		b.wait.moved()
 	}
 	if err != nil {
-		b.wait.failed()
+		b.transport.failed(b.wait)
 	}
 	return n, err
 }
