@@ -58,6 +58,10 @@ var configMistakes = []struct {
 	{"availability zone", minimal + "region: us-east-1a\n", []string{malformedRegion("region", "us-east-1a")}},
 	{"city", minimal + "region: Frankfurt\n", []string{malformedRegion("region", "Frankfurt")}},
 	{"region with blanks behind an endpoint", minimal + "region: my region\nendpoint: http://localhost:4566\n", []string{malformedRegion("region", "my region")}},
+	{"region with FIPS", "streams: [ foo ]\nregion: fips-us-east-1\ndynamodb: { table: leases, region: us-east-1-fips }\n", []string{
+		"field `region`: `fips-us-east-1` is an address of FIPS and not a region: write the region alone, and set AWS_USE_FIPS_ENDPOINT=true",
+		"field `dynamodb.region`: `us-east-1-fips` is an address of FIPS and not a region: write the region alone, and set AWS_USE_FIPS_ENDPOINT=true",
+	}},
 	{"region for DynamoDB", "streams: [ foo ]\ndynamodb: { table: leases, region: us_east_1 }\n", []string{malformedRegion("dynamodb.region", "us_east_1")}},
 	{"ARN of another region", entries("foo, arn:aws:kinesis:eu-west-1:111122223333:stream/foo:0") + "region: us-east-1\n", []string{
 		"field `region`: us-east-1 is not the region of `arn:aws:kinesis:eu-west-1:111122223333:stream/foo:0`: write `eu-west-1`, and use an input for each region",

@@ -254,6 +254,19 @@ type stream struct {
 	shards []string // explicit shards, exactly as written; empty: all shards, balanced
 }
 
+// checkARNs finds what is named by its ARN and cannot be where calls go, now that it is
+// known where that is: the environment and the profile may say so too.
+func (c *config) checkARNs(about map[string]session.About) error {
+	var errs []error
+	for _, s := range c.streams {
+		errs = append(errs, about[serviceKinesis].CheckARN("streams", s.id))
+	}
+	if len(c.streams) == 1 && !strings.HasPrefix(c.streams[0].id, "arn:") { // else it is that of the stream
+		errs = append(errs, about[serviceKinesis].CheckARN("enhanced_fan_out.consumer_arn", c.fanOut.arn))
+	}
+	return errors.Join(append(errs, about[serviceTable].CheckARN("dynamodb.table", c.table.name))...)
+}
+
 // reads says what the input reads.
 func (c *config) reads() string {
 	var all, some []string
@@ -330,7 +343,9 @@ func parseConfig(conf *service.ParsedConfig) (config, error) {
 		shardMetrics:     read(r, conf.FieldBool, "shard_metrics"),
 		kinesis:          r.session(),
 	}
-	c.dynamodb = r.session("dynamodb").Or(c.kinesis)
+	c.dynamodb = r.session("dynamodb")
+	c.dynamodb.Endpoint, c.dynamodb.TableEndpoint = "", c.dynamodb.Endpoint
+	c.dynamodb = c.dynamodb.Or(c.kinesis)
 	if r.errs != nil {
 		return config{}, errors.Join(r.errs...)
 	}

@@ -290,7 +290,7 @@ shard_metrics: false
 		kinesis: session.Options{Region: "r1", Endpoint: "http://e1", Credentials: session.Credentials{
 			Profile: "p1", ID: "i1", Secret: "s1", Token: "t1", FromEC2Role: true, Role: "r1", RoleExternalID: "x1",
 		}},
-		dynamodb: session.Options{Region: "r2", Endpoint: "http://e2", Credentials: session.Credentials{
+		dynamodb: session.Options{Region: "r2", Endpoint: "http://e1", TableEndpoint: "http://e2", Credentials: session.Credentials{
 			Profile: "p2", ID: "i2", Secret: "s2", Token: "t2", FromEC2Role: true, Role: "r2", RoleExternalID: "x2",
 		}},
 	}, c)
@@ -306,6 +306,12 @@ func TestDynamoDBSharesTheSessionOfKinesisUnlessItHasItsOwn(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, session.Options{Region: "other", Endpoint: "http://e", Credentials: c.kinesis.Credentials}, c.dynamodb)
 	require.Equal(t, "r", c.kinesis.Region)
+
+	c, err = parseConfig(parsed(t, strings.Replace(kinesis, "table: leases", "table: leases, endpoint: 'http://t'", 1)))
+	require.NoError(t, err)
+	require.Equal(t, session.Options{Region: "r", Endpoint: "http://e", TableEndpoint: "http://t", Credentials: c.kinesis.Credentials}, c.dynamodb)
+	require.Equal(t, "http://e", c.kinesis.Endpoint)
+	require.Empty(t, c.kinesis.TableEndpoint)
 }
 
 func TestConsumerGivenByItsARNHasNoName(t *testing.T) {
@@ -505,4 +511,41 @@ credentials: { id: i, secret: s }
 	require.ErrorContains(t, err, "field `streams`: the region of `arn:aws:kinesis:*:111122223333:stream/my-stream` is `*`: write that of the stream, such as `us-east-1`: ")
 	require.ErrorContains(t, err, "Invalid region")
 	require.NoError(t, in.Close(t.Context()))
+}
+
+// Where the region is not written, lint does not know it. No call is made for a stream
+// that cannot be where it would go.
+func TestARNOfAnotherRegionThanTheEnvironmentsIsAnErrorOfConnect(t *testing.T) {
+	const (
+		west     = "arn:aws:kinesis:eu-west-1:111122223333:stream/foo"
+		table    = "arn:aws:dynamodb:eu-west-1:111122223333:table/leases"
+		consumer = "arn:aws:kinesis:eu-west-1:111122223333:stream/foo/consumer/c:1"
+		stream   = "field `region`: us-east-1, which is that of AWS_REGION, is not the region of `%s`: write `eu-west-1`, and use an input for each region; the table is looked for there too, unless `dynamodb.region` says otherwise"
+	)
+	for name, c := range map[string]struct{ yaml, err string }{
+		"streams": {
+			"streams: [ '" + west + ":0', '" + west + "2:0' ]\ndynamodb: { table: leases }\n",
+			fmt.Sprintf(stream, west) + "\n" + fmt.Sprintf(stream, west+"2"),
+		},
+		"table": {
+			"streams: [ foo ]\ndynamodb: { table: '" + table + "' }\n",
+			"field `dynamodb.region`: us-east-1, which is that of AWS_REGION, is not the region of `dynamodb.table`, which is in eu-west-1: write `eu-west-1` in `dynamodb.region`",
+		},
+		"consumer": {
+			"streams: [ foo ]\ndynamodb: { table: leases }\nenhanced_fan_out: { enabled: true, consumer_arn: '" + consumer + "' }\n",
+			fmt.Sprintf(stream, consumer),
+		},
+		"partition": {
+			"streams: [ 'arn:aws-cn:kinesis:us-east-1:111122223333:stream/foo' ]\ndynamodb: { table: leases }\n",
+			"field `streams`: `arn:aws-cn:kinesis:us-east-1:111122223333:stream/foo` is of partition aws-cn, and us-east-1 is a region of aws: write the ARN as AWS shows it, which begins with `arn:aws:` there",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("AWS_REGION", "us-east-1")
+			in, err := newInput(parsed(t, c.yaml+"credentials: { id: i, secret: s }\n"), service.MockResources())
+			require.NoError(t, err)
+			require.EqualError(t, in.Connect(t.Context()), c.err)
+			require.NoError(t, in.Close(t.Context()))
+		})
+	}
 }

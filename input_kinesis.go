@@ -184,8 +184,13 @@ func (in *input) Connect(ctx context.Context) error {
 		}
 	}
 	in.signals.about = map[string]session.About{
-		serviceKinesis: {Region: kinesisConf.Region, Endpoint: in.conf.kinesis.Endpoint},
-		serviceTable:   {Region: dynamoConf.Region, Endpoint: in.conf.dynamodb.Endpoint},
+		serviceKinesis: in.conf.kinesis.About(kinesisConf, serviceKinesis),
+		serviceTable:   in.conf.dynamodb.About(dynamoConf, serviceTable),
+	}
+	if err := in.conf.checkARNs(in.signals.about); err != nil {
+		session.CloseIdle(kinesisConf)
+		session.CloseIdle(dynamoConf)
+		return err
 	}
 	lister := kinesis.NewFromConfig(kinesisConf)
 	subscribing := session.Subscribing(kinesisConf)

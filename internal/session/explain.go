@@ -27,6 +27,9 @@ type About struct {
 	Table    string // name or ARN as configured
 	Region   string // that the client uses, "" if unknown
 	Endpoint string // configured, "" for AWS' own
+	// RegionFrom and EndpointFrom are the settings that these come from, as they stand in
+	// a sentence; "" for the fields.
+	RegionFrom, EndpointFrom string
 }
 
 // Explain adds to an error that is known to puzzle people what it means and what
@@ -238,6 +241,8 @@ func (f fault) hint() string {
 		return f.nobody()
 	case f.placed() && region != "" && f.Region != "" && region != f.Region:
 		return fmt.Sprintf("The ARN is of region %s while `%s` is %s. Write `%s: %[1]s`", region, f.field("region"), f.Region, f.field("region"))
+	case f.has("failed to resolve service endpoint") || f.has("invalid accountID set"):
+		return f.unresolved()
 	case f.code == "":
 		return f.network()
 	case slices.Contains(denied, f.code):
@@ -351,6 +356,35 @@ func (f fault) missigned() string {
 	return "The secret key does not belong to the access key id, or something on the way changes requests. Check `" + f.field("credentials") + "` and the proxy"
 }
 
+// endpointSetting is where the endpoint is configured.
+func (f fault) endpointSetting() string {
+	return cmp.Or(f.EndpointFrom, "`"+f.field("endpoint")+"`")
+}
+
+// unresolved is for settings from which the SDK can make no address.
+func (f fault) unresolved() string {
+	const (
+		fips    = "AWS_USE_FIPS_ENDPOINT, or `use_fips_endpoint` of the profile,"
+		dual    = "AWS_USE_DUALSTACK_ENDPOINT, or `use_dualstack_endpoint` of the profile,"
+		account = "AWS_ACCOUNT_ID_ENDPOINT_MODE, or `account_id_endpoint_mode` of the profile,"
+	)
+	switch {
+	case f.has("FIPS and custom endpoint") || f.has("FIPS and local endpoint"):
+		return fips + " chooses among the addresses of AWS, and " + f.endpointSetting() + " has another. Unset one of the two"
+	case f.has("Dualstack and custom endpoint") || f.has("Dualstack and local endpoint") || f.has("Endpoint override is not supported for dual-stack"):
+		return dual + " chooses among the addresses of AWS, and " + f.endpointSetting() + " has another. Unset one of the two"
+	case f.has("FIPS") && f.has("DualStack"):
+		return fips + " and " + dual + " ask for an address that " + f.where() + " does not have. Unset one of them"
+	case f.has("accountID is required but not set"):
+		return account + " is `required`, and the credentials do not tell their account. Write `preferred`, or set AWS_ACCOUNT_ID where they stand in the environment, and `aws_account_id` where they stand in a profile"
+	case f.has("AccountIdEndpointMode is required"):
+		return account + " is `required`, and there is no address with an account in it here. Write `preferred`"
+	case f.has("DualStack is enabled"):
+		return dual + " asks for an address that " + f.where() + " does not have. Unset it"
+	}
+	return ""
+}
+
 // network is for a call that no service answered.
 func (f fault) network() string {
 	host := cmp.Or(f.Endpoint, fmt.Sprintf("%s in %s", map[string]string{"kinesis": "Kinesis", "dynamodb": "DynamoDB", "": "AWS"}[f.Service], f.where()))
@@ -361,7 +395,7 @@ func (f fault) network() string {
 	}
 	check := "`" + f.field("region") + "` and the name servers"
 	if f.Endpoint != "" {
-		check = "`" + f.field("endpoint") + "`"
+		check = f.endpointSetting()
 	}
 	op, _ := errors.AsType[*net.OpError](f.err)
 	dns, lookup := errors.AsType[*net.DNSError](f.err)
@@ -380,7 +414,7 @@ func (f fault) network() string {
 	case stale && invalid.Reason == x509.Expired:
 		return "The certificate of " + host + " is not valid now. Check the clock of this machine, then the certificate"
 	case errors.Is(f.err, http.ErrSchemeMismatch):
-		return host + " speaks HTTP without TLS. Write `http://` in `" + f.field("endpoint") + "`"
+		return host + " speaks HTTP without TLS. Write `http://` in " + f.endpointSetting()
 	case errors.Is(f.err, syscall.ECONNREFUSED) && f.Endpoint != "":
 		return "Nothing accepts connections at " + host + ". Check " + check + ", and whether it runs"
 	case errors.Is(f.err, syscall.ECONNREFUSED):

@@ -14,10 +14,8 @@ package session
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -40,9 +38,10 @@ const AttemptTimeout = 10 * time.Second
 // the services' own endpoints and the default chain of credentials. Options are
 // comparable: equal ones need only one Load.
 type Options struct {
-	Region      string
-	Endpoint    string // base URL of every service, "" for their own
-	Credentials Credentials
+	Region        string
+	Endpoint      string // base URL of Kinesis, and of what has no other; "" for AWS' own
+	TableEndpoint string // base URL of DynamoDB, where it is another
+	Credentials   Credentials
 }
 
 // Credentials say who calls. Of several sources the first counts: ID, then
@@ -66,6 +65,9 @@ func (o Options) Or(base Options) Options {
 	if o.Endpoint == "" {
 		o.Endpoint = base.Endpoint
 	}
+	if o.TableEndpoint == "" {
+		o.TableEndpoint = base.TableEndpoint
+	}
 	if o.Credentials == (Credentials{}) {
 		o.Credentials = base.Credentials
 	}
@@ -84,10 +86,11 @@ func (o Options) Load(ctx context.Context) (aws.Config, error) {
 	if err != nil {
 		return aws.Config{}, explainLoading(err, o.Credentials.Profile)
 	}
-	if cfg.Region == "" && cfg.BaseEndpoint == nil {
-		return aws.Config{}, errors.New("no AWS region is known: write one in field `region`, or set AWS_REGION")
+	if err := o.checkRegion(cfg); err != nil {
+		return aws.Config{}, err
 	}
 	cfg.HTTPClient = shared(cfg.HTTPClient)
+	cfg.ServiceOptions = append(cfg.ServiceOptions, o.endpoints(cfg))
 	cfg.Credentials = o.renewing(ctx, cfg, answers)
 	return cfg, nil
 }
@@ -108,7 +111,7 @@ func (o Options) resolve(ctx context.Context, answers *services) (aws.Config, er
 	if o.Region != "" {
 		load = append(load, config.WithRegion(o.Region))
 	}
-	if o.Endpoint != "" {
+	if o.Endpoint != "" && !ofOneService(o.Endpoint) { // for STS, where the default chain assumes a role
 		load = append(load, config.WithBaseEndpoint(o.Endpoint))
 	}
 	creds := o.Credentials
@@ -138,14 +141,7 @@ func (o Options) resolve(ctx context.Context, answers *services) (aws.Config, er
 
 // assumeRole assumes the role with the credentials of cfg.
 func assumeRole(cfg aws.Config, creds Credentials) aws.CredentialsProvider {
-	client := sts.NewFromConfig(cfg, func(so *sts.Options) {
-		// The endpoint of Kinesis, where one is configured, is that of STS only
-		// for an emulator. In code it would outrank the environment.
-		if url := os.Getenv("AWS_ENDPOINT_URL_STS"); url != "" {
-			so.BaseEndpoint = aws.String(url)
-		}
-	})
-	return stscreds.NewAssumeRoleProvider(client, creds.Role, func(ro *stscreds.AssumeRoleOptions) {
+	return stscreds.NewAssumeRoleProvider(sts.NewFromConfig(cfg), creds.Role, func(ro *stscreds.AssumeRoleOptions) {
 		if creds.RoleExternalID != "" {
 			ro.ExternalID = aws.String(creds.RoleExternalID)
 		}
