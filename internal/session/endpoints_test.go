@@ -103,7 +103,8 @@ func probe(t *testing.T, o Options, stream, table string) destinations {
 	}
 	get := func(c interface {
 		GetRecords(ctx context.Context, in *kinesis.GetRecordsInput, opts ...func(*kinesis.Options)) (*kinesis.GetRecordsOutput, error)
-	}) func(ctx context.Context) error {
+	},
+	) func(ctx context.Context) error {
 		return func(ctx context.Context) error {
 			_, err := c.GetRecords(ctx, &kinesis.GetRecordsInput{ShardIterator: aws.String("it"), StreamARN: arn})
 			return err

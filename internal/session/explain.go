@@ -398,11 +398,12 @@ func (f fault) network() string {
 		check = f.endpointSetting()
 	}
 	op, _ := errors.AsType[*net.OpError](f.err)
+	proxy, refused := errors.AsType[*ProxyError](f.err)
 	dns, lookup := errors.AsType[*net.DNSError](f.err)
 	invalid, stale := errors.AsType[x509.CertificateInvalidError](f.err)
 	switch {
-	case op != nil && op.Op == "proxyconnect" || f.has("Proxy Authentication Required"):
-		return "The HTTP proxy fails. Correct HTTPS_PROXY, or add " + host + " to NO_PROXY"
+	case op != nil && op.Op == "proxyconnect" || refused:
+		return f.proxied(proxy, host)
 	case lookup && !dns.IsNotFound:
 		return fmt.Sprintf("The name servers do not answer for %s. Check them", dns.Name)
 	case lookup:

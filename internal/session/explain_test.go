@@ -131,7 +131,7 @@ func TestPuzzlingErrorSaysWhatToDo(t *testing.T) {
 		"other certificate": {unsent(x509.HostnameError{Certificate: &x509.Certificate{}, Host: "h"}), stream, "The certificate is not that of kinesis.us-east-1.amazonaws.com. Check `region` and the name servers, and whether a proxy answers"},
 		"old certificate":   {unsent(x509.CertificateInvalidError{Reason: x509.Expired}), stream, "The certificate of kinesis.us-east-1.amazonaws.com is not valid now. Check the clock of this machine, then the certificate"},
 		"plain HTTP":        {unsent(http.ErrSchemeMismatch), at(stream, "https://x"), "kinesis.us-east-1.amazonaws.com speaks HTTP without TLS. Write `http://` in `endpoint`"},
-		"proxy":             {unsent(&net.OpError{Op: "proxyconnect", Net: "tcp", Err: dialing(syscall.ECONNREFUSED)}), stream, "The HTTP proxy fails. Correct HTTPS_PROXY, or add kinesis.us-east-1.amazonaws.com to NO_PROXY"},
+		"proxy":             {unsent(&net.OpError{Op: "proxyconnect", Net: "tcp", Err: dialing(syscall.ECONNREFUSED)}), stream, "The HTTP proxy fails. Correct HTTPS_PROXY, let the proxy connect to kinesis.us-east-1.amazonaws.com, or add that to NO_PROXY"},
 		"no route":          {unsent(dialing(syscall.EHOSTUNREACH)), stream, "No answer came from kinesis.us-east-1.amazonaws.com. Check whether there is a route to it: VPC endpoint, proxy, security group"},
 		"silence":           {failed("DynamoDB", "UpdateItem", 0, &AttemptTimeoutError{Operation: "UpdateItem", Limit: time.Second}), table, "No answer came from DynamoDB in region us-east-1. Check whether there is a route to it: VPC endpoint, proxy, security group"},
 	} {

@@ -129,7 +129,7 @@ func (o Options) resolve(ctx context.Context, answers *services) (aws.Config, er
 
 	cfg, err := config.LoadDefaultConfig(ctx, load...)
 	if err != nil {
-		return aws.Config{}, fmt.Errorf("loading the AWS configuration: %w", err)
+		return aws.Config{}, fmt.Errorf("loading the AWS configuration: %w", bundled(err))
 	}
 	if ec2Role {
 		// A client of this configuration, for the settings of the instance's metadata

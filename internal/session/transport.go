@@ -44,7 +44,7 @@ const (
 )
 
 func newHTTPClient() *awshttp.BuildableClient {
-	return awshttp.NewBuildableClient().
+	return byProxy(awshttp.NewBuildableClient()).
 		WithDialerOptions(func(d *net.Dialer) { d.Timeout = dialTimeout }).
 		WithTransportOptions(func(t *http.Transport) {
 			t.TLSHandshakeTimeout = tlsTimeout
