@@ -66,7 +66,7 @@ func configSpec() *service.ConfigSpec {
 					Default("").
 					Advanced(),
 				service.NewStringField("endpoint").
-					Description("The URL at which to reach DynamoDB, where it differs from that of Kinesis. Empty: the `endpoint` of this input.").
+					Description("The URL at which to reach DynamoDB, where it differs from that of Kinesis. Empty: see [Where calls go](#where-calls-go).").
 					Default("").
 					LintRule(configlint.Rule("dynamodb.endpoint")).
 					Advanced(),
@@ -177,7 +177,7 @@ func sessionFields() []*service.ConfigField {
 			Default("").
 			Advanced(),
 		service.NewStringField("endpoint").
-			Description("The URL at which to reach AWS, such as that of a local emulator. It holds for Kinesis, for DynamoDB unless `dynamodb.endpoint` is set, and for STS when a role is assumed, unless the environment variable `AWS_ENDPOINT_URL_STS` is set.").
+			Description("The URL at which to reach Kinesis, such as that of a VPC endpoint, or of an emulator of AWS, which is asked for DynamoDB and STS as well. See [Where calls go](#where-calls-go).").
 			Default("").
 			LintRule(configlint.Rule("endpoint")).
 			Advanced(),
