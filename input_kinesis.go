@@ -197,7 +197,7 @@ func (in *input) Connect(ctx context.Context) error {
 	return in.connect(ctx, clients{
 		lister: lister, fanOut: lister, subscribe: newSubscribe(subscribing),
 		// The throttling of one shard must not slow down the reading of others.
-		reader: newReader(kinesisConf, session.AttemptTimeout),
+		reader: newReader(kinesisConf, session.AttemptTimeout, in.signals.detour),
 		table:  dynamodb.NewFromConfig(dynamoConf),
 		closeIdle: func() {
 			session.CloseIdle(kinesisConf)
@@ -209,11 +209,11 @@ func (in *input) Connect(ctx context.Context) error {
 
 // newReader returns the client that polls: one that decodes pages by itself, skips
 // most of the SDK's stack, and leaves throttled calls to the poller. attempt is the
-// time-out of one attempt, that of the SDK's clients.
-func newReader(conf aws.Config, attempt time.Duration) retrieval.API {
+// time-out of one attempt, that of the SDK's clients. onDetour is that of wire.NewDirect.
+func newReader(conf aws.Config, attempt time.Duration, onDetour func(reason string)) retrieval.API {
 	return wire.NewDirect(kinesis.NewFromConfig(conf, wire.Install, func(o *kinesis.Options) {
 		o.Retryer = session.CallerPaced()
-	}), attempt)
+	}), attempt, onDetour)
 }
 
 // newSubscribe returns what opens subscriptions. Each attempt is a subscriber's own, which

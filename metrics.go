@@ -212,6 +212,12 @@ var metricTable = []metric{
 	},
 	{"kinesis_buffered_bytes_limit", gauge, "bytes", ofInput, "`max_buffered_bytes`.", ""},
 	{
+		"kinesis_detours", counter, "detours",
+		[]string{labelReason},
+		"How often reads began to go through all of the SDK for a while, for five minutes to an hour, which costs more of the processor and nothing else: of all streams after an answer about `credentials` or the clock, of one stream after another answer that Kinesis does not give (`refused`), or when reads keep failing that go well through the SDK (`failed`).",
+		"`credentials`: check the clock of this machine, and the credentials. Otherwise look at what stands between this machine and Kinesis, such as a proxy.",
+	},
+	{
 		"kinesis_sessions_lost", counter, "sessions", ofInput,
 		"How often the other instances took this one for dead, with all its leases.",
 		"See `kinesis_leases_lost`.",

@@ -197,7 +197,7 @@ func (r *rig) clientsOver(l aws.HTTPClient) clients {
 	lister := kinesis.NewFromConfig(conf)
 	return clients{
 		lister: lister, fanOut: lister, subscribe: newSubscribe(conf),
-		reader:    newReader(conf, session.AttemptTimeout),
+		reader:    newReader(conf, session.AttemptTimeout, nil),
 		table:     dynamodb.NewFromConfig(conf),
 		closeIdle: func() {},
 	}

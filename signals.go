@@ -16,6 +16,7 @@ import (
 	"github.com/benthos-plugins/aws-kinesis/internal/journal"
 	"github.com/benthos-plugins/aws-kinesis/internal/lease"
 	"github.com/benthos-plugins/aws-kinesis/internal/retrieval"
+	"github.com/benthos-plugins/aws-kinesis/internal/retrieval/wire"
 	"github.com/benthos-plugins/aws-kinesis/internal/session"
 )
 
@@ -109,6 +110,9 @@ func newSignals(conf *config, metrics *inputMetrics, emit func(journal.Line)) *s
 		}
 	}
 	metrics.begin(ofInput)
+	for _, reason := range wire.DetourReasons {
+		metrics.add("kinesis_detours", 0, reason)
+	}
 	metrics.set("kinesis_buffered_bytes_limit", conf.maxBufferedBytes)
 	return s
 }
@@ -356,6 +360,9 @@ func (s *signals) missing(name string, err error, begun time.Time) {
 	s.streams[name].missing.saw(err, begun)
 	s.mu.Unlock()
 }
+
+// detour takes in that reads begin to go through the SDK for a while.
+func (s *signals) detour(reason string) { s.metrics.add("kinesis_detours", 1, reason) }
 
 // clockIs takes in the service's clock, of an answer to a call that was made between two
 // moments. An answer has whole seconds and was given at any time between them, so that a

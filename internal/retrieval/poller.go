@@ -12,6 +12,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kinesis"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
 	"github.com/aws/smithy-go"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/retrieval/wire"
 )
 
 // API is what a Poller uses of the Kinesis client. The client should leave
@@ -354,9 +356,7 @@ func classify(err error) error {
 // throttledOr wraps an error of the service that says that there were too many calls, and
 // returns others as they are.
 func throttledOr(err error) error {
-	switch codeOf(err) {
-	case "ProvisionedThroughputExceededException", "LimitExceededException",
-		"ThrottlingException", "Throttling", "RequestLimitExceeded", "KMSThrottlingException":
+	if wire.IsThrottled(err) {
 		return fmt.Errorf("%w: %w", ErrThrottled, err)
 	}
 	return err

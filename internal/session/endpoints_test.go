@@ -87,7 +87,7 @@ func probe(t *testing.T, o Options, stream, table string) destinations {
 	r := new(recorder)
 	cfg.HTTPClient = r
 	client := kinesis.NewFromConfig(cfg)
-	direct := wire.NewDirect(kinesis.NewFromConfig(cfg), AttemptTimeout)
+	direct := wire.NewDirect(kinesis.NewFromConfig(cfg), AttemptTimeout, nil)
 	name, arn := &stream, (*string)(nil)
 	// A stream that is named is registered with under its ARN, which the service tells.
 	told := "arn:" + partitionOf(cfg.Region) + ":kinesis:" + cfg.Region + ":111122223333:stream/" + stream
@@ -258,7 +258,7 @@ func TestDirectCallsKeepTheHostOfEachStream(t *testing.T) {
 	cfg := load(t, static)
 	r := new(recorder)
 	cfg.HTTPClient = r
-	direct := wire.NewDirect(kinesis.NewFromConfig(cfg), AttemptTimeout)
+	direct := wire.NewDirect(kinesis.NewFromConfig(cfg), AttemptTimeout, nil)
 	for range 2 { // learnt, then used
 		for arn, want := range map[string]string{
 			"arn:aws:kinesis:us-east-1:111122223333:stream/foo": "https://111122223333.data-kinesis.us-east-1.amazonaws.com/ kinesis/us-east-1",

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/ratelimit"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
@@ -163,8 +164,14 @@ func CloseIdle(cfg aws.Config) {
 // CallerPaced makes a retryer for calls whose caller paces them itself, as a
 // poller does the reads of its shard. It retries errors of the network and the
 // service in standard mode, and returns a throttled call at once.
+//
+// It has no bucket of tokens that all its calls share. Such a bucket, of 100 retries,
+// fills by calls that succeed at once, and those of a reader do not come by here: after
+// an outage none would be retried for the life of the process. What bounds the retries
+// is the attempts of a call and the growing pauses of its caller.
 func CallerPaced() aws.RetryerV2 {
 	return retry.NewStandard(func(o *retry.StandardOptions) {
+		o.RateLimiter = ratelimit.None
 		throttles := retry.IsErrorThrottles(o.Throttles)
 		o.Retryables = append([]retry.IsErrorRetryable{retry.IsErrorRetryableFunc(func(err error) aws.Ternary {
 			if throttles.IsErrorThrottle(err) == aws.TrueTernary {

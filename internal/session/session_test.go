@@ -368,6 +368,24 @@ func TestCallerPacedReturnsThrottlesAndRetriesTheRest(t *testing.T) {
 	}
 }
 
+// The reads of a day go another way than its failures, and refill no bucket.
+func TestCallerPacedRetriesAfterAnyNumberOfFailures(t *testing.T) {
+	isolate(t, "")
+	var calls atomic.Int32
+	o := static
+	o.Endpoint = serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		calls.Add(1)
+		w.WriteHeader(http.StatusInternalServerError)
+	})
+	client := kinesis.NewFromConfig(load(t, o), func(ko *kinesis.Options) { ko.Retryer = fast{CallerPaced()} })
+	const many = 150
+	for range many {
+		_, err := client.GetRecords(t.Context(), &kinesis.GetRecordsInput{ShardIterator: aws.String("it")})
+		require.Error(t, err)
+	}
+	require.EqualValues(t, 3*many, calls.Load())
+}
+
 // fast is a retryer without its delays.
 type fast struct{ aws.RetryerV2 }
 

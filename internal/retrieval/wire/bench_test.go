@@ -102,7 +102,7 @@ func BenchmarkIdlePoll(b *testing.B) {
 	}{
 		{"sdk", kinesis.NewFromConfig(cfg)},
 		{"wire", kinesis.NewFromConfig(cfg, Install)},
-		{"direct", NewDirect(kinesis.NewFromConfig(cfg, Install), time.Second)},
+		{"direct", NewDirect(kinesis.NewFromConfig(cfg, Install), time.Second, nil)},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			measure(b, 1, "poll", func() error {

@@ -25,10 +25,6 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
 
-// detour is how long calls go through the SDK after an answer that it might
-// have spared us: it corrects a clock that is wrong, and a direct call does not.
-const detour = 5 * time.Minute
-
 var getRecords = smithy.NewOperationSchema(schemas.GetRecords, schemas.GetRecordsInput, schemas.GetRecordsOutput)
 
 // Direct is a Kinesis client whose GetRecords goes straight from parameters to a
@@ -37,20 +33,30 @@ var getRecords = smithy.NewOperationSchema(schemas.GetRecords, schemas.GetRecord
 //
 // The first call of a stream goes through the SDK and shows how its requests
 // look: address, headers, and what they are signed for. Those that follow do
-// likewise, each with one attempt. What brings neither a page nor Kinesis' own
-// refusal, such as a lost connection, credentials that are not taken or a
-// failure of the service, is left to the SDK as a call of its own, with its
-// retries. Middleware of the client's APIOptions runs in calls through the SDK
-// alone. Pages that came directly have no ResultMetadata.
+// likewise, each with one attempt. Kinesis' own refusals go back to the caller, and
+// so does whatever says that there were too many calls. What else brings no page,
+// such as a lost connection, credentials that are not taken or a failure of the
+// service, is left to the SDK as a call of its own, with its retries. Where that
+// helps again and again, calls of that stream go through the SDK for a while;
+// after an answer about credentials or the clock those of all streams do.
+// Middleware of the client's APIOptions runs in calls through the SDK alone. Pages
+// that came directly have no ResultMetadata.
 //
 // It is safe for concurrent use.
 type Direct struct {
 	*kinesis.Client
-	options kinesis.Options
-	timeout time.Duration
+	options  kinesis.Options
+	timeout  time.Duration
+	onDetour func(reason string)
 
-	patterns sync.Map     // of *pattern, by the ARN of the stream: one each
-	resume   atomic.Int64 // when a detour ends, in nanoseconds since 1970
+	routes sync.Map // of *route, by the ARN of the stream: one each
+	detour detour   // of all streams
+}
+
+// route is the way of the calls of one stream.
+type route struct {
+	pattern atomic.Pointer[pattern] // nil until a call through the SDK has shown it
+	detour  detour
 }
 
 // pattern is how a request of one stream looks. It never changes.
@@ -62,30 +68,68 @@ type pattern struct {
 }
 
 // NewDirect returns a client that reads as c does. timeout is that of one direct
-// attempt, from its signing to the last byte of the answer.
-func NewDirect(c *kinesis.Client, timeout time.Duration) *Direct {
-	return &Direct{Client: c, options: c.Options(), timeout: timeout}
+// attempt, from its signing to the last byte of the answer. onDetour, if not nil, is
+// called when calls begin to go through the SDK for a while, with one of the reasons
+// that begin with Detour.
+func NewDirect(c *kinesis.Client, timeout time.Duration, onDetour func(reason string)) *Direct {
+	if onDetour == nil {
+		onDetour = func(string) {}
+	}
+	return &Direct{Client: c, options: c.Options(), timeout: timeout, onDetour: onDetour}
+}
+
+func (d *Direct) route(stream string) *route {
+	known, ok := d.routes.Load(stream)
+	if !ok {
+		known, _ = d.routes.LoadOrStore(stream, new(route))
+	}
+	return known.(*route)
 }
 
 // GetRecords is that of the SDK's client. With options of its own a call goes
 // through the SDK.
 func (d *Direct) GetRecords(ctx context.Context, in *kinesis.GetRecordsInput, opts ...func(*kinesis.Options)) (*kinesis.GetRecordsOutput, error) {
-	stream := aws.ToString(in.StreamARN)
-	known, ok := d.patterns.Load(stream)
-	if !ok || len(opts) > 0 || in.ShardIterator == nil || time.Now().UnixNano() < d.resume.Load() {
-		return d.Client.GetRecords(ctx, in, append(opts, d.learn(stream))...)
+	r, now := d.route(aws.ToString(in.StreamARN)), time.Now()
+	known := r.pattern.Load()
+	if known == nil || len(opts) > 0 || in.ShardIterator == nil || d.detour.active(now) || r.detour.active(now) {
+		return d.Client.GetRecords(ctx, in, append(opts, r.learn)...)
 	}
-	out, err := d.attempt(ctx, known.(*pattern), in)
-	if err == nil {
-		return out, nil
+	out, err := d.attempt(ctx, known, in)
+	switch {
+	case err == nil || isFinal(err):
+		d.detour.succeeded(time.Now())
+		r.detour.succeeded(time.Now())
+		return out, err
+	case ctx.Err() != nil:
+		return nil, err
 	}
 	if resp, answered := errors.AsType[*awshttp.ResponseError](err); answered && resp.HTTPStatusCode()/100 == 4 {
-		if api, ok := errors.AsType[smithy.APIError](err); ok && api.ErrorFault() == smithy.FaultClient {
-			return nil, err // one that Kinesis' model has: throttled, expired, not allowed
+		reason, of := detourReason(err), &r.detour
+		if reason == DetourCredentials {
+			of = &d.detour
 		}
-		d.resume.Store(time.Now().Add(detour).UnixNano())
+		if of.refused(time.Now()) {
+			d.onDetour(reason)
+		}
+		return d.Client.GetRecords(ctx, in, r.learn)
 	}
-	return d.Client.GetRecords(ctx, in, d.learn(stream))
+	out, err = d.Client.GetRecords(ctx, in, r.learn)
+	if err == nil && r.detour.failed(time.Now()) {
+		d.onDetour(DetourFailed)
+	}
+	return out, err
+}
+
+// isFinal reports whether an error is an answer that the caller is to deal with: one that
+// Kinesis' model has, such as an iterator that has expired, or one that asks for fewer
+// calls, which to make another would not do.
+func isFinal(err error) bool {
+	if IsThrottled(err) {
+		return true
+	}
+	resp, answered := errors.AsType[*awshttp.ResponseError](err)
+	api, known := errors.AsType[smithy.APIError](err)
+	return answered && resp.HTTPStatusCode()/100 == 4 && known && api.ErrorFault() == smithy.FaultClient
 }
 
 // attempt makes one call.
@@ -151,7 +195,7 @@ func (d *Direct) request(ctx context.Context, p *pattern, in *kinesis.GetRecords
 
 // learn is an option of a call through the SDK that keeps its pattern, if it
 // succeeds.
-func (d *Direct) learn(stream string) func(*kinesis.Options) {
+func (r *route) learn(o *kinesis.Options) {
 	watch := middleware.FinalizeMiddlewareFunc("LearnRequest", func(
 		ctx context.Context, in middleware.FinalizeInput, next middleware.FinalizeHandler,
 	) (middleware.FinalizeOutput, middleware.Metadata, error) {
@@ -161,15 +205,13 @@ func (d *Direct) learn(stream string) func(*kinesis.Options) {
 		}
 		out, metadata, err := next.HandleFinalize(ctx, in)
 		if p != nil && err == nil {
-			d.patterns.Store(stream, p)
+			r.pattern.Store(p)
 		}
 		return out, metadata, err
 	})
-	return func(o *kinesis.Options) {
-		o.APIOptions = append(o.APIOptions, func(s *middleware.Stack) error {
-			return s.Finalize.Insert(watch, "Signing", middleware.After)
-		})
-	}
+	o.APIOptions = append(o.APIOptions, func(s *middleware.Stack) error {
+		return s.Finalize.Insert(watch, "Signing", middleware.After)
+	})
 }
 
 // patternOf is the pattern of a request, nil if it is not signed in the way that

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"regexp"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
@@ -57,7 +59,7 @@ func direct(t *testing.T, s *awsfake.Server) (*Direct, *seen, *kinesis.GetRecord
 		StreamName: aws.String("orders"), ShardId: aws.String("shardId-000000000000"), ShardIteratorType: types.ShardIteratorTypeTrimHorizon,
 	})
 	require.NoError(t, err)
-	return NewDirect(kinesis.NewFromConfig(cfg, Install), time.Second), sent,
+	return NewDirect(kinesis.NewFromConfig(cfg, Install), time.Second, nil), sent,
 		&kinesis.GetRecordsInput{ShardIterator: it.ShardIterator, StreamARN: aws.String(s.StreamARN("orders"))}
 }
 
@@ -136,13 +138,147 @@ func TestWhatMayPassIsLeftToTheSDK(t *testing.T) {
 				_, err = d.GetRecords(t.Context(), in)
 				require.NoError(t, err)
 				require.Equal(t, name == "a refusal of another model", throughSDK(sent.requests[3]))
-				time.Sleep(detour) //nolint:forbidigo // virtual time
+				time.Sleep(shortestDetour) //nolint:forbidigo // virtual time
 				_, err = d.GetRecords(t.Context(), in)
 				require.NoError(t, err)
 				require.False(t, throughSDK(sent.requests[4]))
 			})
 		})
 	}
+}
+
+func TestThrottlingByAnyCodeIsReturnedAtOnce(t *testing.T) {
+	for code := range retry.DefaultThrottleErrorCodes {
+		synctest.Test(t, func(t *testing.T) {
+			s := awsfake.New(awsfake.Options{IteratorLifetime: time.Hour})
+			d, sent, in := direct(t, s)
+			_, err := d.GetRecords(t.Context(), in)
+			require.NoError(t, err)
+			s.Inject(awsfake.Fault{Operation: "GetRecords", Times: 1, Refuse: awsfake.NewError(code, "slow down")})
+			_, err = d.GetRecords(t.Context(), in)
+			require.True(t, IsThrottled(err), "%v", err)
+			require.Len(t, sent.requests, 2, "%s is not asked again", code)
+			_, err = d.GetRecords(t.Context(), in)
+			require.NoError(t, err)
+			require.False(t, throughSDK(sent.requests[2]), "%s is no reason for a detour", code)
+		})
+	}
+}
+
+// answering gives an answer of its own to the direct calls while it has one.
+type answering struct {
+	aws.HTTPClient
+	status int
+	body   string
+}
+
+func (c *answering) Do(r *http.Request) (*http.Response, error) {
+	if c.status == 0 || throughSDK(r) {
+		return c.HTTPClient.Do(r)
+	}
+	return &http.Response{
+		StatusCode: c.status, Header: http.Header{"Content-Type": {"text/html"}}, Request: r,
+		Body: io.NopCloser(strings.NewReader(c.body)), ContentLength: int64(len(c.body)),
+	}, nil
+}
+
+// answered is direct with answers of its own, and with the detours that it tells of.
+func answered(t *testing.T) (d *Direct, sent *seen, in *kinesis.GetRecordsInput, own *answering, detours *[]string) {
+	t.Helper()
+	s := awsfake.New(awsfake.Options{IteratorLifetime: 100 * time.Hour})
+	d, sent, in = direct(t, s)
+	own = &answering{HTTPClient: s.HTTPClient()}
+	sent.HTTPClient = own
+	detours = new([]string)
+	d.onDetour = func(reason string) { *detours = append(*detours, reason) }
+	_, err := d.GetRecords(t.Context(), in)
+	require.NoError(t, err)
+	return d, sent, in, own, detours
+}
+
+func TestTooManyRequestsWithoutACodeAreReturnedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, sent, in, own, detours := answered(t)
+		own.status, own.body = http.StatusTooManyRequests, "<html>slow down</html>"
+		_, err := d.GetRecords(t.Context(), in)
+		require.True(t, IsThrottled(err), "%v", err)
+		require.Len(t, sent.requests, 2)
+		require.Empty(t, *detours)
+	})
+}
+
+func TestRefusalOfOneStreamSendsNoOtherOnADetour(t *testing.T) {
+	for code, want := range map[string]string{
+		"SomethingElse":             DetourRefused,
+		"InvalidSignatureException": DetourCredentials,
+		"ExpiredTokenException":     DetourCredentials,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			d, sent, in, own, detours := answered(t)
+			other := *in
+			other.StreamARN = nil // the iterator tells which it is
+			_, err := d.GetRecords(t.Context(), &other)
+			require.NoError(t, err)
+			own.status, own.body = http.StatusForbidden, `{"__type":"`+code+`"}`
+			_, err = d.GetRecords(t.Context(), in)
+			require.NoError(t, err)
+			own.status = 0
+			require.Equal(t, []string{want}, *detours)
+			_, err = d.GetRecords(t.Context(), &other)
+			require.NoError(t, err)
+			require.Equal(t, want == DetourCredentials, throughSDK(sent.requests[len(sent.requests)-1]))
+			_, err = d.GetRecords(t.Context(), in)
+			require.NoError(t, err)
+			require.True(t, throughSDK(sent.requests[len(sent.requests)-1]))
+		})
+	}
+}
+
+func TestDirectPathThatKeepsFailingGivesItselfUpAndComesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, sent, in, own, detours := answered(t)
+		pause := time.Second
+		read := func() (direct bool) {
+			before := len(sent.requests)
+			_, err := d.GetRecords(t.Context(), in)
+			require.NoError(t, err)
+			time.Sleep(pause) //nolint:forbidigo // virtual time
+			return !throughSDK(sent.requests[before])
+		}
+		readUntil := func(direct bool) {
+			for read() != direct {
+				require.Less(t, len(sent.requests), 10_000)
+			}
+		}
+		own.status, own.body = http.StatusOK, "<html>welcome</html>" // to direct calls alone
+		begin := time.Now()
+		readUntil(false)
+		require.Equal(t, []string{DetourFailed}, *detours)
+		require.Equal(t, detourSpan+2*time.Second, time.Since(begin), "it is told from a moment's trouble")
+
+		// It is tried again, more and more rarely.
+		pause = 20 * time.Second
+		for lasts := shortestDetour; lasts < 2*longestDetour; lasts *= 2 {
+			last := time.Now()
+			readUntil(true)
+			require.InDelta(t, min(lasts, longestDetour), time.Since(last), float64(2*pause))
+		}
+		own.status = 0
+		readUntil(true)
+		require.True(t, read(), "it has come back")
+		require.Len(t, *detours, 6)
+	})
+}
+
+func TestNetworkThatBreaksAllCallsAtOnceIsNoReasonForADetour(t *testing.T) {
+	var d detour
+	now := time.Now()
+	for range 100 {
+		require.False(t, d.failed(now))
+	}
+	d.succeeded(now.Add(detourSpan))
+	require.False(t, d.failed(now.Add(2*detourSpan)))
+	require.False(t, d.active(now.Add(2*detourSpan)))
 }
 
 func TestCallEndsWithItsContext(t *testing.T) {
@@ -191,7 +327,7 @@ func TestPageIsAskedForAgainWhereTheServiceClosedAnIdleConnection(t *testing.T) 
 		StreamName: aws.String("orders"), ShardId: aws.String("shardId-000000000000"), ShardIteratorType: types.ShardIteratorTypeTrimHorizon,
 	})
 	require.NoError(t, err)
-	d := NewDirect(kinesis.NewFromConfig(cfg, Install), time.Minute)
+	d := NewDirect(kinesis.NewFromConfig(cfg, Install), time.Minute, nil)
 	for range 2 {
 		_, err = d.GetRecords(t.Context(), &kinesis.GetRecordsInput{ShardIterator: it.ShardIterator})
 		require.NoError(t, err)
