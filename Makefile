@@ -114,12 +114,12 @@ bench: $(TOOLS)/benchstat ## Run the benchmarks of PKG that BENCH names, COUNT t
 	$(TOOLS)/benchstat bin/bench.txt
 
 .PHONY: bench-e2e
-bench-e2e: build ## Compare this input with Benthos' built-in one and with the host alone, as processes (10 minutes).
+bench-e2e: build ## Compare this input with Benthos' built-in one and with the host alone, as processes (15 minutes).
 	go -C internal/baseline build -trimpath -o ../../bin/builtin ./cmd/builtin
 	go -C internal/baseline build -trimpath -o ../../bin/floor ./cmd/floor
 	go build -trimpath -o bin/e2e ./internal/measure/e2e
 	bin/e2e -benthos bin/benthos-kinesis -plot bin/throughput.svg
-	for scenario in slow limit trickle; do bin/e2e -scenario $$scenario -benthos bin/benthos-kinesis -builtin '' || exit 1; done
+	for scenario in slow limit trickle slow-link burst; do bin/e2e -scenario $$scenario -benthos bin/benthos-kinesis -builtin '' || exit 1; done
 
 .PHONY: bench-fan-out
 bench-fan-out: build ## Compare enhanced fan-out with polling: delay, cost, 1,000 shards, a blocked output, other readers (20 minutes).

@@ -1,6 +1,7 @@
 // Package relay is a network between a client and a server on loopback that can
 // drop packets silently, as a firewall does that has forgotten a connection:
-// neither end hears anything any more, nor that anything is wrong.
+// neither end hears anything any more, nor that anything is wrong. It can be slow,
+// too.
 //
 // It stands in for that from the first byte to the last but for one thing: what a
 // client sends is acknowledged by the relay's own socket. The client's kernel has
@@ -14,6 +15,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Relay forwards connections to a server. New makes it and Close ends it; it is
@@ -28,6 +30,8 @@ type Relay struct {
 	mu      sync.Mutex
 	blocked bool
 	flows   map[*flow]struct{}
+	rate    int       // bytes of answers a second; 0: no limit
+	free    time.Time // when the last packet of an answer has passed
 }
 
 // flow is one connection through the relay.
@@ -88,6 +92,51 @@ func (r *Relay) Block(on bool) {
 	r.blocked = on
 }
 
+// Limit lets so many bytes of answers through a second from now on, over all
+// connections together, which take turns packet by packet; 0 lets all through at once.
+func (r *Relay) Limit(rate int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.rate = rate
+}
+
+// packetSize is what a packet carries over Ethernet.
+const packetSize = 1460
+
+// wait waits until a packet of an answer, of so many bytes, has passed. It reports false
+// when the relay has ended.
+func (r *Relay) wait(bytes int) bool {
+	r.mu.Lock()
+	if r.rate == 0 {
+		r.mu.Unlock()
+		return true
+	}
+	now := time.Now()
+	if r.free.Before(now) {
+		r.free = now
+	}
+	r.free = r.free.Add(time.Duration(bytes) * time.Second / time.Duration(r.rate))
+	passed := time.NewTimer(r.free.Sub(now))
+	r.mu.Unlock()
+	defer passed.Stop()
+	select {
+	case <-passed.C:
+		return true
+	case <-r.ctx.Done():
+		return false
+	}
+}
+
+// answerSize is how much of an answer is passed on at once.
+func (r *Relay) answerSize() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.rate == 0 {
+		return blockSize
+	}
+	return packetSize
+}
+
 // Close ends all connections and waits for their goroutines. It may be called
 // again.
 func (r *Relay) Close() {
@@ -125,7 +174,7 @@ func (r *Relay) carry(client *net.TCPConn) {
 	f, blocked := r.begin(client)
 	defer r.finish(f)
 	if blocked {
-		f.pump(nil, client)
+		f.pump(nil, client, func() int { return blockSize }, nil)
 		return
 	}
 	server, err := new(net.Dialer).DialContext(r.ctx, "tcp", r.target)
@@ -136,8 +185,8 @@ func (r *Relay) carry(client *net.TCPConn) {
 		return
 	}
 	var answers sync.WaitGroup
-	answers.Go(func() { f.pump(client, f.server) })
-	f.pump(f.server, client)
+	answers.Go(func() { f.pump(client, f.server, r.answerSize, r.wait) })
+	f.pump(f.server, client, func() int { return blockSize }, func(int) bool { return true })
 	answers.Wait()
 }
 
@@ -175,12 +224,16 @@ func (f *flow) close() {
 	}
 }
 
+// blockSize is how much is passed on at once where there is no limit.
+const blockSize = 32 << 10
+
 // pump carries what one end sends to the other until it ends, and drops it, its
-// end included, while the flow is silent.
-func (f *flow) pump(to, from *net.TCPConn) {
-	packet := make([]byte, 32<<10)
+// end included, while the flow is silent. It reads so much at once as size says, and wait
+// holds it up, or ends it.
+func (f *flow) pump(to, from *net.TCPConn, size func() int, wait func(bytes int) bool) {
+	block := make([]byte, blockSize)
 	for {
-		n, err := from.Read(packet)
+		n, err := from.Read(block[:size()])
 		if f.silent.Load() {
 			if err != nil {
 				return
@@ -188,7 +241,10 @@ func (f *flow) pump(to, from *net.TCPConn) {
 			continue
 		}
 		if n > 0 {
-			if _, gone := to.Write(packet[:n]); gone != nil {
+			if !wait(n) {
+				return
+			}
+			if _, gone := to.Write(block[:n]); gone != nil {
 				err = gone
 			}
 		}

@@ -212,3 +212,30 @@ func TestUnreachableServerIsAConnectionThatCloses(t *testing.T) {
 	_, err = c.Read(make([]byte, 1))
 	require.ErrorIs(t, err, io.EOF)
 }
+
+func TestLimitedConnectionsShareTheRate(t *testing.T) {
+	const each, rate = 50_000, 500_000
+	r, _ := newRelay(t)
+	r.Limit(rate)
+	begin := time.Now()
+	var reading sync.WaitGroup
+	took := make([]time.Duration, 2)
+	for i := range took {
+		c := connect(t, r)
+		reading.Go(func() {
+			_, err := c.Write(make([]byte, each))
+			if err == nil {
+				_, err = io.ReadFull(c, make([]byte, each))
+			}
+			if err != nil {
+				t.Error(err)
+			}
+			took[i] = time.Since(begin)
+		})
+	}
+	reading.Wait()
+	const all = 2 * each * time.Second / rate
+	require.Greater(t, min(took[0], took[1]), all*2/3, "they take turns")
+	require.GreaterOrEqual(t, max(took[0], took[1]), all*9/10)
+	require.Less(t, max(took[0], took[1]), all+limit)
+}

@@ -37,6 +37,16 @@ var scenarios = []scenario{
 | input | records | from put to output, median | 99th percentile | longest | throttled |
 |---|---|---|---|---|---|
 `, trickle},
+	{"slow-link", `20 shards full of records of 1 KB, over a link of 50 KB/s that all share, for a minute
+
+| input | KB a second | of the link | records of each shard | repeated | lost | GetRecords calls |
+|---|---|---|---|---|---|---|
+`, slowLink},
+	{"burst", `512 shards without a backlog that get 1 MB each at once, and an output that is slow
+
+| input | max_buffered_bytes, MiB | held at most | memory before, MiB | at most |
+|---|---|---|---|---|
+`, burst},
 }
 
 func runScenario(ctx context.Context, out io.Writer, o options) error {
@@ -45,7 +55,7 @@ func runScenario(ctx context.Context, out io.Writer, o options) error {
 	}
 	i := slices.IndexFunc(scenarios, func(s scenario) bool { return s.name == o.scenario })
 	if i < 0 {
-		return fmt.Errorf("-scenario %s: give table, slow, limit, trickle, dead or connections, or fan-out, for all of %s", o.scenario, strings.Join(fanOutNames(), ", "))
+		return fmt.Errorf("-scenario %s: give table, slow, limit, trickle, slow-link, burst, dead or connections, or fan-out, for all of %s", o.scenario, strings.Join(fanOutNames(), ", "))
 	}
 	fmt.Fprint(out, scenarios[i].title)
 	for _, c := range candidates(o) {
