@@ -31,6 +31,16 @@ func (a *arena) take(n, need int) []byte {
 	return p
 }
 
+// bytes returns a copy of b, which is not nil.
+func (a *arena) bytes(b []byte, need int) []byte {
+	if len(b) == 0 {
+		return []byte{}
+	}
+	p := a.take(len(b), need)
+	copy(p, b)
+	return p
+}
+
 // text returns a copy of s.
 func (a *arena) text(s []byte, need int) string {
 	if len(s) == 0 {

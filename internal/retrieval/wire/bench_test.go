@@ -51,24 +51,45 @@ func BenchmarkDecode(b *testing.B) {
 		for i := range sizes {
 			sizes[i] = size
 		}
-		body := pageOf(sizes)
+		inJSON := pageOf(sizes)
+		inCBOR := cborOf(b, inJSON)
 		for _, c := range []struct {
 			name     string
 			protocol smithyhttp.ClientProtocol
-		}{{"sdk", sdk}, {"wire", ours}} {
+			body     []byte
+		}{{"sdk", sdk, inJSON}, {"wire", ours, inJSON}, {"cbor", oursInCBOR, inCBOR}} {
 			b.Run(fmt.Sprintf("record=%d/%s", size, c.name), func(b *testing.B) {
 				b.SetBytes(int64(len(sizes) * size))
 				measure(b, len(sizes), "record", func() error {
 					var page kinesis.GetRecordsOutput
-					return deserialize(c.protocol, bytes.NewReader(body), int64(len(body)), &page)
+					return deserialize(c.protocol, bytes.NewReader(c.body), int64(len(c.body)), &page)
 				})
+				b.ReportMetric(float64(len(c.body))/float64(len(sizes)), "wire-B/record")
 			})
 		}
 	}
 }
 
+// cborOf is a page in JSON once more in CBOR.
+func cborOf(b *testing.B, inJSON []byte) []byte {
+	b.Helper()
+	page, err := theSDKs(string(inJSON))
+	require.NoError(b, err)
+	records := []any{}
+	for _, r := range page.Records {
+		records = append(records, fields{
+			"Data": r.Data, "PartitionKey": *r.PartitionKey, "SequenceNumber": *r.SequenceNumber,
+			"ApproximateArrivalTimestamp": tagged(epochTag, r.ApproximateArrivalTimestamp.UnixMilli()),
+		})
+	}
+	return written(b, fields{"Records": records, "NextShardIterator": *page.NextShardIterator, "MillisBehindLatest": 0})
+}
+
 // still answers every call with an empty page, and costs no network.
-type still struct{ page []byte }
+type still struct {
+	page    []byte
+	content string
+}
 
 func (s still) Do(r *http.Request) (*http.Response, error) {
 	if _, err := io.Copy(io.Discard, r.Body); err != nil {
@@ -76,7 +97,7 @@ func (s still) Do(r *http.Request) (*http.Response, error) {
 	}
 	return &http.Response{
 		StatusCode: 200, ProtoMajor: 1, ProtoMinor: 1,
-		Header:        http.Header{"Content-Type": {"application/x-amz-json-1.1"}, "X-Amzn-Requestid": {"id"}},
+		Header:        http.Header{"Content-Type": {s.content}, "X-Amzn-Requestid": {"id"}},
 		Body:          io.NopCloser(bytes.NewReader(s.page)),
 		ContentLength: int64(len(s.page)),
 	}, nil
@@ -88,8 +109,10 @@ func BenchmarkIdlePoll(b *testing.B) {
 	cfg := aws.Config{
 		Region:      "us-east-1",
 		Credentials: aws.NewCredentialsCache(credentials.NewStaticCredentialsProvider("AKIDEXAMPLE", "secret", "")),
-		HTTPClient:  still{pageOf(nil)},
+		HTTPClient:  still{pageOf(nil), "application/x-amz-json-1.1"},
 	}
+	inCBOR := cfg
+	inCBOR.HTTPClient = still{cborOf(b, pageOf(nil)), contentCBOR}
 	in := &kinesis.GetRecordsInput{
 		ShardIterator: aws.String(strings.Repeat("A", 224)),
 		StreamARN:     aws.String("arn:aws:kinesis:us-east-1:123456789012:stream/orders"),
@@ -103,6 +126,7 @@ func BenchmarkIdlePoll(b *testing.B) {
 		{"sdk", kinesis.NewFromConfig(cfg)},
 		{"wire", kinesis.NewFromConfig(cfg, Install)},
 		{"direct", NewDirect(kinesis.NewFromConfig(cfg, Install), time.Second, nil)},
+		{"cbor", NewDirect(kinesis.NewFromConfig(inCBOR, InstallCBOR), time.Second, nil)},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			measure(b, 1, "poll", func() error {

@@ -113,16 +113,24 @@ func (d *decoder) records(out *[]types.Record) bool {
 	*out = []types.Record{}
 	begin := d.at
 	return d.list(func() bool {
-		if n := len(*out); n == cap(*out) {
-			more := 1
-			if n > 0 { // as many as there are to come, if they are like those before
-				more += (len(d.body) - d.at) * n / (d.at - begin)
-			}
-			*out = slices.Grow(*out, min(more, maxRecords))
-		}
+		*out = withRoom(*out, d.at-begin, d.left())
 		*out = append(*out, types.Record{})
 		return d.record(&(*out)[len(*out)-1], cap(*out)-len(*out)+1)
 	})
+}
+
+// withRoom returns the records of a page with room for one more, when so many bytes of
+// them are decoded and so many are left.
+func withRoom(records []types.Record, decoded, left int) []types.Record {
+	n := len(records)
+	if n < cap(records) {
+		return records
+	}
+	more := 1
+	if n > 0 { // as many as there are to come, if they are like those before
+		more += left * n / decoded
+	}
+	return slices.Grow(records, min(more, maxRecords))
 }
 
 // record decodes one of about left records.
@@ -156,18 +164,22 @@ func (d *decoder) record(r *types.Record, left int) bool {
 			return ok && met.add(8)
 		case "EncryptionType":
 			s, ok := d.text()
-			switch string(s) {
-			case string(types.EncryptionTypeNone):
-				r.EncryptionType = types.EncryptionTypeNone
-			case string(types.EncryptionTypeKms):
-				r.EncryptionType = types.EncryptionTypeKms
-			default:
-				r.EncryptionType = types.EncryptionType(s)
-			}
+			r.EncryptionType = encryption(s)
 			return ok && met.add(16)
 		}
 		return d.skip()
 	})
+}
+
+// encryption is a type of encryption; those that are known are not copied.
+func encryption(s []byte) types.EncryptionType {
+	switch string(s) {
+	case string(types.EncryptionTypeNone):
+		return types.EncryptionTypeNone
+	case string(types.EncryptionTypeKms):
+		return types.EncryptionTypeKms
+	}
+	return types.EncryptionType(s)
 }
 
 // left bounds what the rest of the body may decode to, without what was just read. It has

@@ -1,5 +1,5 @@
 // Package wire decodes the answers of GetRecords on their way into the SDK's
-// client.
+// client, in JSON and in CBOR.
 //
 // What bounds a reader is what one record costs, and most of that is the SDK's
 // decoder: a token, an interface call and a copy for every field. A page has
@@ -9,6 +9,10 @@
 // another type, an escape, a member twice, bytes that are no JSON, it leaves to
 // the SDK's own protocol as a whole, so that answers and refusals are the SDK's
 // in every case. A fuzz test holds both against each other.
+//
+// For CBOR as Kinesis speaks it the SDK has no protocol. So the fast path for pages
+// has one of this package beside it, which reads any answer into the SDK's types,
+// and another test holds both against a library of CBOR.
 package wire
 
 import (
@@ -28,12 +32,13 @@ import (
 // protocol that it embeds. It is safe for concurrent use.
 type Protocol struct {
 	smithyhttp.ClientProtocol
+	cbor bool // requests are
 }
 
 // Install puts the decoder in front of a client's protocol:
 //
 //	kinesis.NewFromConfig(cfg, wire.Install)
-func Install(o *kinesis.Options) { o.Protocol = Protocol{o.Protocol} }
+func Install(o *kinesis.Options) { o.Protocol = Protocol{ClientProtocol: o.Protocol} }
 
 // DeserializeResponse implements [smithyhttp.ClientProtocol]. An answer above
 // maxAnswer is refused, which the SDK would read whatever its size.
@@ -44,6 +49,9 @@ func (p Protocol) DeserializeResponse(
 	resp *smithyhttp.Response,
 	out smithy.Deserializable,
 ) (err error) {
+	if !schema.IsOutputEventStream() && p.answeredInCBOR(resp) {
+		return p.deserializeCBOR(schema, types, resp, out)
+	}
 	page, ok := out.(*kinesis.GetRecordsOutput)
 	if !ok || resp.StatusCode < 200 || resp.StatusCode > 299 {
 		return p.ClientProtocol.DeserializeResponse(ctx, schema, types, resp, out)

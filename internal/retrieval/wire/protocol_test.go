@@ -25,7 +25,7 @@ import (
 
 var (
 	sdk  = awsjson.New11(schemas.Kinesis_20131202)
-	ours = Protocol{sdk}
+	ours = Protocol{ClientProtocol: sdk}
 )
 
 // deserialize gives an answer to a protocol.
