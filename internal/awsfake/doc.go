@@ -17,6 +17,9 @@
 // streams that push, continue on idle shards, end after five minutes or with
 // their shard, and are taken over; StreamFault breaks them from inside.
 //
+// Requests and answers of Kinesis are in JSON or in CBOR, as the request says; a Fault
+// has them answered in another Format. Subscriptions are in JSON.
+//
 // DynamoDB: expressions are parsed and evaluated, with the service's errors
 // for reserved words and for undefined or unused placeholders; keys are
 // checked against the schema; writes to a table have one order, which watchers

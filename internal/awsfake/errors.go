@@ -1,7 +1,6 @@
 package awsfake
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -69,7 +68,7 @@ func asError(err error) *Error {
 
 // body is the error in its service's dress: DynamoDB names types with a
 // namespace, Kinesis without.
-func (e *Error) body(service string) ([]byte, error) {
+func (e *Error) body(service string, f Format) ([]byte, error) {
 	fields := map[string]any{"__type": e.Code, "message": e.Message}
 	if service == serviceDynamoDB {
 		namespace := "com.amazonaws.dynamodb.v20120810#"
@@ -86,5 +85,5 @@ func (e *Error) body(service string) ([]byte, error) {
 	if e.Item != nil {
 		fields["Item"] = e.Item
 	}
-	return json.Marshal(fields)
+	return f.encode(fields)
 }

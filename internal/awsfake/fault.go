@@ -18,8 +18,11 @@ type Call struct {
 	Service   string // "kinesis" or "dynamodb"; empty for an unknown target
 	Operation string // such as "GetRecords"
 
+	// Format in which it is answered, which is that of the request but for a fault.
+	Format Format
+
 	server *Server
-	body   []byte
+	body   []byte // in JSON, whatever it came in
 	params map[string]any
 }
 
@@ -101,6 +104,10 @@ type Fault struct {
 	// Rand is required with a Probability, so that a failing test can name its
 	// seed.
 	Rand *rand.Rand
+
+	// Format in which the answer is written, whatever the request is in. Empty: that
+	// of the request. DynamoDB and subscriptions answer in their own alone.
+	Format Format
 
 	// Delay before anything takes effect. It ends early with the request, which
 	// then takes no effect, as a request does that never arrived.
@@ -210,6 +217,9 @@ func (fs *faults) strikes(f *Fault) bool {
 }
 
 func (s *Server) performUnder(ctx context.Context, f *Fault, c *Call) (answer, error) {
+	if f.Format != "" && c.Service == serviceKinesis {
+		c.Format = f.Format
+	}
 	if err := s.wait(ctx, f.Delay); err != nil {
 		return answer{}, err
 	}
@@ -217,7 +227,9 @@ func (s *Server) performUnder(ctx context.Context, f *Fault, c *Call) (answer, e
 	case f.Refuse != nil:
 		return s.refusal(c, f.Refuse), nil //nolint:nilerr // the refusal is the answer
 	case f.Answer != nil:
-		return newAnswer(c.Service, http.StatusOK, f.Answer), nil
+		a := newAnswer(c.Service, http.StatusOK, f.Answer)
+		a.format = c.Format
+		return a, nil
 	case f.Lose:
 		return answer{}, io.ErrUnexpectedEOF
 	case f.Late > 0:

@@ -208,7 +208,7 @@ type childShard struct {
 
 // getRecords writes its answer by hand: it feeds benchmarks, and a page is
 // already there in JSON.
-func (k *kinesisService) getRecords(body []byte) ([][]byte, error) {
+func (k *kinesisService) getRecords(f Format, body []byte) ([][]byte, error) {
 	in, err := decode[getRecordsInput](body)
 	if err != nil {
 		return nil, err
@@ -224,9 +224,12 @@ func (k *kinesisService) getRecords(body []byte) ([][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := k.readPage(&it, st, sh, limit)
+	p, err := k.readPage(&it, st, sh, limit, f)
 	if err != nil {
 		return nil, err
+	}
+	if f != FormatJSON {
+		return p.inCBOR(it, st, sh)
 	}
 	head := append(make([]byte, 0, 512), `{"MillisBehindLatest":`...)
 	head = strconv.AppendInt(head, p.behind, 10)
@@ -271,7 +274,7 @@ func (k *kinesisService) resume(in *getRecordsInput) (iterator, *stream, *shard,
 }
 
 // readPage reads at an iterator and moves it on.
-func (k *kinesisService) readPage(it *iterator, st *stream, sh *shard, limit int) (page, error) {
+func (k *kinesisService) readPage(it *iterator, st *stream, sh *shard, limit int, f Format) (page, error) {
 	now := k.now()
 	empties := k.emptyPages(st.name)
 	sh.mu.Lock()
@@ -280,7 +283,7 @@ func (k *kinesisService) readPage(it *iterator, st *stream, sh *shard, limit int
 		return page{}, refuse(CodeThroughputExceeded, "Rate exceeded for shard %s in stream %s under account %s.", sh.id(), st.name, accountID)
 	}
 	it.issued = now
-	p := sh.read(it.next, limit, maxPageBytes, now)
+	p := sh.read(it.next, limit, maxPageBytes, now, f)
 	if len(p.parts) > 0 && it.empties < empties {
 		it.empties++
 		behind := now.UnixMilli() - sh.records[max(it.next, sh.first)-sh.first].millis

@@ -67,72 +67,82 @@ func put(t *testing.T, s *Server, stream, shard string, payloads ...string) (seq
 
 func TestEveryKinesisOperationWorksThroughTheSDK(t *testing.T) {
 	onEachTransport(t, Options{}, func(t *testing.T, s *Server, cfg aws.Config) {
-		ctx, k, name := t.Context(), kinesis.NewFromConfig(cfg), aws.String("stream")
-		_, err := k.CreateStream(ctx, &kinesis.CreateStreamInput{StreamName: name, ShardCount: aws.Int32(2)})
-		require.NoError(t, err)
-
-		d, err := k.DescribeStream(ctx, &kinesis.DescribeStreamInput{StreamName: name})
-		require.NoError(t, err)
-		require.Equal(t, types.StreamStatusActive, d.StreamDescription.StreamStatus)
-		require.Equal(t, s.StreamARN("stream"), *d.StreamDescription.StreamARN)
-		require.WithinDuration(t, time.Now(), *d.StreamDescription.StreamCreationTimestamp, time.Minute)
-		require.Len(t, d.StreamDescription.Shards, 2)
-		require.Equal(t, "0", *d.StreamDescription.Shards[0].HashKeyRange.StartingHashKey)
-		require.Equal(t, "340282366920938463463374607431768211455", *d.StreamDescription.Shards[1].HashKeyRange.EndingHashKey)
-		sum, err := k.DescribeStreamSummary(ctx, &kinesis.DescribeStreamSummaryInput{StreamARN: d.StreamDescription.StreamARN})
-		require.NoError(t, err)
-		require.EqualValues(t, 2, *sum.StreamDescriptionSummary.OpenShardCount)
-		ls, err := k.ListStreams(ctx, &kinesis.ListStreamsInput{})
-		require.NoError(t, err)
-		require.Equal(t, []string{"stream"}, ls.StreamNames)
-
-		first, second := shardID(0), shardID(1)
-		one, err := k.PutRecord(ctx, &kinesis.PutRecordInput{StreamName: name, PartitionKey: aws.String("a"), Data: []byte("one"), ExplicitHashKey: aws.String("0")})
-		require.NoError(t, err)
-		require.Equal(t, first, *one.ShardId)
-		many, err := k.PutRecords(ctx, &kinesis.PutRecordsInput{StreamName: name, Records: []types.PutRecordsRequestEntry{
-			{PartitionKey: aws.String(`"\ü` + "\x01"), Data: []byte{0, 255}, ExplicitHashKey: aws.String("1")},
-			{PartitionKey: aws.String("b"), Data: []byte("three"), ExplicitHashKey: aws.String("340282366920938463463374607431768211455")},
-		}})
-		require.NoError(t, err)
-		require.Zero(t, *many.FailedRecordCount)
-		require.Equal(t, second, *many.Records[1].ShardId)
-
-		_, err = k.SplitShard(ctx, &kinesis.SplitShardInput{StreamName: name, ShardToSplit: &first, NewStartingHashKey: aws.String("1000")})
-		require.NoError(t, err)
-		_, err = k.MergeShards(ctx, &kinesis.MergeShardsInput{StreamName: name, ShardToMerge: aws.String(shardID(3)), AdjacentShardToMerge: &second})
-		require.NoError(t, err)
-		shards, err := k.ListShards(ctx, &kinesis.ListShardsInput{StreamName: name})
-		require.NoError(t, err)
-		require.Len(t, shards.Shards, 5)
-		require.Equal(t, first, *shards.Shards[2].ParentShardId)
-		require.Equal(t, "999", *shards.Shards[2].HashKeyRange.EndingHashKey)
-		require.Equal(t, shardID(3), *shards.Shards[4].ParentShardId)
-		require.Equal(t, second, *shards.Shards[4].AdjacentParentShardId)
-		require.NotNil(t, shards.Shards[3].SequenceNumberRange.EndingSequenceNumber)
-		require.Nil(t, shards.Shards[4].SequenceNumberRange.EndingSequenceNumber)
-
-		r := reader{k, "stream"}
-		it, err := r.iterator(ctx, first, types.ShardIteratorTypeTrimHorizon, "")
-		require.NoError(t, err)
-		page, err := k.GetRecords(ctx, &kinesis.GetRecordsInput{ShardIterator: it})
-		require.NoError(t, err)
-		require.Len(t, page.Records, 2)
-		require.Equal(t, "one", string(page.Records[0].Data))
-		require.Equal(t, *one.SequenceNumber, *page.Records[0].SequenceNumber)
-		require.Equal(t, []byte{0, 255}, page.Records[1].Data)
-		require.Equal(t, `"\ü`+"\x01", *page.Records[1].PartitionKey)
-		require.WithinDuration(t, time.Now(), *page.Records[1].ApproximateArrivalTimestamp, time.Minute)
-		require.Nil(t, page.NextShardIterator)
-		require.Len(t, page.ChildShards, 2)
-		require.Equal(t, shardID(2), *page.ChildShards[0].ShardId)
-		require.Equal(t, []string{first}, page.ChildShards[0].ParentShards)
-
-		_, err = k.DeleteStream(ctx, &kinesis.DeleteStreamInput{StreamName: name})
-		require.NoError(t, err)
-		_, err = k.DescribeStreamSummary(ctx, &kinesis.DescribeStreamSummaryInput{StreamName: name})
-		requireCode(t, CodeResourceNotFound, err)
+		for format, f := range everyFormat {
+			t.Run(format, func(t *testing.T) {
+				defer s.Inject(Fault{Format: f.answers})()
+				everyOperationWorks(t, s, kinesis.NewFromConfig(cfg, f.install))
+			})
+		}
 	})
+}
+
+func everyOperationWorks(t *testing.T, s *Server, k *kinesis.Client) {
+	t.Helper()
+	ctx, name := t.Context(), aws.String("stream")
+	_, err := k.CreateStream(ctx, &kinesis.CreateStreamInput{StreamName: name, ShardCount: aws.Int32(2)})
+	require.NoError(t, err)
+
+	d, err := k.DescribeStream(ctx, &kinesis.DescribeStreamInput{StreamName: name})
+	require.NoError(t, err)
+	require.Equal(t, types.StreamStatusActive, d.StreamDescription.StreamStatus)
+	require.Equal(t, s.StreamARN("stream"), *d.StreamDescription.StreamARN)
+	require.WithinDuration(t, time.Now(), *d.StreamDescription.StreamCreationTimestamp, time.Minute)
+	require.Len(t, d.StreamDescription.Shards, 2)
+	require.Equal(t, "0", *d.StreamDescription.Shards[0].HashKeyRange.StartingHashKey)
+	require.Equal(t, "340282366920938463463374607431768211455", *d.StreamDescription.Shards[1].HashKeyRange.EndingHashKey)
+	sum, err := k.DescribeStreamSummary(ctx, &kinesis.DescribeStreamSummaryInput{StreamARN: d.StreamDescription.StreamARN})
+	require.NoError(t, err)
+	require.EqualValues(t, 2, *sum.StreamDescriptionSummary.OpenShardCount)
+	ls, err := k.ListStreams(ctx, &kinesis.ListStreamsInput{})
+	require.NoError(t, err)
+	require.Equal(t, []string{"stream"}, ls.StreamNames)
+
+	first, second := shardID(0), shardID(1)
+	one, err := k.PutRecord(ctx, &kinesis.PutRecordInput{StreamName: name, PartitionKey: aws.String("a"), Data: []byte("one"), ExplicitHashKey: aws.String("0")})
+	require.NoError(t, err)
+	require.Equal(t, first, *one.ShardId)
+	many, err := k.PutRecords(ctx, &kinesis.PutRecordsInput{StreamName: name, Records: []types.PutRecordsRequestEntry{
+		{PartitionKey: aws.String(`"\ü` + "\x01"), Data: []byte{0, 255}, ExplicitHashKey: aws.String("1")},
+		{PartitionKey: aws.String("b"), Data: []byte("three"), ExplicitHashKey: aws.String("340282366920938463463374607431768211455")},
+	}})
+	require.NoError(t, err)
+	require.Zero(t, *many.FailedRecordCount)
+	require.Equal(t, second, *many.Records[1].ShardId)
+
+	_, err = k.SplitShard(ctx, &kinesis.SplitShardInput{StreamName: name, ShardToSplit: &first, NewStartingHashKey: aws.String("1000")})
+	require.NoError(t, err)
+	_, err = k.MergeShards(ctx, &kinesis.MergeShardsInput{StreamName: name, ShardToMerge: aws.String(shardID(3)), AdjacentShardToMerge: &second})
+	require.NoError(t, err)
+	shards, err := k.ListShards(ctx, &kinesis.ListShardsInput{StreamName: name})
+	require.NoError(t, err)
+	require.Len(t, shards.Shards, 5)
+	require.Equal(t, first, *shards.Shards[2].ParentShardId)
+	require.Equal(t, "999", *shards.Shards[2].HashKeyRange.EndingHashKey)
+	require.Equal(t, shardID(3), *shards.Shards[4].ParentShardId)
+	require.Equal(t, second, *shards.Shards[4].AdjacentParentShardId)
+	require.NotNil(t, shards.Shards[3].SequenceNumberRange.EndingSequenceNumber)
+	require.Nil(t, shards.Shards[4].SequenceNumberRange.EndingSequenceNumber)
+
+	r := reader{k, "stream"}
+	it, err := r.iterator(ctx, first, types.ShardIteratorTypeTrimHorizon, "")
+	require.NoError(t, err)
+	page, err := k.GetRecords(ctx, &kinesis.GetRecordsInput{ShardIterator: it})
+	require.NoError(t, err)
+	require.Len(t, page.Records, 2)
+	require.Equal(t, "one", string(page.Records[0].Data))
+	require.Equal(t, *one.SequenceNumber, *page.Records[0].SequenceNumber)
+	require.Equal(t, []byte{0, 255}, page.Records[1].Data)
+	require.Equal(t, `"\ü`+"\x01", *page.Records[1].PartitionKey)
+	require.WithinDuration(t, time.Now(), *page.Records[1].ApproximateArrivalTimestamp, time.Minute)
+	require.Nil(t, page.NextShardIterator)
+	require.Len(t, page.ChildShards, 2)
+	require.Equal(t, shardID(2), *page.ChildShards[0].ShardId)
+	require.Equal(t, []string{first}, page.ChildShards[0].ParentShards)
+
+	_, err = k.DeleteStream(ctx, &kinesis.DeleteStreamInput{StreamName: name})
+	require.NoError(t, err)
+	_, err = k.DescribeStreamSummary(ctx, &kinesis.DescribeStreamSummaryInput{StreamName: name})
+	requireCode(t, CodeResourceNotFound, err)
 }
 
 func TestKinesisRefusesWhatAWSRefuses(t *testing.T) {
@@ -883,7 +893,7 @@ func BenchmarkGetRecords(b *testing.B) {
 	b.SetBytes(10_000 * 1024)
 	b.ReportAllocs()
 	for b.Loop() {
-		a, err := s.answer(b.Context(), targetKinesis+"GetRecords", body)
+		a, err := s.answer(b.Context(), targetKinesis+"GetRecords", FormatJSON, body)
 		if err != nil || a.status != 200 || a.size < 10_000*1024 {
 			b.Fatal(a.status, err)
 		}

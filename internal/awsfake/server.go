@@ -280,7 +280,7 @@ func (c inProcess) Do(r *http.Request) (*http.Response, error) {
 			return nil, err
 		}
 	}
-	a, err := c.s.answer(r.Context(), r.Header.Get("X-Amz-Target"), body)
+	a, err := c.s.answer(r.Context(), r.Header.Get("X-Amz-Target"), formatOf(r.Header), body)
 	if err != nil {
 		return nil, err
 	}
@@ -319,7 +319,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusRequestEntityTooLarge)
 		return
 	}
-	a, err := s.answer(r.Context(), r.Header.Get("X-Amz-Target"), body)
+	a, err := s.answer(r.Context(), r.Header.Get("X-Amz-Target"), formatOf(r.Header), body)
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
@@ -353,6 +353,7 @@ func readBody(r io.Reader, length int64) ([]byte, error) {
 // body may alias stored records, which never change.
 type answer struct {
 	service   string
+	format    Format
 	status    int
 	body      net.Buffers
 	size      int64 // bytes in body
@@ -378,7 +379,7 @@ func newAnswer(service string, status int, parts ...[]byte) answer {
 
 func (s *Server) setHeader(h http.Header, a answer) {
 	// The names are spelled as net/http would, so they can be set directly.
-	h["Content-Type"] = []string{"application/x-amz-json-1.1"}
+	h["Content-Type"] = []string{a.format.contentType()}
 	if a.subscription != nil {
 		h["Content-Type"] = []string{"application/vnd.amazon.eventstream"}
 	} else {
@@ -399,19 +400,19 @@ func (s *Server) setHeader(h http.Header, a answer) {
 
 // answer performs a request under the faults that match it. Its error means
 // that the connection breaks without an answer.
-func (s *Server) answer(ctx context.Context, target string, body []byte) (answer, error) {
-	c := &Call{server: s, body: body}
+func (s *Server) answer(ctx context.Context, target string, f Format, body []byte) (answer, error) {
+	c := &Call{server: s, body: f.request(body), Format: f}
 	if op, ok := strings.CutPrefix(target, targetKinesis); ok {
 		c.Service, c.Operation = serviceKinesis, op
 	} else if op, ok := strings.CutPrefix(target, targetDynamoDB); ok {
 		c.Service, c.Operation = serviceDynamoDB, op
 	}
 	s.counts.call(c.Operation)
-	f := s.faults.match(c)
-	if f == nil {
+	fault := s.faults.match(c)
+	if fault == nil {
 		return s.perform(c), nil
 	}
-	return s.performUnder(ctx, f, c)
+	return s.performUnder(ctx, fault, c)
 }
 
 func (s *Server) perform(c *Call) answer {
@@ -420,48 +421,48 @@ func (s *Server) perform(c *Call) answer {
 	}
 	parts, err := s.dispatch(c)
 	if err == nil {
-		return newAnswer(c.Service, http.StatusOK, parts...)
+		return c.written(http.StatusOK, parts...)
 	}
 	return s.refusal(c, asError(err))
 }
 
 func (s *Server) refusal(c *Call, e *Error) answer {
 	s.counts.refuse(c.Operation, e.Code)
-	body, err := e.body(c.Service)
+	body, err := e.body(c.Service, c.Format)
 	if err != nil {
 		panic(fmt.Sprintf("awsfake: encoding %v: %v", e, err))
 	}
-	return newAnswer(c.Service, e.Status, body)
+	return c.written(e.Status, body)
 }
 
 func (s *Server) dispatch(c *Call) ([][]byte, error) {
 	switch c.Service {
 	case serviceKinesis:
 		if op, ok := kinesisOperations[c.Operation]; ok {
-			return op(s.kinesis, c.body)
+			return op(s.kinesis, c.Format, c.body)
 		}
 	case serviceDynamoDB:
 		if op, ok := dynamoOperations[c.Operation]; ok {
-			return op(s.dynamodb, c.body)
+			return op(s.dynamodb, FormatJSON, c.body)
 		}
 	}
 	return nil, refuse("UnknownOperationException", "unknown operation %q of %q", c.Operation, c.Service)
 }
 
 // operation decodes a request for service S and encodes its answer.
-type operation[S any] func(s S, body []byte) ([][]byte, error)
+type operation[S any] func(s S, f Format, body []byte) ([][]byte, error)
 
-func operationOf[S, In, Out any](f func(S, *In) (Out, error)) operation[S] {
-	return func(s S, body []byte) ([][]byte, error) {
+func operationOf[S, In, Out any](perform func(S, *In) (Out, error)) operation[S] {
+	return func(s S, f Format, body []byte) ([][]byte, error) {
 		in, err := decode[In](body)
 		if err != nil {
 			return nil, err
 		}
-		out, err := f(s, in)
+		out, err := perform(s, in)
 		if err != nil {
 			return nil, err
 		}
-		encoded, err := json.Marshal(out)
+		encoded, err := f.encode(out)
 		return [][]byte{encoded}, err
 	}
 }

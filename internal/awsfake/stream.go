@@ -90,7 +90,10 @@ type record struct {
 // chunk holds the JSON of successive records, each with a comma before it.
 // Bytes are appended within its capacity and never change, so pages alias it
 // without a lock.
-type chunk struct{ json []byte }
+type chunk struct {
+	json []byte
+	cbor cborChunk // the same records, as far as somebody asked for them so
+}
 
 const (
 	minChunk = 4 << 10
@@ -333,7 +336,8 @@ func appendString(b []byte, s string) []byte {
 
 // page is a part of a shard's records.
 type page struct {
-	parts  [][]byte // objects with commas between, in order
+	parts  [][]byte // records in order: in JSON with commas between, in CBOR without
+	count  int      // of records
 	next   int64    // position behind it
 	behind int64    // milliseconds from the first record behind it to now
 	ended  bool     // the shard is closed and all of it was read
@@ -343,7 +347,7 @@ type page struct {
 
 // read collects a page from a position, of at most so many records and, unless
 // the first alone has more, bytes; needs sh.mu.
-func (sh *shard) read(from int64, limit, maxBytes int, now time.Time) page {
+func (sh *shard) read(from int64, limit, maxBytes int, now time.Time, f Format) page {
 	from = max(from, sh.first)
 	i := int(from - sh.first)
 	rest := sh.records[min(i, len(sh.records)):]
@@ -363,13 +367,19 @@ func (sh *shard) read(from int64, limit, maxBytes int, now time.Time) page {
 		for same < len(run) && run[same].chunk == run[0].chunk {
 			same++
 		}
-		start := run[0].start
-		if len(p.parts) > 0 {
+		start, end := run[0].start, run[same-1].end
+		switch {
+		case f != FormatJSON:
+			p.parts = append(p.parts, run[0].chunk.inCBOR(start, end))
+		case len(p.parts) > 0:
 			start-- // the comma
+			fallthrough
+		default:
+			p.parts = append(p.parts, run[0].chunk.json[start:end])
 		}
-		p.parts = append(p.parts, run[0].chunk.json[start:run[same-1].end])
 		run = run[same:]
 	}
+	p.count = n
 	p.next = from + int64(n)
 	if n < len(rest) {
 		p.behind = max(1, now.UnixMilli()-rest[n].millis)

@@ -229,7 +229,7 @@ func (sub *subscription) read(now time.Time) *event {
 	sh := sub.shard
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	ev := &event{page: sh.read(sub.next, maxPageRecords, sub.server.opts.EventBytes, now)}
+	ev := &event{page: sh.read(sub.next, maxPageRecords, sub.server.opts.EventBytes, now, FormatJSON)}
 	ev.records = int(ev.page.next - max(sub.next, sh.first))
 	switch {
 	case ev.page.ended:

@@ -24,6 +24,8 @@ import (
 	"github.com/fxamacker/cbor/v2"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/awsfake"
 )
 
 var (
@@ -714,4 +716,30 @@ func TestIntegersAreNotCutOff(t *testing.T) {
 		}
 		require.EqualError(t, err, fmt.Sprintf("the answer has something else where an integer of %d bits should stand", bits))
 	}
+}
+
+func TestDirectCallsAreInCBORToo(t *testing.T) {
+	s := awsfake.New(awsfake.Options{})
+	_, sent, in := direct(t, s)
+	cfg := s.AWSConfig()
+	cfg.HTTPClient = sent
+	d := NewDirect(kinesis.NewFromConfig(cfg, InstallCBOR), time.Second, nil)
+	formats := []awsfake.Format{}
+	s.OnCall(func(c *awsfake.Call) { formats = append(formats, c.Format) })
+	for range 3 {
+		page, err := d.GetRecords(t.Context(), in)
+		require.NoError(t, err)
+		require.Len(t, page.Records, 1)
+		require.Equal(t, "data", string(page.Records[0].Data))
+	}
+	require.True(t, throughSDK(sent.requests[0]))
+	require.False(t, throughSDK(sent.requests[1]))
+	require.Equal(t, []awsfake.Format{awsfake.FormatCBOR, awsfake.FormatCBOR, awsfake.FormatCBOR}, formats)
+	require.Equal(t, sent.bodies[0], sent.bodies[1])
+	require.Equal(t, sent.requests[0].Header.Get("Content-Type"), sent.requests[1].Header.Get("Content-Type"))
+
+	_, err := d.GetRecords(t.Context(), &kinesis.GetRecordsInput{ShardIterator: aws.String("AAAA"), StreamARN: in.StreamARN})
+	_, ok := errors.AsType[*types.InvalidArgumentException](err)
+	require.True(t, ok, "%v", err)
+	require.Len(t, sent.requests, 4, "a refusal of Kinesis is returned at once")
 }
