@@ -152,6 +152,9 @@ var configMistakes = []struct {
 	{"poll period that is none", minimal + "poll_period: often\n", []string{
 		"field `poll_period`: `often` is not a duration: write a number and a unit (ns, us, ms, s, m or h), such as `1s`, or `0s`",
 	}},
+	{"format on the wire", minimal + "wire_format: protobuf\n", []string{
+		"field `wire_format`: `protobuf` is no format of Kinesis: write `json` or `cbor`",
+	}},
 	{"mode of fan-out", fanOut("mode: sometimes"), []string{
 		"field `enhanced_fan_out.mode`: `sometimes` is no mode of enhanced fan-out: write `always` or `auto`",
 	}},
@@ -367,6 +370,7 @@ func TestUnsetVariableIsNoMistakeOfTheFileButOneAtTheStart(t *testing.T) {
 		{minimal + "steal_grace_period: ''\n", notADuration("steal_grace_period", "", "2s")},
 		{minimal + "poll_period: ''\n", "field `poll_period`: `` is not a duration: write a number and a unit (ns, us, ms, s, m or h), such as `1s`, or `0s`"},
 		{minimal + "max_buffered_bytes: ''\n", notASize("")},
+		{minimal + "wire_format: ''\n", "field `wire_format`: `` is no format of Kinesis: write `json` or `cbor`"},
 		{fanOut("mode: ''"), "field `enhanced_fan_out.mode`: `` is no mode of enhanced fan-out: write `always` or `auto`"},
 		{fanOut("consumer_arn: 'arn:aws:kinesis:us-east-1::stream/foo/consumer/c:1'"), malformedConsumerARN("arn:aws:kinesis:us-east-1::stream/foo/consumer/c:1")},
 		{fanOut("consumer_arn: 'arn:aws:kinesis:us-east-1:111122223333:stream//consumer/c:1'"), malformedConsumerARN("arn:aws:kinesis:us-east-1:111122223333:stream//consumer/c:1")},

@@ -24,6 +24,12 @@ import (
 // see whether they can be made.
 const closeTimeout = 5 * time.Second
 
+// How Kinesis is asked for records.
+const (
+	wireJSON = "json"
+	wireCBOR = "cbor"
+)
+
 //go:embed config_spec.md
 var description string
 
@@ -118,6 +124,7 @@ func configSpec() *service.ConfigSpec {
 				Advanced(),
 		).
 		Fields(sessionFields()...).
+		Fields(wireFormatField()).
 		Fields(
 			service.NewBatchPolicyField("batching").
 				Description("A [batching policy](/docs/configuration/batching), applied to each shard on its own. Unset, each record is a batch of one.").
@@ -130,6 +137,14 @@ func configSpec() *service.ConfigSpec {
 				Default(true).
 				Advanced(),
 		)
+}
+
+func wireFormatField() *service.ConfigField {
+	return service.NewStringEnumField("wire_format", wireJSON, wireCBOR).
+		Description("How shards that are polled are asked for and answered: `json`, or `cbor`, in which records are not encoded in base64. At records of 1 KB an answer in `cbor` has a quarter fewer bytes, and takes a quarter less of the processor to decode. Amazon's client for Java speaks it by default, but AWS does not document it, and here it was tried with emulators alone: see in a test that your endpoint, and proxies before it, let it pass. Enhanced fan-out and the table are in JSON in any case.").
+		Default(wireJSON).
+		LintRule(configlint.Rule("wire_format")).
+		Advanced()
 }
 
 func fanOutField() *service.ConfigField {
@@ -243,6 +258,7 @@ type config struct {
 
 	autoReplayNacks bool
 	shardMetrics    bool
+	wireFormat      string // wireJSON or wireCBOR
 
 	// Equal when DynamoDB is reached through the session of Kinesis.
 	kinesis, dynamodb session.Options
@@ -341,6 +357,7 @@ func parseConfig(conf *service.ParsedConfig) (config, error) {
 		newProcessors:    r.processors(),
 		autoReplayNacks:  read(r, conf.FieldBool, service.AutoRetryNacksToggleFieldName),
 		shardMetrics:     read(r, conf.FieldBool, "shard_metrics"),
+		wireFormat:       strings.ToLower(read(r, conf.FieldString, "wire_format")),
 		kinesis:          r.session(),
 	}
 	c.dynamodb = r.session("dynamodb")

@@ -80,6 +80,7 @@ var specFields = []fieldSpec{
 	{path: "credentials.from_ec2_role", typ: "bool", def: `false`, flags: "advanced", version: "4.2.0"},
 	{path: "credentials.role", typ: "string", def: `""`, flags: "advanced"},
 	{path: "credentials.role_external_id", typ: "string", def: `""`, flags: "advanced"},
+	{path: "wire_format", typ: "string", def: `"json"`, flags: "advanced", options: "json,cbor"}, // ours
 	{path: "batching", typ: "object", examples: `[{"byte_size":5000,"count":0,"period":"1s"},{"count":10,"period":"1s"},{"check":"this.contains(\"END BATCH\")","count":0,"period":"1m"}]`},
 	{path: "batching.count", typ: "int", def: `0`},
 	{path: "batching.byte_size", typ: "int", def: `0`},
@@ -258,6 +259,7 @@ batching:
   processors: [ { archive: { format: lines } }, { noop: {} } ]
 auto_replay_nacks: false
 shard_metrics: false
+wire_format: CBOR
 `))
 	require.NoError(t, err)
 
@@ -286,6 +288,7 @@ shard_metrics: false
 		pollPeriod:       4 * time.Second,
 		fanOut:           fanOutConfig{enabled: true, auto: true, name: "c", activation: time.Hour, resubscribe: 5 * time.Minute, deregister: true},
 		maxBufferedBytes: 5,
+		wireFormat:       wireCBOR,
 		batching:         service.BatchPolicy{Count: 7, ByteSize: 8, Period: "9s", Check: "this.end"},
 		kinesis: session.Options{Region: "r1", Endpoint: "http://e1", Credentials: session.Credentials{
 			Profile: "p1", ID: "i1", Secret: "s1", Token: "t1", FromEC2Role: true, Role: "r1", RoleExternalID: "x1",

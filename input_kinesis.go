@@ -197,7 +197,7 @@ func (in *input) Connect(ctx context.Context) error {
 	return in.connect(ctx, clients{
 		lister: lister, fanOut: lister, subscribe: newSubscribe(subscribing),
 		// The throttling of one shard must not slow down the reading of others.
-		reader: newReader(kinesisConf, session.AttemptTimeout, in.signals.detour),
+		reader: newReader(kinesisConf, in.conf.wireFormat, session.AttemptTimeout, in.signals.detour),
 		table:  dynamodb.NewFromConfig(dynamoConf),
 		closeIdle: func() {
 			session.CloseIdle(kinesisConf)
@@ -208,10 +208,15 @@ func (in *input) Connect(ctx context.Context) error {
 }
 
 // newReader returns the client that polls: one that decodes pages by itself, skips
-// most of the SDK's stack, and leaves throttled calls to the poller. attempt is the
-// time-out of one attempt, that of the SDK's clients. onDetour is that of wire.NewDirect.
-func newReader(conf aws.Config, attempt time.Duration, onDetour func(reason string)) retrieval.API {
-	return wire.NewDirect(kinesis.NewFromConfig(conf, wire.Install, func(o *kinesis.Options) {
+// most of the SDK's stack, and leaves throttled calls to the poller. format is wireJSON
+// or wireCBOR, attempt the time-out of one attempt, that of the SDK's clients. onDetour is
+// that of wire.NewDirect.
+func newReader(conf aws.Config, format string, attempt time.Duration, onDetour func(reason string)) retrieval.API {
+	install := wire.Install
+	if format == wireCBOR {
+		install = wire.InstallCBOR
+	}
+	return wire.NewDirect(kinesis.NewFromConfig(conf, install, func(o *kinesis.Options) {
 		o.Retryer = session.CallerPaced()
 	}), attempt, onDetour)
 }

@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -753,5 +755,101 @@ func TestFullBudgetStopsReadingUntilAcknowledgementsCome(t *testing.T) {
 		}
 		pass(3 * time.Second)
 		require.Zero(r, in.running.budget.Held())
+	})
+}
+
+func TestWireFormatIsThatOfEveryPoll(t *testing.T) {
+	for format, want := range map[string]awsfake.Format{"json": awsfake.FormatJSON, "cbor": awsfake.FormatCBOR} {
+		t.Run(format, func(t *testing.T) {
+			server := awsfake.New(awsfake.Options{})
+			t.Cleanup(func() { require.NoError(t, server.Close()) })
+			url, err := server.Listen()
+			require.NoError(t, err)
+			require.NoError(t, server.CreateStream("orders", 2))
+			require.NoError(t, server.CreateTable("leases", "StreamID", "ShardID"))
+			r := &rig{T: t, aws: server}
+			r.put("orders", 0, 100)
+			var polls, others sync.Map // of formats
+			server.OnCall(func(c *awsfake.Call) {
+				if c.Operation == "GetRecords" || c.Operation == "GetShardIterator" {
+					polls.Store(c.Format, true)
+				} else if c.Service == "kinesis" {
+					others.Store(c.Format, true)
+				}
+			})
+
+			b := service.NewStreamBuilder()
+			require.NoError(t, b.SetLoggerYAML("level: OFF"))
+			require.NoError(t, b.AddInputYAML(`
+aws_kinesis:
+  streams: [ orders ]
+  dynamodb: { table: leases }
+  wire_format: `+format+`
+  region: us-east-1
+  endpoint: `+url+`
+  credentials: { id: id, secret: secret }
+`))
+			var mu sync.Mutex
+			var got []string
+			all := make(chan struct{})
+			require.NoError(t, b.AddConsumerFunc(func(_ context.Context, m *service.Message) error {
+				content, err := m.AsBytes()
+				mu.Lock()
+				defer mu.Unlock()
+				got = append(got, string(content))
+				if len(got) == 100 {
+					close(all)
+				}
+				return err
+			}))
+			stream, err := b.Build()
+			require.NoError(t, err)
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			ended := make(chan error, 1)
+			go func() { ended <- stream.Run(ctx) }()
+			select {
+			case <-all:
+			case err := <-ended:
+				require.FailNow(t, "the stream has ended", "%v", err)
+			}
+			require.NoError(t, stream.Stop(ctx))
+			require.NoError(t, <-ended)
+			require.ElementsMatch(t, numbers(0, 100), got)
+			formats := func(m *sync.Map) (all []awsfake.Format) {
+				m.Range(func(f, _ any) bool {
+					all = append(all, f.(awsfake.Format))
+					return true
+				})
+				return all
+			}
+			require.Equal(t, []awsfake.Format{want}, formats(&polls))
+			require.NotContains(t, formats(&others), awsfake.FormatCBOR)
+		})
+	}
+}
+
+// An answer is in the format that it says, whatever was asked for: one in another fails no
+// poll.
+func TestAnswersInOtherFormatsAreReadAsWell(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.table()
+		r.neverBack()
+		r.stream("orders", 2)
+		seed := rand.New(rand.NewPCG(1, 2))
+		for _, f := range []awsfake.Format{awsfake.FormatJSON, awsfake.FormatCBOR, awsfake.FormatCBORInParts} {
+			r.aws.Inject(awsfake.Fault{Operation: "GetRecords", Format: f, Probability: 0.3, Rand: seed})
+		}
+		in := r.open(`streams: [ orders ]`)
+		var got []string
+		for i := range 20 {
+			r.put("orders", i*50, 50)
+			got = append(got, together(in.read(50))...)
+		}
+		_, _, err := r.aws.Split("orders", shardName(0))
+		require.NoError(r, err)
+		r.put("orders", 1000, 100)
+		got = append(got, together(in.read(100))...)
+		require.ElementsMatch(r, numbers(0, 1100), got)
 	})
 }

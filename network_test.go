@@ -121,7 +121,7 @@ func newNetworked(t *testing.T, server *awsfake.Server, target string, shards in
 	lister, subscribing := kinesis.NewFromConfig(conf), session.Subscribing(conf)
 	require.NoError(t, n.connect(t.Context(), clients{
 		lister: lister, fanOut: lister, subscribe: newSubscribe(subscribing),
-		reader: newReader(conf, attempt, nil),
+		reader: newReader(conf, wireJSON, attempt, nil),
 		table:  dynamodb.NewFromConfig(conf),
 		closeIdle: func() {
 			session.CloseIdle(conf)

@@ -39,6 +39,9 @@ const tableName = "leases"
 // how to read: what they promise holds however records come.
 var fanOutMode = flag.String("fan-out", "", "mode of enhanced fan-out: always or auto; polling where it is empty")
 
+// wireFormat is that of every client that polls in these tests.
+var wireFormat = flag.String("wire-format", wireJSON, "format in which shards are polled: json or cbor")
+
 // rig is a local AWS with inputs in front of it, all in one bubble of synctest,
 // where time passes only when everything waits.
 type rig struct {
@@ -197,7 +200,7 @@ func (r *rig) clientsOver(l aws.HTTPClient) clients {
 	lister := kinesis.NewFromConfig(conf)
 	return clients{
 		lister: lister, fanOut: lister, subscribe: newSubscribe(conf),
-		reader:    newReader(conf, session.AttemptTimeout, nil),
+		reader:    newReader(conf, *wireFormat, session.AttemptTimeout, nil),
 		table:     dynamodb.NewFromConfig(conf),
 		closeIdle: func() {},
 	}
