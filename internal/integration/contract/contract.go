@@ -16,6 +16,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis"
 	"github.com/stretchr/testify/require"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/retrieval/wire"
 )
 
 // Region is where requests to a target are signed for.
@@ -86,6 +88,9 @@ func Config(url string) aws.Config {
 func Run(t *testing.T, target Target) {
 	t.Run("Kinesis", func(t *testing.T) {
 		runKinesis(t, kinesis.NewFromConfig(Config(target.Kinesis)), target.Deviations)
+	})
+	t.Run("KinesisInCBOR", func(t *testing.T) {
+		runKinesis(t, kinesis.NewFromConfig(Config(target.Kinesis), wire.InstallCBOR), target.Deviations)
 	})
 	t.Run("FanOut", func(t *testing.T) {
 		runFanOut(t, target)

@@ -44,6 +44,7 @@ func runInput(t *testing.T, target Target) {
 	}
 	tests := map[string]func(*testing.T, world){
 		"EveryRecordComesInOrderAcrossASplit":   everyRecordComesInOrderAcrossASplit,
+		"EveryRecordComesInCBORToo":             everyRecordComesInCBORToo,
 		"FanOutAndPollingGoOnFromEachOther":     fanOutAndPollingGoOnFromEachOther,
 		"ClosedParentIsReadBeforeItsChildren":   closedParentIsReadBeforeItsChildren,
 		"StopUnderLoadIsResumedWithoutRepeats":  stopUnderLoadIsResumedWithoutRepeats,
@@ -63,6 +64,10 @@ func runInput(t *testing.T, target Target) {
 
 func everyRecordComesInOrderAcrossASplit(t *testing.T, w world) {
 	w.readAcrossASplit(t, "")
+}
+
+func everyRecordComesInCBORToo(t *testing.T, w world) {
+	w.readAcrossASplit(t, "wire_format: cbor")
 }
 
 func fanOutReadsOnAcrossASplit(t *testing.T, w world) {
