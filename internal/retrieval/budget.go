@@ -17,9 +17,14 @@ const (
 	// fullPage is what reading a page may take at worst: a record of 10 MiB, as
 	// JSON with its payload in base64, and decoded beside it.
 	fullPage = heapFactor * 24 << 20
+	// leastRecord is what a record takes at least in an answer: its members, a sequence
+	// number of 56 digits, and neither data nor key.
+	leastRecord = 150
 	// firstPage is set aside for the first record of a shard with a backlog: enough
 	// for one of 1 MiB, the largest there is without special leave.
 	firstPage = heapFactor * 5 << 19
+	// usualPage is what a page of 1 MiB takes in records of 1 KB.
+	usualPage = 13 << 19
 	// livePage is set aside for a shard that had no backlog a moment ago.
 	livePage = 512 << 10
 )
@@ -27,6 +32,14 @@ const (
 // Cost is what a record counts for in a Budget, in bytes of the heap.
 func (r *Record) Cost() int64 {
 	return heapFactor*int64(len(r.Data)+len(r.PartitionKey)+len(r.SequenceNumber)) + recordOverhead
+}
+
+// memoryOf is what the page of an answer of so many bytes, with so many records at most,
+// may take of the heap until it is decoded: the answer, and beside it the records, whose
+// bytes are three quarters of those of base64 and, with the names of their members, of the
+// rest of the answer, too. What they cost afterwards is less.
+func memoryOf(answer int64, limit int32) int64 {
+	return heapFactor*answer*7/4 + min(int64(limit), answer/leastRecord+1)*recordOverhead
 }
 
 // Budget bounds the bytes that an input holds, from reading a page to the
@@ -90,6 +103,17 @@ func (b *Budget) Reserve(ctx context.Context, bytes int64, onWait func()) (int64
 		b.leave(w)
 		return 0, ctx.Err()
 	}
+}
+
+// TryReserve sets bytes aside if there are so many and nobody waits for some.
+func (b *Budget) TryReserve(bytes int64) (ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.waiting) > 0 || b.free < bytes {
+		return false
+	}
+	b.free -= bytes
+	return true
 }
 
 // leave takes a waiter out, or gives back what it was served in the same moment.

@@ -107,10 +107,3 @@ func TestThrottledReaderLeavesOthersAShareForAWhile(t *testing.T) {
 	}
 	require.Equal(t, callSpacing, last)
 }
-
-func TestNextPageIsAskedForByTheSizeOfTheLast(t *testing.T) {
-	require.EqualValues(t, 1024, limitAfter(100, 100<<10))
-	require.EqualValues(t, 1, limitAfter(2, 20<<20), "a page holds one record at least")
-	require.EqualValues(t, 10_000, limitAfter(100, 1000), "as many as the service gives")
-	require.EqualValues(t, 10_000, limitAfter(1, 0))
-}

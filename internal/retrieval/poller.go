@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -102,26 +104,11 @@ type Poller struct {
 	iterator string // empty when one is to be made
 	pace     pacer
 	nextCall time.Time
-	failures int   // calls in a row
-	expired  int   // iterators in a row
-	limit    int32 // records of the next page
-	expected int64 // bytes of memory that such a page takes, by those of the last one
-}
-
-// A page of 10 MB, the most that the service gives, is followed by five seconds
-// without any, and takes 20 times the memory of what the pace needs. So pages are
-// asked for by the number of records that come to about pageBytes: two and a half
-// times what a shard gives in the time between two calls.
-const (
-	pageBytes  = 1 << 20
-	maxLimit   = 10_000
-	firstLimit = 1 // tells how large they are
-)
-
-// limitAfter returns how many records to ask for after a page of so many of them,
-// and of so many bytes.
-func limitAfter(records, bytes int) int32 {
-	return int32(min(max(pageBytes*records/max(bytes, 1), 1), maxLimit))
+	failures int // calls in a row
+	expired  int // iterators in a row
+	size     pageSize
+	each     int64 // bytes of memory for a record, by those of the last page; 0 before
+	room     room  // of the page that is being read
 }
 
 // NewPoller returns a poller that begins at from, looks shards up in lists, holds its pages within a budget
@@ -134,7 +121,7 @@ func NewPoller(api API, lists *Lists, shard Shard, from Position, budget *Budget
 func newPoller(api API, at *cursor, budget *Budget, least time.Duration, hooks Hooks) *Poller {
 	return &Poller{
 		cursor: at, api: api, hooks: hooks, budget: budget,
-		limit: firstLimit, expected: firstPage, pace: pacer{least: least},
+		size: newPageSize(), pace: pacer{least: least},
 	}
 }
 
@@ -179,15 +166,43 @@ func (p *Poller) attempt(ctx context.Context) (page Page, ok bool, err error) {
 		err = p.confirmGone(ctx, err)
 	}
 	call.Err, call.Usual = err, p.usual(err)
-	p.hooks.tell(call)
+	if !p.silent(err) {
+		p.hooks.tell(call)
+	}
 	if errors.Is(err, ErrShardGone) {
 		return Page{}, false, err
 	}
 	if p.hooks.OnBudgetWait != nil && p.budget.Wanted() {
 		p.hooks.OnBudgetWait() // as a subscriber does; see Subscriber.recover
 	}
+	if errors.Is(err, errNoRoom) {
+		p.nextCall = call.Start.Add(callSpacing)
+		return Page{}, false, nil
+	}
 	p.nextCall = time.Now().Add(p.recover(err))
 	return Page{}, false, nil
+}
+
+// silent reports whether an attempt that failed is told to nobody: what becomes of the
+// next one will tell. The first that times out is made again at once, as the SDK makes
+// others again.
+func (p *Poller) silent(err error) bool {
+	return errors.Is(err, errNoRoom) || isTimeout(err) && p.failures == 0
+}
+
+func isTimeout(err error) bool {
+	_, ok := errors.AsType[*wire.TimeoutError](err)
+	return ok
+}
+
+// brokeOff reports whether a call may have failed for the size of its answer: it timed
+// out, or the connection ended in the middle.
+func brokeOff(err error) bool {
+	timeout, ok := errors.AsType[interface {
+		error
+		Timeout() bool
+	}](err)
+	return ok && timeout.Timeout() || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET)
 }
 
 // usual reports whether an error is no sign of anything wrong: an iterator expires when
@@ -214,24 +229,22 @@ func (p *Poller) read(ctx context.Context, call *Call) (Page, error) {
 			return Page{}, err
 		}
 	}
-	expected := int64(livePage)
-	if p.behind {
-		expected = p.expected
-	}
-	reserved, err := p.budget.Reserve(ctx, expected, p.hooks.OnBudgetWait)
-	if err != nil {
+	var page Page
+	if err := p.reserve(ctx); err != nil {
 		return Page{}, err
 	}
-	var page Page
-	defer func() { p.budget.Release(reserved - page.Cost) }()
+	defer func() { p.budget.Release(p.room.reserved - page.Cost) }()
 
 	start := time.Now()
 	call.Start = start
 	_, arn := StreamParameters(p.shard.Stream)
-	out, err := p.api.GetRecords(ctx, &kinesis.GetRecordsInput{ShardIterator: &p.iterator, StreamARN: arn, Limit: &p.limit})
+	out, err := p.api.GetRecords(wire.WithAdmission(ctx, p.admit),
+		&kinesis.GetRecordsInput{ShardIterator: &p.iterator, StreamARN: arn, Limit: &p.room.limit})
+	took := time.Since(start)
 	if err != nil {
 		return Page{}, fmt.Errorf("reading shard %s: %w", p.shard.ID, classify(err))
 	}
+	p.room.next.bytes = 0
 	if out.Records == nil {
 		// Every answer lists its records, if there are none too.
 		return Page{}, fmt.Errorf("reading shard %s: %w", p.shard.ID, errNoPage)
@@ -241,8 +254,12 @@ func (p *Poller) read(ctx context.Context, call *Call) (Page, error) {
 		bytes += len(out.Records[i].Data) + len(aws.ToString(out.Records[i].PartitionKey))
 	}
 	call.Records, call.Bytes = len(out.Records), bytes
-	if page, err = p.pageOf(ctx, out, bytes); err != nil {
+	if page, err = p.pageOf(ctx, out); err != nil {
 		return Page{}, err
+	}
+	if n := len(out.Records); n > 0 {
+		p.size.arrived(n, bytes, took)
+		p.each = p.memoryOfEach(n, bytes)
 	}
 	if behind := out.MillisBehindLatest; behind != nil {
 		page.ReadTo, call.Behind = start.Add(-page.Behind), page.Behind
@@ -251,20 +268,14 @@ func (p *Poller) read(ctx context.Context, call *Call) (Page, error) {
 	return page, nil
 }
 
-// pageOf makes a page of an answer with so many bytes of records.
-func (p *Poller) pageOf(ctx context.Context, out *kinesis.GetRecordsOutput, bytes int) (Page, error) {
+// pageOf makes a page of an answer.
+func (p *Poller) pageOf(ctx context.Context, out *kinesis.GetRecordsOutput) (Page, error) {
 	page, err := p.advance(ctx, read{
 		records: out.Records, behind: out.MillisBehindLatest,
 		leadsOn: aws.ToString(out.NextShardIterator) != "", children: out.ChildShards,
 	})
 	if err != nil {
 		return Page{}, err
-	}
-	if n := len(page.Records); n > 0 {
-		// Payloads come in base64, and are held until they are decoded.
-		p.limit = limitAfter(len(out.Records), bytes)
-		each := (page.Cost + heapFactor*int64(bytes)*4/3) / int64(n)
-		p.expected = min(max(each*int64(p.limit), livePage), fullPage)
 	}
 	p.iterator = aws.ToString(out.NextShardIterator)
 	return page, nil
@@ -308,6 +319,15 @@ func (p *Poller) recover(err error) time.Duration {
 	if errors.Is(err, ErrThrottled) {
 		return p.pace.afterThrottle(time.Now(), rand.Float64()) //nolint:gosec // spreads load, guards nothing
 	}
+	if brokeOff(err) {
+		p.size.timedOut()
+	}
+	if isTimeout(err) { // the service does not object to the iterator
+		if p.failures++; p.failures == 1 {
+			return 0
+		}
+		return backoff(p.failures - 1)
+	}
 	p.iterator = "" // it may be what the service objects to
 	switch {
 	case errors.Is(err, ErrIteratorExpired):
@@ -336,6 +356,9 @@ var (
 )
 
 var (
+	// errNoRoom is an answer that was given up, since it was larger than expected and the
+	// budget had no room for the rest.
+	errNoRoom = errors.New("no room for the answer")
 	errNoPage = errors.New("the answer has no list of records")
 	// errEndUnconfirmed is a page from which nothing leads on, which has yet to
 	// come again.

@@ -32,7 +32,8 @@ import (
 )
 
 // AttemptTimeout bounds one attempt of a call, from its signing to the last byte
-// of the answer. The largest answer is a page of GetRecords, 10 MiB.
+// of the answer. Of a page of GetRecords, which may have 10 MiB, it bounds each silence
+// instead.
 const AttemptTimeout = 10 * time.Second
 
 // Options say how to reach AWS. The zero value means the environment's region,

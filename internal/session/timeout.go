@@ -16,7 +16,8 @@ import (
 // option for a client (its Options.APIOptions) or for one call.
 //
 // SubscribeToShard has no such bound: its answer is a stream that lasts for
-// minutes.
+// minutes. Nor have the reads of pages by package wire, which puts a bound of the silence
+// in its place, under the same name: a page may be long, and the link slow.
 func WithAttemptTimeout(d time.Duration) func(*middleware.Stack) error {
 	return func(s *middleware.Stack) error {
 		m := attemptTimeout(d)

@@ -36,7 +36,8 @@ var getRecords = smithy.NewOperationSchema(schemas.GetRecords, schemas.GetRecord
 // likewise, each with one attempt. Kinesis' own refusals go back to the caller, and
 // so does whatever says that there were too many calls. What else brings no page,
 // such as a lost connection, credentials that are not taken or a failure of the
-// service, is left to the SDK as a call of its own, with its retries. Where that
+// service, is left to the SDK as a call of its own, with its retries. An attempt
+// that took too long goes back to the caller, who may ask for less. Where the SDK
 // helps again and again, calls of that stream go through the SDK for a while;
 // after an answer about credentials or the clock those of all streams do.
 // Middleware of the client's APIOptions runs in calls through the SDK alone. Pages
@@ -67,8 +68,10 @@ type pattern struct {
 	name, region string // that it is signed for
 }
 
-// NewDirect returns a client that reads as c does. timeout is that of one direct
-// attempt, from its signing to the last byte of the answer. onDetour, if not nil, is
+// NewDirect returns a client that reads as c does. timeout is for how long an attempt,
+// direct or through the SDK, may hear nothing: from its signing to the answer, and
+// between two parts of it. After that, or after five minutes in any case, it fails with a
+// [TimeoutError], and no other is made. onDetour, if not nil, is
 // called when calls begin to go through the SDK for a while, with one of the reasons
 // that begin with Detour.
 func NewDirect(c *kinesis.Client, timeout time.Duration, onDetour func(reason string)) *Direct {
@@ -92,7 +95,7 @@ func (d *Direct) GetRecords(ctx context.Context, in *kinesis.GetRecordsInput, op
 	r, now := d.route(aws.ToString(in.StreamARN)), time.Now()
 	known := r.pattern.Load()
 	if known == nil || len(opts) > 0 || in.ShardIterator == nil || d.detour.active(now) || r.detour.active(now) {
-		return d.Client.GetRecords(ctx, in, append(opts, r.learn)...)
+		return d.throughSDK(ctx, r, in, opts...)
 	}
 	out, err := d.attempt(ctx, known, in)
 	switch {
@@ -100,7 +103,7 @@ func (d *Direct) GetRecords(ctx context.Context, in *kinesis.GetRecordsInput, op
 		d.detour.succeeded(time.Now())
 		r.detour.succeeded(time.Now())
 		return out, err
-	case ctx.Err() != nil:
+	case ctx.Err() != nil || isGivenUp(err):
 		return nil, err
 	}
 	if resp, answered := errors.AsType[*awshttp.ResponseError](err); answered && resp.HTTPStatusCode()/100 == 4 {
@@ -111,13 +114,28 @@ func (d *Direct) GetRecords(ctx context.Context, in *kinesis.GetRecordsInput, op
 		if of.refused(time.Now()) {
 			d.onDetour(reason)
 		}
-		return d.Client.GetRecords(ctx, in, r.learn)
+		return d.throughSDK(ctx, r, in)
 	}
-	out, err = d.Client.GetRecords(ctx, in, r.learn)
+	out, err = d.throughSDK(ctx, r, in)
 	if err == nil && r.detour.failed(time.Now()) {
 		d.onDetour(DetourFailed)
 	}
 	return out, err
+}
+
+// throughSDK makes a call through the SDK, and learns from it how its requests look.
+func (d *Direct) throughSDK(ctx context.Context, r *route, in *kinesis.GetRecordsInput, opts ...func(*kinesis.Options)) (*kinesis.GetRecordsOutput, error) {
+	return d.Client.GetRecords(ctx, in, append(opts, r.learn, func(o *kinesis.Options) {
+		o.APIOptions = append(o.APIOptions, patiently(d.timeout).install)
+	})...)
+}
+
+// isGivenUp reports whether we have ended an attempt ourselves, and another one like it
+// would go the same way.
+func isGivenUp(err error) bool {
+	_, late := errors.AsType[*TimeoutError](err)
+	_, refused := errors.AsType[*refusedError](err)
+	return late || refused
 }
 
 // isFinal reports whether an error is an answer that the caller is to deal with: one that
@@ -134,8 +152,19 @@ func isFinal(err error) bool {
 
 // attempt makes one call.
 func (d *Direct) attempt(ctx context.Context, p *pattern, in *kinesis.GetRecordsInput) (*kinesis.GetRecordsOutput, error) {
-	ctx, cancel := context.WithTimeout(ctx, d.timeout)
-	defer cancel()
+	waiting := newPatience(ctx, d.timeout)
+	defer waiting.stop()
+	out, err := d.ask(waiting, p, in)
+	if err = waiting.explain(err); err != nil {
+		if _, told := errors.AsType[*smithy.OperationError](err); !told {
+			err = &smithy.OperationError{ServiceID: kinesis.ServiceID, OperationName: "GetRecords", Err: err}
+		}
+		return nil, err
+	}
+	return out, nil
+}
+
+func (d *Direct) ask(ctx *patience, p *pattern, in *kinesis.GetRecordsInput) (*kinesis.GetRecordsOutput, error) {
 	req, err := d.request(ctx, p, in)
 	if err != nil {
 		return nil, err
@@ -145,13 +174,16 @@ func (d *Direct) attempt(ctx context.Context, p *pattern, in *kinesis.GetRecords
 		return nil, err
 	}
 	resp := &smithyhttp.Response{Response: answer}
+	if err := ctx.hear(resp); err != nil {
+		return nil, err
+	}
 	defer smithyhttp.CloseResponseBody(ctx, resp, false, nil)
 	out := new(kinesis.GetRecordsOutput)
 	if err := d.options.Protocol.DeserializeResponse(ctx, getRecords, kinesis.TypeRegistry, resp, out); err != nil {
-		return nil, &smithy.OperationError{ServiceID: kinesis.ServiceID, OperationName: "GetRecords", Err: &awshttp.ResponseError{
+		return nil, &awshttp.ResponseError{
 			ResponseError: &smithyhttp.ResponseError{Response: resp, Err: err},
 			RequestID:     answer.Header.Get("X-Amzn-Requestid"),
-		}}
+		}
 	}
 	return out, nil
 }

@@ -116,7 +116,6 @@ func TestWhatMayPassIsLeftToTheSDK(t *testing.T) {
 		"a lost connection":          {Lose: true},
 		"an answer that broke off":   {Truncate: true},
 		"a failure of the service":   {Refuse: awsfake.NewError(awsfake.CodeInternalFailure, "sorry")},
-		"an answer that is late":     {DelayAnswer: time.Minute},
 		"a refusal of another model": {Refuse: awsfake.NewError("InvalidSignatureException", "signature expired")},
 	} {
 		t.Run(name, func(t *testing.T) {

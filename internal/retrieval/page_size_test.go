@@ -1,0 +1,137 @@
+package retrieval
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+func TestPageSizeFollowsWhatTheLinkCarries(t *testing.T) {
+	s := newPageSize()
+	require.EqualValues(t, 1, s.limit(), "the first record tells how large they are")
+	s.arrived(1, 1<<10, time.Millisecond)
+	require.EqualValues(t, 32, s.limit(), "one record proves little")
+	for _, want := range []int32{64, 128, 256, 512, 1024, 1024} {
+		s.arrived(int(s.limit()), int(s.limit())<<10, time.Millisecond)
+		require.Equal(t, want, s.limit())
+	}
+	s.arrived(10, 10<<10, time.Millisecond)
+	require.EqualValues(t, 1024, s.limit(), "a shard without a backlog keeps what it had")
+	s.arrived(1024, 1<<20, 50*time.Second)
+	require.EqualValues(t, 102, s.limit(), "what comes in five seconds")
+	s.arrived(102, 102<<10, 3*time.Second)
+	require.EqualValues(t, 102, s.limit(), "well within time, and no reason for more")
+	for _, want := range []int32{51, 25, 12, 6, 3, 1, 1, 1} {
+		s.timedOut()
+		require.Equal(t, want, s.limit())
+	}
+}
+
+func TestPageSizeGrowsBackStepByStep(t *testing.T) {
+	quick := func(s *pageSize) { s.arrived(int(s.limit()), int(s.limit())<<10, time.Second) }
+	s := pageSize{bytes: mostBytes, mean: 1 << 10}
+	for _, hold := range []int{32, 64, 128, 256, 512, 1024, 1024} {
+		s.timedOut()
+		for range hold {
+			require.EqualValues(t, 512, s.limit())
+			quick(&s)
+		}
+		quick(&s)
+		require.EqualValues(t, 1024, s.limit(), "it is tried again, more and more rarely")
+	}
+	quick(&s) // one of that size has come
+	s.timedOut()
+	for range 32 {
+		require.EqualValues(t, 512, s.limit())
+		quick(&s)
+	}
+	quick(&s)
+	require.EqualValues(t, 1024, s.limit())
+
+	quick(&s)
+	for range 4 {
+		s.timedOut()
+	}
+	for range 256 {
+		require.EqualValues(t, 64, s.limit())
+		quick(&s)
+	}
+	for _, want := range []int32{128, 256, 512, 1024} {
+		quick(&s)
+		require.Equal(t, want, s.limit())
+	}
+}
+
+func TestFirstRecordThatCameSlowlyIsFollowedByFew(t *testing.T) {
+	s := newPageSize()
+	s.arrived(1, 1<<10, time.Second)
+	require.EqualValues(t, 5, s.limit())
+	s = newPageSize()
+	s.arrived(1, 1<<10, time.Minute)
+	require.EqualValues(t, 1, s.limit())
+}
+
+func TestLargeRecordsComeOneByOne(t *testing.T) {
+	s := newPageSize()
+	for range 10 {
+		s.arrived(1, 10<<20, time.Second)
+		require.EqualValues(t, 1, s.limit())
+	}
+}
+
+func TestTimeOutsBeforeAnyRecordLeaveOne(t *testing.T) {
+	s := newPageSize()
+	for range 30 {
+		s.timedOut()
+		require.EqualValues(t, 1, s.limit())
+	}
+	for range mostHold + 30 {
+		s.arrived(int(s.limit()), int(s.limit())*100, 0)
+	}
+	require.EqualValues(t, maxRecords, s.limit(), "and it finds back")
+}
+
+func TestPageHasNoMoreRecordsThanTheServiceGives(t *testing.T) {
+	s := newPageSize()
+	s.arrived(100, 0, 0)
+	require.EqualValues(t, maxRecords, s.limit())
+}
+
+// Over a link of any rate pages come to take about as long as they should, and stay so.
+func TestPagesOverASteadyLinkSettle(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rate := rapid.Float64Range(500, 10e6).Draw(t, "bytes a second")
+		size := rapid.IntRange(1, 1<<20).Draw(t, "bytes of a record")
+		latency := time.Duration(rapid.IntRange(0, 500).Draw(t, "milliseconds")) * time.Millisecond
+		outs := rapid.IntRange(0, 3).Draw(t, "attempts that time out at first")
+		took := func(n int32) time.Duration {
+			return latency + time.Duration(float64(n)*float64(size)/rate*float64(time.Second))
+		}
+		s := newPageSize()
+		for range outs {
+			s.timedOut()
+		}
+		var last int32
+		for i := range 300 {
+			n := s.limit()
+			if n < 1 || n > maxRecords {
+				t.Fatalf("%d records", n)
+			}
+			if i >= 280 && n != last && last > 0 {
+				t.Fatalf("page %d has %d records, the one before it %d", i, n, last)
+			}
+			if i >= 280 && n > 1 && took(n) > longPage+time.Second {
+				t.Fatalf("%d records take %s", n, took(n))
+			}
+			if i >= 280 && n < maxRecords && took(n) <= quickPage && float64(n+1)*float64(size) <= mostBytes {
+				t.Fatalf("%d records take %s, and could be more", n, took(n))
+			}
+			if i >= 280 {
+				last = n
+			}
+			s.arrived(int(n), int(n)*size, took(n))
+		}
+	})
+}

@@ -1,0 +1,133 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis"
+	"github.com/stretchr/testify/require"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/awsfake"
+)
+
+// slowLink gives the bodies of answers in parts, one each pause, and stops after some.
+type slowLink struct {
+	aws.HTTPClient
+	pause time.Duration
+	part  int // bytes
+	stops int // after so many parts; 0: never
+}
+
+func (l *slowLink) Do(r *http.Request) (*http.Response, error) {
+	resp, err := l.HTTPClient.Do(r)
+	if err == nil && l.part > 0 {
+		resp.Body = &slowBody{ReadCloser: resp.Body, ctx: r.Context(), link: *l}
+	}
+	return resp, err
+}
+
+type slowBody struct {
+	io.ReadCloser
+	ctx  context.Context //nolint:containedctx // of the request, as a transport keeps it
+	link slowLink
+	read int
+}
+
+func (b *slowBody) Read(p []byte) (int, error) {
+	pause := b.link.pause
+	if b.read++; b.link.stops > 0 && b.read > b.link.stops {
+		pause = time.Hour
+	}
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return b.ReadCloser.Read(p[:min(len(p), b.link.part)])
+	case <-b.ctx.Done():
+		return 0, b.ctx.Err()
+	}
+}
+
+// overSlowLink runs a test for direct calls and for those through the SDK, with a page of
+// some ten KiB and a bound of a second.
+func overSlowLink(t *testing.T, link slowLink, test func(t *testing.T, sent *seen, read func(context.Context) error)) {
+	t.Helper()
+	for name, opts := range map[string][]func(*kinesis.Options){
+		"direct":          nil,
+		"through the SDK": {func(*kinesis.Options) {}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := awsfake.New(awsfake.Options{IteratorLifetime: time.Hour})
+				d, sent, in := direct(t, s)
+				_, err := d.GetRecords(t.Context(), in)
+				require.NoError(t, err)
+				_, _, err = s.Put("orders", "key", make([]byte, 10<<10))
+				require.NoError(t, err)
+				slow := link
+				slow.HTTPClient = sent.HTTPClient
+				sent.HTTPClient, sent.requests = &slow, nil
+				test(t, sent, func(ctx context.Context) error {
+					_, err := d.GetRecords(ctx, in, opts...)
+					return err
+				})
+			})
+		})
+	}
+}
+
+func TestAnswerThatKeepsComingIsAwaited(t *testing.T) {
+	overSlowLink(t, slowLink{pause: 900 * time.Millisecond, part: 256}, func(t *testing.T, sent *seen, read func(context.Context) error) {
+		begin := time.Now()
+		require.NoError(t, read(t.Context()))
+		require.Greater(t, time.Since(begin), 40*time.Second)
+		require.Len(t, sent.requests, 1)
+	})
+}
+
+func TestAnswerThatStandsStillGoesBackToTheCaller(t *testing.T) {
+	overSlowLink(t, slowLink{pause: 900 * time.Millisecond, part: 256, stops: 5}, func(t *testing.T, sent *seen, read func(context.Context) error) {
+		begin := time.Now()
+		err := read(t.Context())
+		late, ok := errors.AsType[*TimeoutError](err)
+		require.True(t, ok, "%v", err)
+		require.Equal(t, "the answer to GetRecords stood still for 1s after 1280 bytes", late.Error())
+		require.ErrorContains(t, err, "operation error Kinesis: GetRecords")
+		require.Equal(t, 5*900*time.Millisecond+time.Second, time.Since(begin))
+		require.Len(t, sent.requests, 1, "which may ask for less")
+	})
+}
+
+func TestAnswerThatDoesNotComeGoesBackToTheCaller(t *testing.T) {
+	overSlowLink(t, slowLink{pause: time.Hour, part: 256}, func(t *testing.T, sent *seen, read func(context.Context) error) {
+		begin := time.Now()
+		require.ErrorContains(t, read(t.Context()), "no answer to GetRecords within 1s")
+		require.Equal(t, time.Second, time.Since(begin))
+		require.Len(t, sent.requests, 1)
+	})
+}
+
+func TestAnswerThatNeverEndsIsBrokenOff(t *testing.T) {
+	overSlowLink(t, slowLink{pause: 900 * time.Millisecond, part: 1}, func(t *testing.T, _ *seen, read func(context.Context) error) {
+		begin := time.Now()
+		require.ErrorContains(t, read(t.Context()), "the answer to GetRecords was not complete after 5m0s")
+		require.Equal(t, longestAttempt, time.Since(begin))
+	})
+}
+
+func TestReadOverASlowLinkEndsWithItsContext(t *testing.T) {
+	overSlowLink(t, slowLink{pause: 900 * time.Millisecond, part: 256}, func(t *testing.T, _ *seen, read func(context.Context) error) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		time.AfterFunc(10*time.Second, cancel)
+		begin := time.Now()
+		require.ErrorIs(t, read(ctx), context.Canceled)
+		require.Equal(t, 10*time.Second, time.Since(begin))
+	})
+}
