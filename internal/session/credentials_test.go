@@ -30,14 +30,17 @@ type provider struct {
 func (p *provider) Retrieve(ctx context.Context) (aws.Credentials, error) {
 	p.calls.Add(1)
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	timer := time.NewTimer(p.takes)
+	takes := p.takes
+	p.mu.Unlock() // in a bubble, who waits for a lock keeps the clock from moving
+	timer := time.NewTimer(takes)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 	case <-ctx.Done():
 		return aws.Credentials{}, ctx.Err()
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.err != nil {
 		return aws.Credentials{}, p.err
 	}

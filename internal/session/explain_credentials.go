@@ -184,7 +184,7 @@ func (f fault) uncontained(status int, slow bool) string {
 }
 
 func (f fault) uninstanced(status int, e *credentialsError) string {
-	const hop = "in a container the hop limit of the instance has to be 2: `aws ec2 modify-instance-metadata-options --http-put-response-hop-limit 2`"
+	const hop = "in a container the hop limit of the instance has to be 2: `aws ec2 modify-instance-metadata-options --instance-id ... --http-put-response-hop-limit 2`"
 	switch {
 	case status == http.StatusNotFound:
 		return "The EC2 instance has no role. Attach an instance profile to it, or write `" + f.field("credentials") + "`"

@@ -427,7 +427,7 @@ func TestHopLimitOfTheInstance(t *testing.T) {
 	}
 }
 
-const hop = "in a container the hop limit of the instance has to be 2: `aws ec2 modify-instance-metadata-options --http-put-response-hop-limit 2`"
+const hop = "in a container the hop limit of the instance has to be 2: `aws ec2 modify-instance-metadata-options --instance-id ... --http-put-response-hop-limit 2`"
 
 func TestFailureOfAProviderNamesItAndSaysWhatToDo(t *testing.T) {
 	status := func(code int, body string) func(http.ResponseWriter, *http.Request) {
