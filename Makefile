@@ -1,6 +1,7 @@
 # Needs Go and make alone to run, build and test. `make integration` needs
-# Node.js 20 with npm, `make fuzz` and `make bench` need bash; the development
-# tools are built from internal/devtools where a target wants them.
+# Node.js 20 with npm, and Python 3.10 with venv for moto, which it leaves out
+# otherwise; `make fuzz` and `make bench` need bash; the development tools are built
+# from internal/devtools where a target wants them.
 
 .DEFAULT_GOAL := help
 
@@ -12,6 +13,7 @@ BENCH    ?= .
 TOOLS   := bin/tools
 VULNDB  := bin/vulndb
 MODULES := . internal/devtools
+MOTO    := internal/integration/.venv/installed
 
 # The Go release that go.mod names, whose standard library is patched, or the
 # installed one where that is newer; also where Go is set up to look for none
@@ -94,14 +96,26 @@ fuzz: ## Run each fuzz target for FUZZTIME.
 	done
 
 .PHONY: integration
-integration: internal/integration/node_modules/.package-lock.json ## Run the contract suite against emulators, and the local AWS against clients, that others wrote (needs Node.js 20 with npm).
-	go test -tags integration -shuffle=on -count=1 -parallel 8 -timeout 5m ./internal/integration/...
+integration: internal/integration/node_modules/.package-lock.json $(MOTO) ## Run the contract suite against emulators, and the local AWS against clients, that others wrote (needs Node.js 20 with npm; moto needs Python 3.10).
+	go test -tags integration$$(test -e $(MOTO) && echo ,moto) -shuffle=on -count=1 -parallel 8 -timeout 5m ./internal/integration/...
 
 # Install scripts are not run: what is installed works without them.
 internal/integration/node_modules/.package-lock.json: internal/integration/package-lock.json
 	@command -v npm >/dev/null || { echo 'make integration: npm not found; install Node.js 20 or later' >&2; exit 1; }
 	npm ci --prefix internal/integration --ignore-scripts --no-audit --no-fund
 	@touch $@
+
+# Nothing is made where there is no Python to make it with, and moto's tests are not
+# built then. What is half made does not stay behind.
+$(MOTO): internal/integration/requirements.txt
+	@rm -rf $(@D); \
+	if ! python3 -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then \
+	  echo 'make integration: moto is left out: no python3 of 3.10 or later with venv and ensurepip' >&2; \
+	elif python3 -m venv $(@D) && $(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary :all: -r $<; then \
+	  touch $@; \
+	else \
+	  rm -rf $(@D); exit 1; \
+	fi
 
 .PHONY: cover
 cover: ## Show the coverage of each package, in coverage.out by line.
@@ -137,7 +151,7 @@ fmt: $(TOOLS)/gofumpt ## Format the code.
 
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint ## Check layers, style, format and common mistakes.
-	go vet -tags integration ./...
+	go vet -tags integration,moto ./...
 	$(TOOLS)/golangci-lint run ./...
 
 .PHONY: docs
@@ -162,7 +176,7 @@ ci: ## Run every check in the order of continuous integration.
 
 .PHONY: clean
 clean: ## Remove what was built and installed.
-	rm -rf bin coverage.out internal/integration/node_modules
+	rm -rf bin coverage.out internal/integration/node_modules internal/integration/.venv
 
 # Built again when a pinned version changes.
 $(TOOLS)/golangci-lint: internal/devtools/go.mod internal/devtools/go.sum

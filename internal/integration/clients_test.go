@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/benthos-plugins/aws-kinesis/internal/awsfake"
+	"github.com/benthos-plugins/aws-kinesis/internal/integration/child"
 	"github.com/benthos-plugins/aws-kinesis/internal/integration/contract"
 	"github.com/benthos-plugins/aws-kinesis/internal/integration/emulator"
 	"github.com/benthos-plugins/aws-kinesis/internal/integration/node"
@@ -70,8 +71,8 @@ func TestClientsReadTheLocalAWSByFanOut(t *testing.T) {
 			env = append(env, "NODE_NO_WARNINGS=1") // such as that of the end of Node.js 20
 			s := story{fake: fake, whole: c.whole, hears: make(chan said, 1000)}
 			s.begin(t)
-			child := node.Start(t, filepath.Join(node.Folder(t), "clients"), env, s.hear(t), c.args(t, fake, url)...)
-			s.exited = child.Exited
+			client := node.Start(t, filepath.Join(child.Folder(t), "clients"), env, s.hear(t), c.args(t, fake, url)...)
+			s.exited = client.Exited
 			s.goOn(t)
 			s.check(t)
 		})

@@ -50,6 +50,28 @@ type Deviations struct {
 	// A broken iterator is an internal failure, rather than an invalid
 	// argument.
 	BrokenIteratorFails bool
+	// Each shard of each stream gives the sequence numbers 1, 2 and so on, so that
+	// none is foreign to a shard and those of a child do not follow its parents'.
+	// The service's are unique within a shard and rise from parents to children; one
+	// that "did not come from this stream" is an invalid argument
+	// (API_GetShardIterator, "Data record" in the developer guide's key concepts).
+	SequencesCountFromOne bool
+	// The highest hash key of a shard is in no shard, and a record that is put there
+	// an internal failure. EndingHashKey is the end of the range, itself included:
+	// the ranges of a stream's shards have no gap (API_HashKeyRange, API_SplitShard).
+	EndingHashKeyNowhere bool
+	// ExclusiveStartShardId is not looked at (API_ListShards, API_DescribeStream).
+	ExclusiveStartIgnored bool
+	// A next token of ListShards goes with the stream's name, and is refused alone.
+	// The service refuses the name beside it as an invalid argument: the token says
+	// which stream it is of (API_ListShards, NextToken and StreamName).
+	TokenNeedsName bool
+	// Shards that were split or merged take records all the same, are polled on for
+	// ever, and have no last page that names their children. The service routes
+	// records to the children, and "if the shard has been closed, the shard iterator
+	// can't return more data", and is null (API_GetRecords, NextShardIterator and
+	// ChildShards; API_SplitShard).
+	ReshardingClosesNothing bool
 
 	// The answer to SubscribeToShard begins with an event, rather than with the
 	// initial response. The SDK's client cannot read that, so that the rest is
@@ -72,6 +94,24 @@ type Deviations struct {
 	ClosedShardGoesOn bool
 	// A page of consumers has no token for the next one where that is not full.
 	ConsumersCutOff bool
+	// The ARN of a consumer does not end with the time of its registration, so that
+	// one that is registered again under its name has the ARN of the first
+	// (API_Consumer, ConsumerARN).
+	ConsumerARNByName bool
+	// A consumer may be registered twice. "Each consumer must have a unique name" in
+	// its stream; the second is refused with ResourceInUseException
+	// (API_RegisterStreamConsumer, ConsumerName and errors).
+	ConsumerRegisteredTwice bool
+	// To register a consumer with a stream that there is not is an internal failure,
+	// rather than not found (API_RegisterStreamConsumer, errors).
+	MissingStreamFailsConsumer bool
+	// There are consumers, and no SubscribeToShard.
+	NoSubscriptions bool
+
+	// A value that an expression uses and nobody defines is an internal failure,
+	// rather than a ValidationException (API_UpdateItem; "Expression attribute
+	// values" in the developer guide).
+	UndefinedValueFails bool
 }
 
 // Config returns what a client of either service needs for a server at url.
@@ -96,7 +136,7 @@ func Run(t *testing.T, target Target) {
 		runFanOut(t, target)
 	})
 	t.Run("DynamoDB", func(t *testing.T) {
-		runDynamoDB(t, dynamodb.NewFromConfig(Config(target.DynamoDB)))
+		runDynamoDB(t, dynamodb.NewFromConfig(Config(target.DynamoDB)), target.Deviations)
 	})
 	t.Run("Input", func(t *testing.T) {
 		runInput(t, target)

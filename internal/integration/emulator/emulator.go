@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/benthos-plugins/aws-kinesis/internal/integration/child"
 	"github.com/benthos-plugins/aws-kinesis/internal/integration/node"
 )
 
@@ -48,28 +49,36 @@ func DynamoDB(t testing.TB) string {
 // until the server that asked for port 1 listens.
 func start(t testing.TB, pkg string, env []string, args ...string) string {
 	t.Helper()
+	preload := filepath.Join(child.Folder(t), "emulator", "preload.cjs")
+	return await(t, pkg, func(hear func(string)) *child.Process {
+		// In its folder kinesis-local looks for its certificate.
+		return node.Start(t, node.Package(t, pkg), env, hear, append([]string{"--require", preload}, args...)...)
+	})
+}
+
+// await starts an emulator and waits until it says that it listens, as preload.cjs
+// and serve_moto.py do; its other lines are the test's.
+func await(t testing.TB, name string, start func(hear func(string)) *child.Process) string {
+	t.Helper()
 	said := make(chan string, 1)
-	hear := func(line string) {
+	process := start(func(line string) {
 		var port int
 		if _, err := fmt.Sscanf(line, "listening 1 %d", &port); err == nil {
 			said <- fmt.Sprintf("http://127.0.0.1:%d", port)
 		} else if !strings.HasPrefix(line, "listening ") {
-			t.Logf("%s: %s", pkg, line)
+			t.Logf("%s: %s", name, line)
 		}
-	}
-	preload := filepath.Join(node.Folder(t), "emulator", "preload.cjs")
-	// In its folder kinesis-local looks for its certificate.
-	child := node.Start(t, node.Package(t, pkg), env, hear, append([]string{"--require", preload}, args...)...)
+	})
 
 	timeout := time.NewTimer(startTimeout)
 	defer timeout.Stop()
 	select {
 	case url := <-said:
 		return url
-	case <-child.Exited:
-		t.Fatalf("%s ended before it listened: %v", pkg, child.Err())
+	case <-process.Exited:
+		t.Fatalf("%s ended before it listened: %v", name, process.Err())
 	case <-timeout.C:
-		t.Fatalf("%s did not listen within %s", pkg, startTimeout)
+		t.Fatalf("%s did not listen within %s", name, startTimeout)
 	}
 	return ""
 }

@@ -1,89 +1,27 @@
-// Package node runs what others wrote for Node.js, each as a child process of
-// the test that asks for it. `make integration` installs it.
-//
-// A child ends with its test: killed by a cleanup of the test, or by itself when
-// the process of the test is gone in any other way and its standard input closes
-// (preload.cjs).
+// Package node runs what others wrote for Node.js. `make integration` installs it.
 package node
 
 import (
-	"bufio"
-	"io"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/integration/child"
 )
 
-// Process is a running child. Start makes it; the end of its test ends it.
-type Process struct {
-	Exited <-chan struct{} // closed when it has ended
-	err    error
-}
-
-// Err is how the child ended. It is valid once Exited is closed.
-func (p *Process) Err() error { return p.err }
-
-// Start runs node with args in a folder, with env beside the environment of the
-// test, and hands each line that it prints to line, which runs on one goroutine.
-func Start(t testing.TB, dir string, env []string, line func(string), args ...string) *Process {
+// Start runs node with args in a folder; see child.Start. preload.cjs ends it with
+// the process of the test.
+func Start(t testing.TB, dir string, env []string, line func(string), args ...string) *child.Process {
 	t.Helper()
-	preload := filepath.Join(Folder(t), "node", "preload.cjs")
-	cmd := exec.CommandContext(t.Context(), "node", append([]string{"--require", preload}, args...)...)
-	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), env...)
-	_, err := cmd.StdinPipe() // closed by the end of this process, if by nothing else
-	require.NoError(t, err)
-	out, in := io.Pipe()
-	cmd.Stdout, cmd.Stderr = in, in
-	require.NoError(t, cmd.Start())
-
-	// Owned by this goroutine: the child's output. It ends when the child does.
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		lines := bufio.NewScanner(out)
-		for lines.Scan() {
-			line(lines.Text())
-		}
-		// An overlong line must not block the child on its next write.
-		_, _ = io.Copy(io.Discard, out)
-	}()
-	exited := make(chan struct{})
-	p := &Process{Exited: exited}
-	go func() {
-		defer close(exited)
-		p.err = cmd.Wait()
-		_ = in.Close() // never fails, by its documentation
-	}()
-	t.Cleanup(func() {
-		// t.Context was cancelled just before: exec has killed the child.
-		<-exited
-		<-done
-	})
-	return p
+	preload := filepath.Join(child.Folder(t), "node", "preload.cjs")
+	return child.Start(t, dir, env, line, "node", append([]string{"--require", preload}, args...)...)
 }
 
 // Package returns the folder of an installed package.
 func Package(t testing.TB, name string) string {
 	t.Helper()
-	dir := filepath.Join(Folder(t), "node_modules", filepath.FromSlash(name))
+	dir := filepath.Join(child.Folder(t), "node_modules", filepath.FromSlash(name))
 	require.DirExists(t, dir, "not installed: run the tests by `make integration`")
 	return dir
-}
-
-// Folder returns internal/integration of the module in which the test runs:
-// tests run in the folder of their package.
-func Folder(t testing.TB) string {
-	t.Helper()
-	dir, err := os.Getwd()
-	require.NoError(t, err)
-	for ; ; dir = filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return filepath.Join(dir, "internal", "integration")
-		}
-		require.NotEqual(t, filepath.Dir(dir), dir, "no go.mod above the test")
-	}
 }

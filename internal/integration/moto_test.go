@@ -1,0 +1,33 @@
+//go:build integration && moto
+
+package integration
+
+import (
+	"testing"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/integration/contract"
+	"github.com/benthos-plugins/aws-kinesis/internal/integration/emulator"
+)
+
+func TestMotoKeepsTheContract(t *testing.T) {
+	t.Parallel()
+	url := emulator.Moto(t)
+	contract.Run(t, contract.Target{
+		Kinesis: url, DynamoDB: url,
+		Deviations: contract.Deviations{
+			BrokenIteratorFails:     true,
+			SequencesCountFromOne:   true,
+			EndingHashKeyNowhere:    true,
+			ExclusiveStartIgnored:   true,
+			TokenNeedsName:          true,
+			ReshardingClosesNothing: true,
+
+			ConsumerARNByName:          true,
+			NoSubscriptions:            true,
+			ConsumerRegisteredTwice:    true,
+			MissingStreamFailsConsumer: true,
+
+			UndefinedValueFails: true,
+		},
+	})
+}
