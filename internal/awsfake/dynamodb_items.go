@@ -402,6 +402,9 @@ func (d *dynamoService) query(in *queryInput) (*pageOutput, error) {
 	if err != nil {
 		return nil, err
 	}
+	if name := t.filtered(p.filter); name != "" {
+		return nil, invalid("Filter Expression can only contain non-primary key attributes: Primary key attribute: %s", name)
+	}
 	if p.start != nil && p.start.hash.Text != hash {
 		return nil, invalid("The provided starting key is outside query boundaries based on provided conditions")
 	}
@@ -420,6 +423,25 @@ func (d *dynamoService) query(in *queryInput) (*pageOutput, error) {
 		slices.Reverse(rows)
 	}
 	return d.page(t, &in.selection, p, rows, d.payer("Query")), nil
+}
+
+// filtered is a key attribute that a filter names, which is the key condition's to
+// name in a query; empty when there is none.
+func (t *table) filtered(c *condition) string {
+	if c == nil {
+		return ""
+	}
+	for _, a := range c.args {
+		if slices.ContainsFunc(t.keys, func(k keyAttribute) bool { return k.name == a.path }) {
+			return a.path
+		}
+	}
+	for i := range c.of {
+		if name := t.filtered(&c.of[i]); name != "" {
+			return name
+		}
+	}
+	return ""
 }
 
 // queried checks the form of a key condition, one value for the hash key and

@@ -88,6 +88,9 @@ func (k *kinesisService) putRecords(in *putRecordsInput) (*putRecordsOutput, err
 
 // entry checks a record and finds its hash key.
 func (st *stream) entry(r putEntry) (entry, error) {
+	if r.Data == nil {
+		return entry{}, invalid("1 validation error detected: Value at 'data' failed to satisfy constraint: Member must not be null")
+	}
 	e := entry{data: r.Data}
 	if r.PartitionKey != nil {
 		e.key, e.hasKey = *r.PartitionKey, true
@@ -146,7 +149,7 @@ func (k *kinesisService) getShardIterator(in *getShardIteratorInput) (*getShardI
 	if k.opts.EnforceLimits && !sh.iterators.allow(now, iteratorsSecond) {
 		return nil, refuse(CodeThroughputExceeded, "Rate exceeded for shard %s in stream %s under account %s.", id, st.name, accountID)
 	}
-	at, err := st.locate(sh, startingPosition{in.ShardIteratorType, in.StartingSequenceNumber, in.Timestamp}, "GetShardIterator")
+	at, err := st.locate(sh, startingPosition{in.ShardIteratorType, in.StartingSequenceNumber, in.Timestamp}, "GetShardIterator", now)
 	if err != nil {
 		return nil, err
 	}
@@ -162,7 +165,7 @@ type startingPosition struct {
 }
 
 // locate is the position at which an operation starts to read; needs sh.mu.
-func (st *stream) locate(sh *shard, in startingPosition, operation string) (int64, error) {
+func (st *stream) locate(sh *shard, in startingPosition, operation string, now time.Time) (int64, error) {
 	end := sh.first + int64(len(sh.records))
 	switch in.Type {
 	case "TRIM_HORIZON":
@@ -174,6 +177,9 @@ func (st *stream) locate(sh *shard, in startingPosition, operation string) (int6
 			return 0, refuse(CodeInvalidArgument, "Must specify timestampForShardIterator parameter for iterator of type AT_TIMESTAMP.")
 		}
 		millis := time.Time(*in.Timestamp).UnixMilli()
+		if millis > now.UnixMilli() {
+			return 0, refuse(CodeInvalidArgument, "The timestampInMillis parameter cannot be greater than the currentTimestampInMillis. timestampInMillis: %d, currentTimestampInMillis: %d", millis, now.UnixMilli())
+		}
 		// In order of sequence, as arrival times need not rise.
 		i := slices.IndexFunc(sh.records, func(r record) bool { return r.millis >= millis })
 		if i < 0 {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"math/big"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -197,6 +198,9 @@ func TestKinesisRefusesWhatAWSRefuses(t *testing.T) {
 		{"timestamp missing", CodeInvalidArgument, func() error {
 			return iterator("AT_TIMESTAMP", func(*kinesis.GetShardIteratorInput) {})
 		}},
+		{"timestamp to come", CodeInvalidArgument, func() error {
+			return iterator("AT_TIMESTAMP", func(in *kinesis.GetShardIteratorInput) { in.Timestamp = aws.Time(time.Now().Add(time.Minute)) })
+		}},
 		{"sequence missing", CodeInvalidArgument, func() error {
 			return iterator("AT_SEQUENCE_NUMBER", func(*kinesis.GetShardIteratorInput) {})
 		}},
@@ -252,6 +256,25 @@ func TestKinesisRefusesWhatAWSRefuses(t *testing.T) {
 	require.Len(t, shards, 3, "nothing refused took effect")
 }
 
+// The SDK's clients always send Data; others may not.
+func TestRecordsNeedDataWhichMayBeEmpty(t *testing.T) {
+	s := newServer(t, Options{})
+	require.NoError(t, s.CreateStream("stream", 1))
+	for body, status := range map[string]int{
+		`{"StreamName":"stream","PartitionKey":"k"}`:             http.StatusBadRequest,
+		`{"StreamName":"stream","PartitionKey":"k","Data":null}`: http.StatusBadRequest,
+		`{"StreamName":"stream","PartitionKey":"k","Data":""}`:   http.StatusOK,
+	} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://awsfake.invalid/", strings.NewReader(body))
+		require.NoError(t, err)
+		r.Header.Set("X-Amz-Target", targetKinesis+"PutRecord")
+		answer, err := s.HTTPClient().Do(r)
+		require.NoError(t, err)
+		defer answer.Body.Close()
+		require.Equal(t, status, answer.StatusCode, body)
+	}
+}
+
 func TestIteratorsStartWhereTheirTypeSays(t *testing.T) {
 	clock := NewManualClock(time.Unix(1_700_000_000, 0))
 	s := newServer(t, Options{Clock: clock})
@@ -283,7 +306,7 @@ func TestIteratorsStartWhereTheirTypeSays(t *testing.T) {
 	require.Equal(t, "c", start("AFTER_SEQUENCE_NUMBER", sequences[1], 0))
 	require.Equal(t, "bc", start("AT_TIMESTAMP", "", 1_700_000_000.5))
 	require.Equal(t, "bc", start("AT_TIMESTAMP", "", 1_700_000_001))
-	require.Empty(t, start("AT_TIMESTAMP", "", 1_800_000_000))
+	require.Empty(t, start("AT_TIMESTAMP", "", 1_700_000_003))
 	shards, err := s.Shards("stream")
 	require.NoError(t, err)
 	require.Equal(t, "abc", start("AT_SEQUENCE_NUMBER", shards[0].StartSequence, 0), "a shard's start is a place in it")

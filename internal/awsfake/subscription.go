@@ -104,7 +104,7 @@ func (k *kinesisService) subscribe(s *Server, body []byte) (*subscription, error
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	sub.idleFrom(now)
-	if sub.next, err = st.locate(sh, *in.StartingPosition, "SubscribeToShard"); err != nil {
+	if sub.next, err = st.locate(sh, *in.StartingPosition, "SubscribeToShard", now); err != nil {
 		return nil, err
 	}
 	if in.DryRun {

@@ -19,6 +19,7 @@ func TestEmulatorsKeepTheContract(t *testing.T) {
 			SequencesBySecond:       true,
 			ForeignSequenceNotFound: true,
 			BrokenIteratorFails:     true,
+			FutureTimestampTaken:    true,
 
 			NoInitialResponse:         true,
 			RefusalsInStream:          true,

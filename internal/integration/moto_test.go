@@ -18,6 +18,7 @@ func TestMotoKeepsTheContract(t *testing.T) {
 			BrokenIteratorFails:     true,
 			SequencesCountFromOne:   true,
 			EndingHashKeyNowhere:    true,
+			FutureTimestampTaken:    true,
 			ExclusiveStartIgnored:   true,
 			TokenNeedsName:          true,
 			ReshardingClosesNothing: true,
@@ -28,6 +29,7 @@ func TestMotoKeepsTheContract(t *testing.T) {
 			MissingStreamFailsConsumer: true,
 
 			UndefinedValueFails: true,
+			KeysFiltered:        true,
 		},
 	})
 }

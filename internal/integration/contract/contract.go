@@ -60,6 +60,11 @@ type Deviations struct {
 	// an internal failure. EndingHashKey is the end of the range, itself included:
 	// the ranges of a stream's shards have no gap (API_HashKeyRange, API_SplitShard).
 	EndingHashKeyNowhere bool
+	// An iterator may start at a timestamp that is yet to come. The service refuses it
+	// as an invalid argument: "the timestampInMillis parameter cannot be greater than
+	// the currentTimestampInMillis". That is not in the reference, and quoted by those
+	// who met it (aws/aws-sdk-java issue 2588, harlow/kinesis-consumer issue 116).
+	FutureTimestampTaken bool
 	// ExclusiveStartShardId is not looked at (API_ListShards, API_DescribeStream).
 	ExclusiveStartIgnored bool
 	// A next token of ListShards goes with the stream's name, and is refused alone.
@@ -112,6 +117,9 @@ type Deviations struct {
 	// rather than a ValidationException (API_UpdateItem; "Expression attribute
 	// values" in the developer guide).
 	UndefinedValueFails bool
+	// The filter of a query may name key attributes, which is for its key condition
+	// (API_Query, FilterExpression).
+	KeysFiltered bool
 }
 
 // Config returns what a client of either service needs for a server at url.

@@ -29,6 +29,7 @@ func runDynamoDB(t *testing.T, client *dynamodb.Client, deviations Deviations) {
 		"QueryPagesHoldOneStreamInOrder":         queryPagesHoldOneStreamInOrder,
 		"QueryPageEndsAtOneMegabyte":             queryPageEndsAtOneMegabyte,
 		"QueryFiltersAfterItHasCounted":          queryFiltersAfterItHasCounted,
+		"QueryFiltersByNoKeyAttribute":           queryFiltersByNoKeyAttribute,
 		"FailedConditionLeavesNothingBehind":     failedConditionLeavesNothingBehind,
 		"UndefinedValueOfAnExpressionIsRejected": undefinedValueOfAnExpressionIsRejected,
 	} {
@@ -312,6 +313,20 @@ func queryFiltersAfterItHasCounted(t *testing.T, d database) {
 	require.NoError(t, err)
 	require.Empty(t, page.Items)
 	require.NotEmpty(t, page.LastEvaluatedKey, "an empty page is not the last")
+}
+
+func queryFiltersByNoKeyAttribute(t *testing.T, d database) {
+	ctx, tb := d.table(t)
+	_, err := d.Query(ctx, &dynamodb.QueryInput{
+		TableName: &tb, KeyConditionExpression: aws.String("StreamID = :s"),
+		FilterExpression:          aws.String("attribute_exists(ClientID) AND NOT ShardID = :k"),
+		ExpressionAttributeValues: item{":s": text("s"), ":k": text("0")},
+	})
+	if d.deviations.KeysFiltered {
+		require.NoError(t, err)
+	} else {
+		requireInvalid(t, err)
+	}
 }
 
 func failedConditionLeavesNothingBehind(t *testing.T, d database) {

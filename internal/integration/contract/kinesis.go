@@ -41,6 +41,7 @@ func runKinesis(t *testing.T, client *kinesis.Client, deviations Deviations) {
 		"SequenceIteratorsStartAtAndAfter":       sequenceIteratorsStartAtAndAfter,
 		"LatestSkipsWhatWasThere":                latestSkipsWhatWasThere,
 		"TimestampStartsAtTheFirstArrivalSince":  timestampStartsAtTheFirstArrivalSince,
+		"FutureTimestampIsAnInvalidArgument":     futureTimestampIsAnInvalidArgument,
 		"ForeignSequenceIsAnInvalidArgument":     foreignSequenceIsAnInvalidArgument,
 		"BrokenIteratorIsAnInvalidArgument":      brokenIteratorIsAnInvalidArgument,
 		"SplitClosesTheParentAndNamesItsHeirs":   splitClosesTheParentAndNamesItsHeirs,
@@ -346,6 +347,19 @@ func timestampStartsAtTheFirstArrivalSince(t *testing.T, s server) {
 	check(records[0].ApproximateArrivalTimestamp.Add(-time.Hour))
 	for _, r := range records {
 		check(*r.ApproximateArrivalTimestamp)
+	}
+}
+
+func futureTimestampIsAnInvalidArgument(t *testing.T, s server) {
+	ctx, st := s.stream(t, 1)
+	_, err := s.GetShardIterator(ctx, &kinesis.GetShardIteratorInput{
+		StreamName: &st.name, ShardId: aws.String(shardID(0)),
+		ShardIteratorType: types.ShardIteratorTypeAtTimestamp, Timestamp: aws.Time(time.Now().Add(time.Minute)),
+	})
+	if s.deviations.FutureTimestampTaken {
+		require.NoError(t, err)
+	} else {
+		refused[*types.InvalidArgumentException](t, err)
 	}
 }
 
