@@ -3,6 +3,7 @@ package awsfake
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -30,6 +31,20 @@ func (systemClock) Wait(ctx context.Context, d time.Duration) error {
 		return ctx.Err()
 	}
 }
+
+// offsetClock is a clock that is ahead of another.
+type offsetClock struct {
+	Clock
+	by atomic.Int64 // nanoseconds
+}
+
+func (c *offsetClock) Now() time.Time { return c.Clock.Now().Add(time.Duration(c.by.Load())) }
+
+// SetClockOffset puts the server's clock ahead of Options.Clock, or behind it where d
+// is below zero: the clock of its answers, its records and its signatures. It is for
+// clients whose clocks are wrong; limits and iterators that are in use when it changes
+// take the jump for time that has passed.
+func (s *Server) SetClockOffset(d time.Duration) { s.clock.by.Store(int64(d)) }
 
 // ManualClock stands still until Advance moves it. Safe for concurrent use.
 type ManualClock struct {

@@ -21,9 +21,10 @@ type Call struct {
 	// Format in which it is answered, which is that of the request but for a fault.
 	Format Format
 
-	server *Server
-	body   []byte // in JSON, whatever it came in
-	params map[string]any
+	server  *Server
+	body    []byte // in JSON, whatever it came in
+	params  map[string]any
+	refusal *Error // of who sends the request, nil for none
 }
 
 // Params is the decoded request; nil when its body is no JSON object.
@@ -118,6 +119,8 @@ type Fault struct {
 	// it may be empty, as the body of an answer may that something on the way has
 	// made.
 	Answer []byte
+	// Reply is what the request gets in place of an answer; it takes no effect.
+	Reply *Reply
 	// Lose breaks the connection; the request takes no effect.
 	Lose bool
 	// Late breaks the connection at once, and the request takes effect so much
@@ -127,6 +130,11 @@ type Fault struct {
 	DelayAnswer time.Duration
 	// LoseAnswer breaks the connection after the request took effect.
 	LoseAnswer bool
+	// ReplyAfter is what the request gets in place of its answer after it took effect.
+	ReplyAfter *Reply
+	// Cut leaves out the second half of the answer's body, and its length and the
+	// connection tell nothing of it. A subscription stays as it is.
+	Cut bool
 	// Truncate breaks the connection in the middle of the answer's body, and of
 	// its first frame where the answer is a subscription.
 	Truncate bool
@@ -230,6 +238,8 @@ func (s *Server) performUnder(ctx context.Context, f *Fault, c *Call) (answer, e
 		a := newAnswer(c.Service, http.StatusOK, f.Answer)
 		a.format = c.Format
 		return a, nil
+	case f.Reply != nil:
+		return f.Reply.answer(), nil
 	case f.Lose:
 		return answer{}, io.ErrUnexpectedEOF
 	case f.Late > 0:
@@ -244,6 +254,13 @@ func (s *Server) performUnder(ctx context.Context, f *Fault, c *Call) (answer, e
 	if f.LoseAnswer {
 		a.lose()
 		return answer{}, io.ErrUnexpectedEOF
+	}
+	if f.ReplyAfter != nil {
+		a.lose()
+		return f.ReplyAfter.answer(), nil
+	}
+	if f.Cut && a.subscription == nil {
+		a.cut()
 	}
 	a.truncated = f.Truncate
 	if a.subscription != nil {

@@ -295,7 +295,14 @@ func (k *kinesisService) readPage(it *iterator, st *stream, sh *shard, limit int
 		behind := now.UnixMilli() - sh.records[max(it.next, sh.first)-sh.first].millis
 		return page{next: it.next, behind: max(1, behind)}, nil
 	}
+	doubt := k.opts.IdleBehind && len(p.parts) == 0 && !p.ended && it.empties == 0
 	it.next, it.empties = p.next, 0
+	if doubt {
+		it.empties, p.behind = 1, doubtfulBehind // and the next such page is not
+	}
+	if k.opts.ClosedBehind {
+		p.closedBehind(sh, now)
+	}
 	if k.opts.EnforceLimits {
 		sh.readBytes.take(p.bytes)
 		if p.full {
@@ -303,6 +310,18 @@ func (k *kinesisService) readPage(it *iterator, st *stream, sh *shard, limit int
 		}
 	}
 	return p, nil
+}
+
+// doubtfulBehind is what a page without records says of an idle shard in milliseconds;
+// see Options.IdleBehind.
+const doubtfulBehind = 1000
+
+// closedBehind has a page that ends its shard say how long ago that was closed; needs
+// sh.mu.
+func (p *page) closedBehind(sh *shard, now time.Time) {
+	if p.ended {
+		p.behind = max(0, now.Sub(sh.closed).Milliseconds())
+	}
 }
 
 // allowRead counts a GetRecords call against the shard's quotas; needs sh.mu.

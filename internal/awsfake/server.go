@@ -10,6 +10,7 @@ import (
 	"hash/crc32"
 	"io"
 	"log"
+	"maps"
 	"net"
 	"net/http"
 	"strconv"
@@ -43,8 +44,12 @@ const (
 type Options struct {
 	// Clock drives everything that depends on time. Default: time.Now.
 	Clock Clock
+	// ClockOffset is how far the server's clock is ahead of Clock; see SetClockOffset.
+	ClockOffset time.Duration
 	// Region in which the resources live. Default: us-east-1.
 	Region string
+	// Keys are what requests must be signed with. nil: signatures are not looked at.
+	Keys *Keys
 	// EnforceLimits makes the quotas of shards, streams, accounts and tables
 	// count; requests above them are refused as AWS refuses them. The direct
 	// setup methods are exempt.
@@ -53,6 +58,16 @@ type Options struct {
 	// IdleTimeout is how long a connection may be idle before it is closed. 0: for ever.
 	IdleTimeout time.Duration
 
+	// ClosedBehind has the last page of a closed shard, and the last event of a
+	// subscription to it, say how long ago the shard was closed. Otherwise they say 0.
+	// The reference calls MillisBehindLatest the distance from the tip of the stream,
+	// and leaves open what that is where a shard has no tip any more.
+	ClosedBehind bool
+	// IdleBehind has every second page that reaches the tip of a shard without records
+	// say that it is behind. By the reference 0 is what it should say, but those who
+	// read the service have seen other values on idle streams
+	// (awslabs/spark-sql-kinesis-connector pull request 49).
+	IdleBehind bool
 	// IteratorLifetime of a shard iterator. Default: 5 minutes.
 	IteratorLifetime time.Duration
 	// ShardsPerPage caps a page of ListShards (default 1,000, which a request
@@ -81,7 +96,7 @@ type Options struct {
 // safe for concurrent use.
 type Server struct {
 	opts  Options
-	clock Clock
+	clock *offsetClock
 
 	kinesis  *kinesisService
 	dynamodb *dynamoService
@@ -119,7 +134,10 @@ func New(opts Options) *Server {
 	if opts.EventBytes <= 0 {
 		opts.EventBytes = defaultEventBytes
 	}
-	s := &Server{opts: opts, clock: opts.Clock, subscriptions: newSubscriptions(), ports: map[string]*port{}}
+	offset := &offsetClock{Clock: opts.Clock}
+	offset.by.Store(int64(opts.ClockOffset))
+	opts.Clock = offset
+	s := &Server{opts: opts, clock: offset, subscriptions: newSubscriptions(), ports: map[string]*port{}}
 	s.ctx, s.cancel = context.WithCancel(context.Background()) //nolint:forbidigo // New has no caller whose end is the server's
 	s.kinesis = newKinesisService(&s.opts)
 	s.dynamodb = newDynamoService(&s.opts)
@@ -280,7 +298,7 @@ func (c inProcess) Do(r *http.Request) (*http.Response, error) {
 			return nil, err
 		}
 	}
-	a, err := c.s.answer(r.Context(), r.Header.Get("X-Amz-Target"), formatOf(r.Header), body)
+	a, err := c.s.answer(r, body)
 	if err != nil {
 		return nil, err
 	}
@@ -319,7 +337,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusRequestEntityTooLarge)
 		return
 	}
-	a, err := s.answer(r.Context(), r.Header.Get("X-Amz-Target"), formatOf(r.Header), body)
+	a, err := s.answer(r, body)
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
@@ -358,6 +376,7 @@ type answer struct {
 	body      net.Buffers
 	size      int64 // bytes in body
 	truncated bool
+	header    http.Header // in place of the service's own; nil for that
 	// subscription goes on after the headers, in place of a body; nil for none.
 	subscription *subscription
 }
@@ -379,13 +398,18 @@ func newAnswer(service string, status int, parts ...[]byte) answer {
 
 func (s *Server) setHeader(h http.Header, a answer) {
 	// The names are spelled as net/http would, so they can be set directly.
+	h["Date"] = []string{s.clock.Now().UTC().Format(http.TimeFormat)}
+	if a.header != nil {
+		maps.Copy(h, a.header)
+		h["Content-Length"] = []string{strconv.FormatInt(a.size, 10)}
+		return
+	}
 	h["Content-Type"] = []string{a.format.contentType()}
 	if a.subscription != nil {
 		h["Content-Type"] = []string{"application/vnd.amazon.eventstream"}
 	} else {
 		h["Content-Length"] = []string{strconv.FormatInt(a.size, 10)}
 	}
-	h["Date"] = []string{s.clock.Now().UTC().Format(http.TimeFormat)}
 	id := s.requests.Add(1)
 	h["X-Amzn-Requestid"] = []string{fmt.Sprintf("%08x-0000-4000-8000-%012x", id>>48, id&(1<<48-1))}
 	if a.service == serviceDynamoDB {
@@ -400,22 +424,29 @@ func (s *Server) setHeader(h http.Header, a answer) {
 
 // answer performs a request under the faults that match it. Its error means
 // that the connection breaks without an answer.
-func (s *Server) answer(ctx context.Context, target string, f Format, body []byte) (answer, error) {
-	c := &Call{server: s, body: f.request(body), Format: f}
+func (s *Server) answer(r *http.Request, body []byte) (answer, error) {
+	format, target := formatOf(r.Header), r.Header.Get("X-Amz-Target")
+	c := &Call{server: s, body: format.request(body), Format: format}
 	if op, ok := strings.CutPrefix(target, targetKinesis); ok {
 		c.Service, c.Operation = serviceKinesis, op
 	} else if op, ok := strings.CutPrefix(target, targetDynamoDB); ok {
 		c.Service, c.Operation = serviceDynamoDB, op
 	}
 	s.counts.call(c.Operation)
-	fault := s.faults.match(c)
-	if fault == nil {
+	if s.opts.Keys != nil {
+		c.refusal = s.opts.Keys.authenticate(r, body, c.Service, s.opts.Region, s.clock.Now())
+	}
+	f := s.faults.match(c)
+	if f == nil {
 		return s.perform(c), nil
 	}
-	return s.performUnder(ctx, fault, c)
+	return s.performUnder(r.Context(), f, c)
 }
 
 func (s *Server) perform(c *Call) answer {
+	if c.refusal != nil {
+		return s.refusal(c, c.refusal)
+	}
 	if c.Service == serviceKinesis && c.Operation == "SubscribeToShard" {
 		return s.subscribe(c)
 	}

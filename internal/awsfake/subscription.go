@@ -230,6 +230,9 @@ func (sub *subscription) read(now time.Time) *event {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	ev := &event{page: sh.read(sub.next, maxPageRecords, sub.server.opts.EventBytes, now, FormatJSON)}
+	if sub.server.opts.ClosedBehind {
+		ev.page.closedBehind(sh, now)
+	}
 	ev.records = int(ev.page.next - max(sub.next, sh.first))
 	switch {
 	case ev.page.ended:
