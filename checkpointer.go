@@ -10,8 +10,11 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"github.com/aws/smithy-go/middleware"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/benthos-plugins/aws-kinesis/internal/lease"
 	"github.com/benthos-plugins/aws-kinesis/internal/sequence"
@@ -414,7 +417,19 @@ func (c *checkpointer) get(ctx context.Context, key lease.Key) (map[string]types
 	if err != nil {
 		return nil, err
 	}
+	if out.Item == nil && !isDynamoDBs(out.ResultMetadata) {
+		// It would pass for a member that is gone, or for a lease that is lost.
+		return nil, errors.New("the answer has no item, and nothing that shows it to be one of DynamoDB")
+	}
 	return out.Item, nil
+}
+
+// isDynamoDBs tells whether an answer has one of the headers that DynamoDB's answers have.
+// One of something on the way, such as a proxy's 200 with nothing, has neither; to the SDK
+// it is as good as an answer without an item.
+func isDynamoDBs(metadata middleware.Metadata) bool {
+	answer, ok := awsmiddleware.GetRawResponse(metadata).(*smithyhttp.Response)
+	return ok && (answer.Header.Get("X-Amzn-Requestid") != "" || answer.Header.Get("X-Amz-Crc32") != "")
 }
 
 func (c *checkpointer) delete(ctx context.Context, key lease.Key, condition string, v values) error {
