@@ -193,8 +193,13 @@ func (l *line) Do(req *http.Request) (*http.Response, error) {
 func (r *rig) clients() clients { return r.clientsOver(&line{service: r.aws.HTTPClient()}) }
 
 func (r *rig) clientsOver(l aws.HTTPClient) clients {
+	return r.clientsSigning(l, r.aws.AWSConfig().Credentials)
+}
+
+// clientsSigning are those of a process that has credentials of its own.
+func (r *rig) clientsSigning(l aws.HTTPClient, by aws.CredentialsProvider) clients {
 	conf := r.aws.AWSConfig()
-	conf.HTTPClient = l
+	conf.HTTPClient, conf.Credentials = l, by
 	conf.RetryMode = aws.RetryModeStandard
 	conf.APIOptions = append(conf.APIOptions, session.WithAttemptTimeout(session.AttemptTimeout))
 	lister := kinesis.NewFromConfig(conf)
