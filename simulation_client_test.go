@@ -446,6 +446,9 @@ func (c simulatedKinesis) GetRecords(ctx context.Context, in *kinesis.GetRecords
 	if err := c.read(ctx, *in.ShardIterator); err != nil {
 		return nil, err
 	}
+	if c.emptied("GetRecords", *in.ShardIterator) {
+		return &kinesis.GetRecordsOutput{}, nil
+	}
 	s := c.sim
 	at := strings.Split(*in.ShardIterator, "/")
 	key := lease.Key{Stream: at[0], Shard: at[1]}
@@ -465,6 +468,9 @@ func (c simulatedKinesis) GetShardIterator(ctx context.Context, in *kinesis.GetS
 	if err := c.read(ctx, *in.ShardId); err != nil {
 		return nil, err
 	}
+	if c.emptied("GetShardIterator", *in.ShardId) {
+		return &kinesis.GetShardIteratorOutput{}, nil
+	}
 	s := c.sim
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -476,6 +482,9 @@ func (c simulatedKinesis) ListShards(ctx context.Context, in *kinesis.ListShards
 		limited, cancel := context.WithTimeout(ctx, session.AttemptTimeout)
 		defer cancel()
 		ctx = limited
+	}
+	if c.emptied("ListShards", "") {
+		return &kinesis.ListShardsOutput{}, nil
 	}
 	return request(ctx, c.simulatedClient, "shards", func() (*kinesis.ListShardsOutput, error) {
 		s := c.sim

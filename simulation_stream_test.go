@@ -249,7 +249,10 @@ func (s *simulation) records(iterator string, late bool) (*kinesis.GetRecordsOut
 	if late {
 		to = min(len(sh.records), index+1)
 	}
-	out := &kinesis.GetRecordsOutput{Records: []types.Record{}, MillisBehindLatest: aws.Int64(int64(len(sh.records) - to))}
+	out := &kinesis.GetRecordsOutput{
+		Records:            []types.Record{},
+		MillisBehindLatest: aws.Int64(s.behind.of(sh, to-index, len(sh.records)-to).Milliseconds()),
+	}
 	if late && (!sh.closed || to < len(sh.records)) {
 		*out.MillisBehindLatest += 20_000
 	}

@@ -63,9 +63,12 @@ func (c *simulatedClient) strikes(purpose string, some float64) bool {
 // simulatedFanOut is the consumers as one client reaches them.
 type simulatedFanOut struct{ *simulatedClient }
 
-func callConsumers[T any](ctx context.Context, c simulatedFanOut, op string, serve func() (T, error)) (T, error) {
+func callConsumers[T any](ctx context.Context, c simulatedFanOut, op string, serve func() (*T, error)) (*T, error) {
 	ctx, cancel := context.WithTimeout(ctx, session.AttemptTimeout)
 	defer cancel()
+	if c.emptied(op+" consumer", "") {
+		return new(T), nil
+	}
 	return request(ctx, c.simulatedClient, op+" consumer", serve)
 }
 

@@ -65,6 +65,7 @@ type simulation struct {
 	// meet one.
 	faulty    bool
 	faultRate float64
+	behind    behindWays
 	// idle is how long a read of a shard takes while nothing is left to read.
 	idle time.Duration
 	// moves counts how often a shard came to another client than before.
@@ -113,7 +114,7 @@ func newSimulation(t *testing.T, seed uint64) *simulation {
 		seed: seed, began: time.Now(), table: newMemoryTable(),
 		streams: map[string]*simulatedStream{}, clients: map[string]*simulatedClient{},
 		passed: map[string]time.Time{}, present: map[string]bool{}, builtIns: map[string]*builtIn{}, past: map[string][]*simulatedStream{},
-		dice: rand.New(rand.NewPCG(seed, 0)),
+		dice: rand.New(rand.NewPCG(seed, 0)), behind: newBehindWays(seed),
 	}
 	remember, rememberMember := s.table.Wrote, s.table.Beaten
 	s.table.Wrote = func(before, after lease.Item) { remember(before, after); s.wrote(before, after) }

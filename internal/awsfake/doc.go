@@ -28,6 +28,10 @@
 // Options.StaleReads, a read that forgot ConsistentRead does not see the last
 // writes.
 //
+// Both: with Options.Keys, signatures are verified as the services do, by the server's
+// clock, which may be another than the client's; and answers come, by Fault.Reply, as
+// they come from a proxy or a portal instead of a service.
+//
 // # Not faithful
 //
 // Subscriptions are served over HTTP/1.1 too, which the service does not. There the
@@ -35,15 +39,17 @@
 // net/http still looks for its end. One that is held up by its client ends only
 // when that reads on or goes, also after five minutes or a take-over.
 //
-// Signatures and credentials are not checked, and one account in one region is
-// served. Nothing is encrypted or tagged, Kinesis meters nothing, and nothing
-// survives the process. A page of GetRecords, or an event of a subscription,
-// that reaches the end of a closed shard is its last one, where the service may
-// send one more. Resharding takes effect at once and only the stream's status
-// lags (Options.StreamDelay). Document paths name top-level attributes only;
-// tables have no indexes, streams or transactions; legacy parameters (Expected,
-// AttributeUpdates, KeyConditions) are refused. Of DynamoDB's quotas only the
-// writes of one hash key count, and of the limits of requests those on count
-// and size of records and items. Messages of errors resemble the service's;
-// their types and statuses are the service's.
+// Signatures are checked with Options.Keys alone, and what a key may do never. One
+// account in one region is served. Nothing is encrypted or tagged, Kinesis meters
+// nothing, and nothing survives the process. A page of GetRecords, or an event of a
+// subscription, that reaches the end of a closed shard is its last one, where the
+// service may send one more; what such a page says of MillisBehindLatest is for
+// Options.ClosedBehind to choose, as the service's reference does not say it.
+// Resharding takes effect at once and only the stream's status lags
+// (Options.StreamDelay). Document paths name top-level attributes only; tables have no
+// indexes, streams or transactions; legacy parameters (Expected, AttributeUpdates,
+// KeyConditions) are refused. Of DynamoDB's quotas only the writes of one hash key
+// count, and of the limits of requests those on count and size of records and items.
+// Messages of errors resemble the service's; their types and statuses are the
+// service's.
 package awsfake

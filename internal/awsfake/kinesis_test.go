@@ -271,7 +271,7 @@ func TestRecordsNeedDataWhichMayBeEmpty(t *testing.T) {
 		r.Header.Set("X-Amz-Target", targetKinesis+"PutRecord")
 		answer, err := s.HTTPClient().Do(r)
 		require.NoError(t, err)
-		defer answer.Body.Close()
+		require.NoError(t, answer.Body.Close())
 		require.Equal(t, status, answer.StatusCode, body)
 	}
 }

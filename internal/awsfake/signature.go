@@ -149,10 +149,10 @@ func parseAuthorization(r *http.Request, body []byte) (*authorization, *Error) {
 		name, value, _ := strings.Cut(strings.TrimSpace(field), "=")
 		fields[name] = value
 	}
-	missing := ""
+	var missing strings.Builder
 	for _, name := range []string{"Credential", "Signature", "SignedHeaders"} {
 		if fields[name] == "" {
-			missing += fmt.Sprintf("Authorization header requires '%s' parameter. ", name)
+			fmt.Fprintf(&missing, "Authorization header requires '%s' parameter. ", name)
 		}
 	}
 	a := &authorization{
@@ -162,10 +162,10 @@ func parseAuthorization(r *http.Request, body []byte) (*authorization, *Error) {
 		token:         r.Header.Get("X-Amz-Security-Token"),
 	}
 	if a.timestamp == "" {
-		missing += "Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header. "
+		missing.WriteString("Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header. ")
 	}
-	if missing != "" {
-		return nil, refuse(CodeIncompleteSignature, "%s", missing)
+	if missing.Len() > 0 {
+		return nil, refuse(CodeIncompleteSignature, "%s", missing.String())
 	}
 	parts := strings.Split(fields["Credential"], "/")
 	if len(parts) != 5 {

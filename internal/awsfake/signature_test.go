@@ -54,13 +54,13 @@ func TestSignatureHoldsForWhatTheSDKSigned(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		body := rapid.String().Draw(t, "body")
 		path := rapid.StringMatching(`/([a-zA-Z0-9 %+~._-]{0,5}/?){0,3}`).Draw(t, "path")
-		r, err := http.NewRequestWithContext(context.Background(), http.MethodPost, "https://host:123/", strings.NewReader(body))
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://host:123/", strings.NewReader(body))
 		require.NoError(t, err)
 		r.URL.Path = path
 		value := rapid.StringMatching(`[ -~]{0,20}`).Draw(t, "value")
 		r.Header.Set("X-Amz-Target", strings.TrimSpace(value))
 		r.URL.RawQuery = rapid.StringMatching(`([a-z]{1,3}=[a-z0-9]{0,3}(&[a-z]{1,3}=[a-z0-9]{1,3}){0,2})?`).Draw(t, "query")
-		require.NoError(t, v4.NewSigner().SignHTTP(context.Background(), aws.Credentials{AccessKeyID: "id", SecretAccessKey: "secret", SessionToken: "token"},
+		require.NoError(t, v4.NewSigner().SignHTTP(t.Context(), aws.Credentials{AccessKeyID: "id", SecretAccessKey: "secret", SessionToken: "token"},
 			r, hashHex(body), serviceKinesis, "us-east-1", now))
 		check := func() *Error { return keys.authenticate(r, []byte(body), serviceKinesis, "us-east-1", now) }
 		require.Nil(t, check())
@@ -145,9 +145,9 @@ func TestRequestsThatAreSignedWrongAreRefused(t *testing.T) {
 	set := func(name, value string) func(*http.Request) {
 		return func(r *http.Request) { r.Header.Set(name, value) }
 	}
-	replace := func(old, new string) func(*http.Request) {
+	replace := func(old, by string) func(*http.Request) {
 		return func(r *http.Request) {
-			set("Authorization", strings.Replace(r.Header.Get("Authorization"), old, new, 1))(r)
+			set("Authorization", strings.Replace(r.Header.Get("Authorization"), old, by, 1))(r)
 		}
 	}
 	long := key("id", "secret", "")
