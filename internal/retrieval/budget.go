@@ -19,12 +19,12 @@ const (
 	fullPage = heapFactor * 24 << 20
 	// leastRecord is what a record takes at least in an answer: its members, a sequence
 	// number of 56 digits, and neither data nor key.
-	leastRecord = 150
+	leastRecord = 130
 	// firstPage is set aside for the first record of a shard with a backlog: enough
 	// for one of 1 MiB, the largest there is without special leave.
 	firstPage = heapFactor * 5 << 19
 	// usualPage is what a page of 1 MiB takes in records of 1 KB.
-	usualPage = 13 << 19
+	usualPage = 7 << 20
 	// livePage is set aside for a shard that had no backlog a moment ago.
 	livePage = 512 << 10
 )
@@ -35,11 +35,11 @@ func (r *Record) Cost() int64 {
 }
 
 // memoryOf is what the page of an answer of so many bytes, with so many records at most,
-// may take of the heap until it is decoded: the answer, and beside it the records, whose
-// bytes are three quarters of those of base64 and, with the names of their members, of the
-// rest of the answer, too. What they cost afterwards is less.
+// may take of the heap until it is decoded: the answer, and beside it the records, of
+// which there are as many bytes in CBOR, and three quarters of them in JSON. What they
+// cost afterwards is less.
 func memoryOf(answer int64, limit int32) int64 {
-	return heapFactor*answer*7/4 + min(int64(limit), answer/leastRecord+1)*recordOverhead
+	return heapFactor*2*answer + min(int64(limit), answer/leastRecord+1)*recordOverhead
 }
 
 // Budget bounds the bytes that an input holds, from reading a page to the

@@ -111,6 +111,7 @@ func throughputCandidates(o options) []candidate {
 	}
 	all := []candidate{
 		as(ours, inTLS, true, kinesisInput),
+		as(ours, inCBOR, true, func(c column, s source) string { return inputWith(c, s, "    wire_format: cbor\n") }),
 		as(ours, "this input, no TLS", false, kinesisInput),
 		as(floor, hostAlone, false, floorInput),
 		as(floor, hostAndTLS, true, receivingInput),
@@ -129,6 +130,7 @@ func throughputCandidates(o options) []candidate {
 // Names of candidates that others are compared with.
 const (
 	inTLS      = "this input, TLS"
+	inCBOR     = "this input, TLS, CBOR"
 	hostAlone  = "floor"
 	hostAndTLS = "floor that reads the bytes, TLS"
 )
