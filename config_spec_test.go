@@ -215,6 +215,7 @@ func TestDefaults(t *testing.T) {
 		fanOut:           fanOutConfig{name: "benthos-leases", activation: time.Minute, resubscribe: 30 * time.Second},
 		maxBufferedBytes: 256 << 20,
 		startFromOldest:  true,
+		wireFormat:       "json",
 		batching:         service.BatchPolicy{Count: 1},
 		autoReplayNacks:  true,
 		shardMetrics:     true,

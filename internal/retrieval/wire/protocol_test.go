@@ -232,17 +232,25 @@ func TestBodyIsGivenBackToBeClosed(t *testing.T) {
 }
 
 func TestBuffersFitAndAreKeptUpToTheLargestPage(t *testing.T) {
-	for _, n := range []int{1, minBuffer - 1, minBuffer, minBuffer + 1, 1 << 20, 1<<20 + 1, keptBuffer} {
+	for _, n := range []int{
+		1, minBuffer - 1, minBuffer, minBuffer + 1, largeBuffer/2 - 1, largeBuffer / 2, largeBuffer/2 + 1, largeBuffer - 1,
+		largeBuffer, largeBuffer + 1, 1 << 20, 1<<20 + 1, 1<<20 + 1<<18, 1<<20 + 1<<18 + 1, keptBuffer - 1, keptBuffer,
+	} {
 		b := newBuffer(n)
 		require.GreaterOrEqual(t, cap(b.b), n)
 		require.LessOrEqual(t, cap(b.b), max(minBuffer, 2*n))
-		require.Less(t, class(cap(b.b)), len(pools))
-		require.Equal(t, class(n), class(cap(b.b)), "it goes back to where it came from")
+		if cap(b.b) < largeBuffer {
+			require.Less(t, class(cap(b.b)), len(pools))
+			require.Equal(t, class(n), class(cap(b.b)), "it goes back to where it came from")
+		} else {
+			require.LessOrEqual(t, cap(b.b), max(largeBuffer, n*5/4))
+			require.Equal(t, cap(b.b), largeSize(cap(b.b)), "it goes back to where it came from")
+		}
 		b.release()
 		require.Empty(t, b.b)
 	}
 	require.Equal(t, keptBuffer+1, cap(newBuffer(keptBuffer+1).b))
-	require.Equal(t, len(pools)-1, class(keptBuffer))
+	require.Equal(t, len(pools), class(largeBuffer))
 
 	s := stock{most: 8 << 20}
 	for range 10 {
