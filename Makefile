@@ -29,7 +29,7 @@ export STREAM TABLE REGION ENDPOINT
 
 .PHONY: help
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: run-arguments build ## Show it at work on a local AWS; on the real one with STREAM=... TABLE=... REGION=... (and ENDPOINT=...).
