@@ -22,6 +22,7 @@ func TestMotoKeepsTheContract(t *testing.T) {
 			ExclusiveStartIgnored:   true,
 			TokenNeedsName:          true,
 			ReshardingClosesNothing: true,
+			NoCBOR:                  true,
 
 			ConsumerARNByName:          true,
 			NoSubscriptions:            true,
