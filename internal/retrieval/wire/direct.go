@@ -69,11 +69,11 @@ type pattern struct {
 }
 
 // NewDirect returns a client that reads as c does. timeout is for how long an attempt,
-// direct or through the SDK, may hear nothing: from its signing to the answer, and
-// between two parts of it. After that, or after five minutes in any case, it fails with a
-// [TimeoutError], and no other is made. onDetour, if not nil, is
-// called when calls begin to go through the SDK for a while, with one of the reasons
-// that begin with Detour.
+// direct or through the SDK, may hear nothing: until there are credentials and the answer
+// begins, and between two parts of that. After that, or after five minutes in any case, it
+// fails with a [TimeoutError], or with the error of the credentials, and no other is made.
+// onDetour, if not nil, is called when calls begin to go through the SDK for a while, with
+// one of the reasons that begin with Detour.
 func NewDirect(c *kinesis.Client, timeout time.Duration, onDetour func(reason string)) *Direct {
 	if onDetour == nil {
 		onDetour = func(string) {}
@@ -134,8 +134,9 @@ func (d *Direct) throughSDK(ctx context.Context, r *route, in *kinesis.GetRecord
 // would go the same way.
 func isGivenUp(err error) bool {
 	_, late := errors.AsType[*TimeoutError](err)
+	_, unsigned := errors.AsType[*unsignedError](err)
 	_, refused := errors.AsType[*refusedError](err)
-	return late || refused
+	return late || unsigned || refused
 }
 
 // isFinal reports whether an error is an answer that the caller is to deal with: one that
@@ -156,10 +157,7 @@ func (d *Direct) attempt(ctx context.Context, p *pattern, in *kinesis.GetRecords
 	defer waiting.stop()
 	out, err := d.ask(waiting, p, in)
 	if err = waiting.explain(err); err != nil {
-		if _, told := errors.AsType[*smithy.OperationError](err); !told {
-			err = &smithy.OperationError{ServiceID: kinesis.ServiceID, OperationName: "GetRecords", Err: err}
-		}
-		return nil, err
+		return nil, &smithy.OperationError{ServiceID: kinesis.ServiceID, OperationName: "GetRecords", Err: err}
 	}
 	return out, nil
 }
@@ -169,6 +167,7 @@ func (d *Direct) ask(ctx *patience, p *pattern, in *kinesis.GetRecordsInput) (*k
 	if err != nil {
 		return nil, err
 	}
+	ctx.asked.Store(true)
 	answer, err := d.options.HTTPClient.Do(req) //nolint:bodyclose // CloseResponseBody does, when it has read the rest
 	if err != nil {
 		return nil, err

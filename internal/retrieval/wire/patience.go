@@ -2,6 +2,7 @@ package wire
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync/atomic"
@@ -27,6 +28,7 @@ type patience struct {
 	begun           time.Time
 	timer           *time.Timer
 	expired         atomic.Bool
+	asked           atomic.Bool  // the request is signed
 	bytes           atomic.Int64 // of the answer's body
 }
 
@@ -62,12 +64,16 @@ func (p *patience) stop() {
 	p.cancel()
 }
 
-// explain returns what an attempt failed with: a TimeoutError where patience has ended it.
+// explain returns what an attempt failed with: a TimeoutError where patience has ended it,
+// or an unsignedError, where that was before the service was asked.
 func (p *patience) explain(err error) error {
-	if err != nil && p.expired.Load() {
-		return &TimeoutError{Limit: p.limit, Took: time.Since(p.begun), Bytes: p.bytes.Load()}
+	switch {
+	case err == nil || !p.expired.Load():
+		return err
+	case !p.asked.Load():
+		return &unsignedError{limit: p.limit, err: err}
 	}
-	return err
+	return &TimeoutError{Limit: p.limit, Took: time.Since(p.begun), Bytes: p.bytes.Load()}
 }
 
 // TimeoutError is the error of an attempt to read a page that took too long. The SDK does
@@ -98,6 +104,29 @@ func (*TimeoutError) Timeout() bool { return true }
 
 // RetryableError keeps the SDK's retryers from trying again.
 func (*TimeoutError) RetryableError() bool { return false }
+
+// unsignedError is the error of an attempt for which no credentials came in time. It is no
+// time-out of the read, which to ask for less would mend.
+//
+// It does not wrap the error of its context either, and yet tells of which type the error
+// of the credentials is.
+type unsignedError struct {
+	limit time.Duration
+	err   error
+}
+
+func (e *unsignedError) Error() string {
+	return fmt.Sprintf("no call of GetRecords within %s: %v", e.limit, e.err)
+}
+
+// As finds what the error of the credentials has.
+func (e *unsignedError) As(target any) bool { return errors.As(e.err, target) }
+
+// Timeout says that it was not the service that took too long.
+func (*unsignedError) Timeout() bool { return false }
+
+// RetryableError keeps the SDK's retryers from trying again.
+func (*unsignedError) RetryableError() bool { return false }
 
 // heardBody is the body of an answer, of which each part that comes is reported.
 type heardBody struct {
@@ -147,8 +176,11 @@ func (d patiently) HandleFinalize(ctx context.Context, in middleware.FinalizeInp
 func hearBody(ctx context.Context, in middleware.DeserializeInput, next middleware.DeserializeHandler) (
 	middleware.DeserializeOutput, middleware.Metadata, error,
 ) {
-	out, metadata, err := next.HandleDeserialize(ctx, in)
 	p, bounded := ctx.Value(patienceKey{}).(*patience)
+	if bounded {
+		p.asked.Store(true)
+	}
+	out, metadata, err := next.HandleDeserialize(ctx, in)
 	if resp, ok := out.RawResponse.(*smithyhttp.Response); ok && bounded && err == nil {
 		err = p.hear(resp)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis"
+	"github.com/aws/smithy-go"
 	"github.com/stretchr/testify/require"
 
 	"github.com/benthos-plugins/aws-kinesis/internal/awsfake"
@@ -130,4 +131,44 @@ func TestReadOverASlowLinkEndsWithItsContext(t *testing.T) {
 		require.ErrorIs(t, read(ctx), context.Canceled)
 		require.Equal(t, 10*time.Second, time.Since(begin))
 	})
+}
+
+// unavailable is the error of credentials that nobody gives.
+type unavailable struct{ error }
+
+func (e unavailable) Unwrap() error { return e.error }
+
+func TestReadThatWaitsForCredentialsDoesNotBlameTheService(t *testing.T) {
+	for name, opts := range map[string][]func(*kinesis.Options){
+		"direct":          nil,
+		"through the SDK": {func(*kinesis.Options) {}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				known, sent, in := direct(t, awsfake.New(awsfake.Options{}))
+				_, err := known.GetRecords(t.Context(), in)
+				require.NoError(t, err)
+				options := known.options
+				options.Credentials = aws.CredentialsProviderFunc(func(ctx context.Context) (aws.Credentials, error) {
+					<-ctx.Done()
+					return aws.Credentials{}, unavailable{&smithy.OperationError{ServiceID: "STS", Err: ctx.Err()}}
+				})
+				d := NewDirect(kinesis.New(options), time.Second, nil)
+				d.route(*in.StreamARN).pattern.Store(known.route(*in.StreamARN).pattern.Load())
+				sent.requests = nil
+
+				begin := time.Now()
+				_, err = d.GetRecords(t.Context(), in, opts...)
+				require.Equal(t, time.Second, time.Since(begin))
+				require.Empty(t, sent.requests)
+				require.ErrorContains(t, err, "operation error Kinesis: GetRecords, no call of GetRecords within 1s: ")
+				require.ErrorContains(t, err, "operation error STS")
+				_, late := errors.AsType[*TimeoutError](err)
+				require.False(t, late, "a smaller page does not mend it")
+				_, told := errors.AsType[unavailable](err)
+				require.True(t, told, "on which depends what to do about it")
+				require.NotErrorIs(t, err, context.DeadlineExceeded, "the caller has set none")
+			})
+		})
+	}
 }
