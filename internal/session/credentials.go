@@ -58,6 +58,8 @@ type renewer struct {
 	mu       sync.Mutex
 	provider aws.CredentialsProvider // nil: to be found by source
 	creds    aws.Credentials         // without keys: none yet
+	came     time.Time               // when creds did
+	instead  int                     // credentials in a row that came in place of refused ones
 	replaced string                  // the access key id before the last change
 	refused  bool                    // a service does not take creds
 	err      error                   // of the last renewal
@@ -207,16 +209,20 @@ func (r *renewer) failed(waited time.Duration, err error) error {
 func (r *renewer) finish(creds aws.Credentials, err error) {
 	now := time.Now()
 	r.err = err
-	same := err == nil && creds.AccessKeyID == r.creds.AccessKeyID && creds.SessionToken == r.creds.SessionToken
+	same := err == nil && creds.AccessKeyID == r.creds.AccessKeyID && creds.SecretAccessKey == r.creds.SecretAccessKey &&
+		creds.SessionToken == r.creds.SessionToken
 	if err != nil || r.refused && same {
 		r.failures++
 		r.due = now.Add(retryDelay(r.failures, random()))
 		return
 	}
-	if !same {
+	if creds.AccessKeyID != r.creds.AccessKeyID { // a token or a secret may change by itself
 		r.replaced = r.creds.AccessKeyID
 	}
-	r.creds, r.refused, r.failures = creds, false, 0
+	if r.refused {
+		r.instead++
+	}
+	r.creds, r.came, r.refused, r.failures = creds, now, false, 0
 	r.schedule(now)
 }
 
@@ -230,6 +236,10 @@ func (r *renewer) schedule(now time.Time) {
 
 // refuse takes note that a service did not take the credentials of an access key id.
 // It returns whether others are there, or on their way, to repeat the call with.
+//
+// A role has new ones for whoever asks, and a service may refuse them all, such as that
+// of a region which the account has not enabled. So those that come in place of refused
+// ones and are refused at once are replaced at a pace.
 func (r *renewer) refuse(id string) (others bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -242,10 +252,18 @@ func (r *renewer) refuse(id string) (others bool) {
 		return r.running != nil || !time.Now().Before(r.due)
 	}
 	r.refused = true
-	if r.failures == 0 { // otherwise the next one is due soon, and the provider is spared
-		r.due = time.Now()
+	if r.failures > 0 { // the next one is due soon, and the provider is spared
+		return true
 	}
-	return true
+	now := time.Now()
+	if now.Sub(r.came) >= lastRetry {
+		r.instead = 0
+	}
+	r.due = now
+	if r.instead > 0 {
+		r.due = now.Add(retryDelay(r.instead, random()))
+	}
+	return r.instead == 0
 }
 
 // close ends the renewal under way, and allows no other.

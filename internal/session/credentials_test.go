@@ -24,6 +24,7 @@ type provider struct {
 	lasts time.Duration
 	err   error
 	same  bool // gives what it gave before
+	token bool // gives other tokens under one key
 	n     int
 }
 
@@ -47,9 +48,13 @@ func (p *provider) Retrieve(ctx context.Context) (aws.Credentials, error) {
 	if !p.same {
 		p.n++
 	}
-	return aws.Credentials{
+	creds := aws.Credentials{
 		AccessKeyID: "key" + strconv.Itoa(p.n), SecretAccessKey: "s", CanExpire: p.lasts != 0, Expires: time.Now().Add(p.lasts),
-	}, nil
+	}
+	if p.token {
+		creds.AccessKeyID, creds.SessionToken = "key", creds.AccessKeyID
+	}
+	return creds, nil
 }
 
 func (p *provider) set(change func(*provider)) {
@@ -207,6 +212,53 @@ func TestCredentialsThatComeAgainAfterTheirRefusalAreLeftToTheService(t *testing
 		p.set(func(p *provider) { p.same = false })
 		pass(lastRetry)
 		require.Equal(t, "key2", key(t, r))
+	})
+}
+
+// A role has other credentials each time, and the service may take none of them.
+func TestNewCredentialsThatAreRefusedEachTimeAreReplacedAtAPace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &provider{lasts: time.Hour, takes: 50 * time.Millisecond}
+		r := renewed(t, p)
+		ctx, end := context.WithTimeout(t.Context(), 10*time.Minute)
+		defer end()
+		var callers sync.WaitGroup
+		for n := range 100 {
+			callers.Go(func() {
+				pass(time.Duration(n) * 10 * time.Millisecond)
+				for ctx.Err() == nil {
+					if creds, err := r.Retrieve(ctx); err == nil {
+						r.refuse(creds.AccessKeyID)
+					}
+					pass(time.Second)
+				}
+			})
+		}
+		callers.Wait()
+		require.LessOrEqual(t, p.calls.Load(), int64(25))
+
+		pass(lastRetry)
+		_, err := r.Retrieve(t.Context()) // waits for those that are due by now
+		require.NoError(t, err)
+		pass(lastRetry) // and no service has refused them
+		require.True(t, r.refuse(key(t, r)), "what was good is replaced at once")
+		calls := p.calls.Load()
+		_, err = r.Retrieve(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, calls+1, p.calls.Load())
+	})
+}
+
+func TestTokenThatIsRefusedIsReplacedUnderTheSameKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &provider{lasts: time.Hour, token: true}
+		r := renewed(t, p)
+		for n := range int64(3) {
+			require.Equal(t, "key", key(t, r))
+			require.Equal(t, n+1, p.calls.Load())
+			pass(2 * lastRetry)
+			require.True(t, r.refuse("key"))
+		}
 	})
 }
 
