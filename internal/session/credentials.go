@@ -266,6 +266,14 @@ func (r *renewer) refuse(id string) (others bool) {
 	return r.instead == 0
 }
 
+// written tells whether an access key id is that of credentials that are without an end,
+// such as a file has, which somebody may have been writing when it was read.
+func (r *renewer) written(id string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return id == r.creds.AccessKeyID && !r.creds.CanExpire
+}
+
 // close ends the renewal under way, and allows no other.
 func (r *renewer) close() {
 	r.mu.Lock()

@@ -382,6 +382,27 @@ func caller(t *testing.T, cfg aws.Config) func() {
 	}
 }
 
+// `aws configure set` writes one of them at a time, and the key may be read before its
+// secret is there.
+func TestSecretThatIsWrittenAfterItsKeyIsFound(t *testing.T) {
+	cfg := refusing(t, "InvalidSignatureException", "The request signature we calculated does not match the signature you provided.", 0)
+	write := func(secret string) {
+		file(t, os.Getenv("AWS_CONFIG_FILE"), "[default]\naws_access_key_id = new\naws_secret_access_key = "+secret+"\n")
+	}
+	write("old")
+	cfg = load(t, Options{Region: "us-east-1", Endpoint: *kinesis.NewFromConfig(cfg).Options().BaseEndpoint})
+	secret := func() string {
+		creds, err := cfg.Credentials.Retrieve(t.Context())
+		require.NoError(t, err)
+		return creds.SecretAccessKey
+	}
+	require.Equal(t, "old", secret())
+	write("new")
+	_, err := kinesis.NewFromConfig(cfg).ListStreams(t.Context(), nil)
+	require.ErrorContains(t, err, "does not match")
+	require.Equal(t, "new", secret())
+}
+
 func TestExpiredSSOTokenIsRefreshedAndKept(t *testing.T) {
 	i := issue(t, ssoProfile)
 	i.tokens["sso"] = 7

@@ -76,12 +76,27 @@ func (s *services) handle(ctx context.Context, in middleware.FinalizeInput, next
 		}
 		return out, meta, nil
 	}
-	if req, ok := in.Request.(*smithyhttp.Request); ok && isRefusal(err) {
-		if id := signer(req); id != "" && s.refuse(id) {
+	if req, ok := in.Request.(*smithyhttp.Request); ok {
+		id := signer(req)
+		if id != "" && (isRefusal(err) || isMismatch(err) && s.written(id)) && s.refuse(id) {
 			err = &refusedError{err}
 		}
 	}
 	return out, meta, err
+}
+
+// written tells whether the credentials of id were written by somebody, who may have
+// written the key, and not yet its secret.
+func (s *services) written(id string) bool {
+	return slices.ContainsFunc(s.renewers, func(r *renewer) bool { return r.written(id) })
+}
+
+// isMismatch tells whether an error is that of a signature that is wrong, for another
+// reason than the clock.
+func isMismatch(err error) bool {
+	api, ok := errors.AsType[smithy.APIError](err)
+	return ok && (api.ErrorCode() == "InvalidSignatureException" || api.ErrorCode() == "SignatureDoesNotMatch") &&
+		!strings.HasPrefix(api.ErrorMessage(), "Signature expired") && !strings.HasPrefix(api.ErrorMessage(), "Signature not yet current")
 }
 
 // isRefusal tells whether other credentials may mend an error.
