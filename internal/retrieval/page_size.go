@@ -25,6 +25,8 @@ const (
 	// is tried, and twice as many each time that fails: a path that lets nothing longer
 	// through would otherwise cost an attempt of ten seconds for each few pages. At the
 	// pace of a shard it is seven seconds at first, and three and a half minutes at most.
+	// Attempts that time out one after the other count once: no larger one was tried in
+	// between, and they tell of a network that was away rather than of what it lets through.
 	firstHold = 32
 	mostHold  = 1024
 )
@@ -35,11 +37,13 @@ const (
 // Pages are asked for by the number of records, and aim for a number of bytes. That
 // doubles with each page that came quickly and was about as large, and shrinks with what a
 // page took too long; without such proof it stays. An attempt that timed out halves it,
-// and for some pages it does not grow.
+// and for some pages it does not grow. The first one does not where such a page came just
+// before: it tells of a connection that died.
 type pageSize struct {
 	bytes int     // Invariant: 0 <= bytes <= mostBytes
 	mean  float64 // bytes of a record of the last page that had some; 0 before
 
+	proven     int // bytes of the largest page since the last attempt that timed out
 	failed     int // what an attempt aimed for that timed out; 0 once such a page has come
 	hold, held int // pages: how many are to come after it, and how many have. Invariant: 0 <= held <= hold
 }
@@ -59,6 +63,7 @@ func (s *pageSize) limit() int32 {
 func (s *pageSize) arrived(records, bytes int, took time.Duration) {
 	first := s.mean == 0
 	s.mean = max(float64(bytes), 1) / float64(records)
+	s.proven = max(s.proven, bytes)
 	if s.failed > 0 && bytes >= s.failed {
 		s.failed, s.hold, s.held = 0, 0, 0
 	}
@@ -73,9 +78,16 @@ func (s *pageSize) arrived(records, bytes int, took time.Duration) {
 	}
 }
 
-// timedOut takes in an attempt of which no page came for want of time.
-func (s *pageSize) timedOut() {
-	s.failed = max(min(s.bytes, int(float64(s.limit())*s.mean)), 1)
-	s.bytes = s.failed / 2
-	s.hold, s.held = min(max(2*s.hold, firstHold), mostHold), 0
+// timedOut takes in an attempt to read so many records, of which no page came for want of
+// time.
+func (s *pageSize) timedOut(limit int32) {
+	aimed, proven := int(float64(limit)*s.mean), s.proven
+	s.proven = 0
+	if limit <= 1 || aimed*3/4 < proven { // less there is not; or as much has come
+		return
+	}
+	if s.held == s.hold { // a larger one was tried
+		s.hold = min(max(2*s.hold, firstHold), mostHold)
+	}
+	s.failed, s.bytes, s.held = aimed, aimed/2, 0
 }

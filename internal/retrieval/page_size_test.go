@@ -23,8 +23,8 @@ func TestPageSizeFollowsWhatTheLinkCarries(t *testing.T) {
 	require.EqualValues(t, 102, s.limit(), "what comes in five seconds")
 	s.arrived(102, 102<<10, 3*time.Second)
 	require.EqualValues(t, 102, s.limit(), "well within time, and no reason for more")
-	for _, want := range []int32{51, 25, 12, 6, 3, 1, 1, 1} {
-		s.timedOut()
+	for _, want := range []int32{102, 51, 25, 12, 6, 3, 1, 1, 1} { // the first may be a connection that died
+		s.timedOut(s.limit())
 		require.Equal(t, want, s.limit())
 	}
 }
@@ -33,7 +33,7 @@ func TestPageSizeGrowsBackStepByStep(t *testing.T) {
 	quick := func(s *pageSize) { s.arrived(int(s.limit()), int(s.limit())<<10, time.Second) }
 	s := pageSize{bytes: mostBytes, mean: 1 << 10}
 	for _, hold := range []int{32, 64, 128, 256, 512, 1024, 1024} {
-		s.timedOut()
+		s.timedOut(s.limit())
 		for range hold {
 			require.EqualValues(t, 512, s.limit())
 			quick(&s)
@@ -42,26 +42,46 @@ func TestPageSizeGrowsBackStepByStep(t *testing.T) {
 		require.EqualValues(t, 1024, s.limit(), "it is tried again, more and more rarely")
 	}
 	quick(&s) // one of that size has come
-	s.timedOut()
+	for range 2 {
+		s.timedOut(s.limit())
+	}
 	for range 32 {
 		require.EqualValues(t, 512, s.limit())
 		quick(&s)
 	}
 	quick(&s)
 	require.EqualValues(t, 1024, s.limit())
+}
 
-	quick(&s)
-	for range 4 {
-		s.timedOut()
+func TestTimeOutsInARowHoldPagesBackOnce(t *testing.T) {
+	s := pageSize{bytes: mostBytes, mean: 1 << 10}
+	for range 20 {
+		s.timedOut(s.limit())
 	}
-	for range 256 {
-		require.EqualValues(t, 64, s.limit())
-		quick(&s)
+	for range firstHold {
+		require.EqualValues(t, 1, s.limit())
+		s.arrived(1, 1<<10, time.Second)
 	}
-	for _, want := range []int32{128, 256, 512, 1024} {
-		quick(&s)
+	for want := int32(2); want <= 1024; want *= 2 {
+		s.arrived(int(s.limit()), int(s.limit())<<10, time.Second)
 		require.Equal(t, want, s.limit())
 	}
+}
+
+// Connections die one by one, and every few pages where half of what stands between does.
+func TestTimeOutsOfWhatCameBeforeLeaveThePageSize(t *testing.T) {
+	s := pageSize{bytes: mostBytes, mean: 1 << 10}
+	for range 100 {
+		s.arrived(1000, 1000<<10, time.Second)
+		s.timedOut(s.limit())
+		require.EqualValues(t, 1024, s.limit())
+	}
+}
+
+func TestTimeOutShrinksWhatWasAskedFor(t *testing.T) {
+	s := pageSize{bytes: mostBytes, mean: 1 << 10}
+	s.timedOut(60) // since there was no room for more
+	require.EqualValues(t, 30, s.limit())
 }
 
 func TestFirstRecordThatCameSlowlyIsFollowedByFew(t *testing.T) {
@@ -84,10 +104,10 @@ func TestLargeRecordsComeOneByOne(t *testing.T) {
 func TestTimeOutsBeforeAnyRecordLeaveOne(t *testing.T) {
 	s := newPageSize()
 	for range 30 {
-		s.timedOut()
+		s.timedOut(s.limit())
 		require.EqualValues(t, 1, s.limit())
 	}
-	for range mostHold + 30 {
+	for range 8 {
 		s.arrived(int(s.limit()), int(s.limit())*100, 0)
 	}
 	require.EqualValues(t, maxRecords, s.limit(), "and it finds back")
@@ -111,7 +131,7 @@ func TestPagesOverASteadyLinkSettle(t *testing.T) {
 		}
 		s := newPageSize()
 		for range outs {
-			s.timedOut()
+			s.timedOut(s.limit())
 		}
 		var last int32
 		for i := range 300 {

@@ -319,8 +319,8 @@ func (p *Poller) recover(err error) time.Duration {
 	if errors.Is(err, ErrThrottled) {
 		return p.pace.afterThrottle(time.Now(), rand.Float64()) //nolint:gosec // spreads load, guards nothing
 	}
-	if brokeOff(err) {
-		p.size.timedOut()
+	if brokeOff(err) && p.iterator != "" { // without one it was not the page that failed
+		p.size.timedOut(p.room.limit)
 	}
 	if isTimeout(err) { // the service does not object to the iterator
 		if p.failures++; p.failures == 1 {
