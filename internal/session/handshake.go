@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"time"
 )
 
 // handshakesAtOnce is how many connections to one address are made at the same time. When
@@ -18,11 +19,18 @@ import (
 // calls that wait may use a connection that has become free before theirs is made.
 const handshakesAtOnce = 64
 
-// sharedAtOnce is the same for connections of HTTP/2. Until the first one stands, each call
+// longestTurn is when a connection that is still being made keeps no other from it. Where
+// an answer has not come by then it is not for want of processor time. Of the machines
+// behind an address one may accept and never answer: those that wait for it would soon have
+// all turns, for 5 s each, and keep calls from those that are well.
+const longestTurn = time.Second
+
+// sharedAtOnce is handshakesAtOnce for connections of HTTP/2. Until the first one stands, each call
 // that wants to subscribe makes one of its own, of which all but a few would be for nothing.
 const sharedAtOnce = 8
 
-// shaker makes the connections of TLS of a transport, a bounded number at a time.
+// shaker makes the connections of TLS of a transport, a bounded number at a time. Each has
+// a turn, for longestTurn at most.
 type shaker struct {
 	connect func(ctx context.Context, network, addr string) (net.Conn, error)
 	conf    *tls.Config
@@ -54,10 +62,12 @@ func (s *shaker) dial(ctx context.Context, network, addr string) (net.Conn, erro
 	turn := s.turn(addr)
 	select {
 	case turn <- struct{}{}:
-		defer func() { <-turn }()
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+	release := sync.OnceFunc(func() { <-turn })
+	defer release()
+	defer time.AfterFunc(longestTurn, release).Stop()
 	if w, ok := ctx.Value(waitKey{}).(*wait); ok && w.served() {
 		return nil, errUnwanted
 	}

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -63,17 +64,52 @@ func TestHandshakesOfAnAddressAreBoundedAndOfOthersGoOn(t *testing.T) {
 	})
 }
 
+// toNobody returns a connection to a server that takes what is sent and never answers.
+func toNobody(t *testing.T) net.Conn {
+	t.Helper()
+	client, server := net.Pipe()
+	t.Cleanup(func() { server.Close() })
+	go func() {
+		for p := make([]byte, 1<<10); ; {
+			if _, err := server.Read(p); err != nil {
+				return
+			}
+		}
+	}()
+	return client
+}
+
+// An address has several machines, of which one in four accepts and does not answer.
+func TestMachineThatNeverAnswersKeepsFewTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const calls = 1000
+		answered := errors.New("an answer")
+		var connected atomic.Int64
+		s := newShaker(&http.Transport{
+			TLSClientConfig: &tls.Config{},
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				if connected.Add(1)%4 == 0 {
+					return toNobody(t), nil
+				}
+				return nil, errors.Join(pause(ctx, 50*time.Millisecond), answered)
+			},
+		}, handshakesAtOnce)
+		begun := time.Now()
+		var dials sync.WaitGroup
+		for range calls {
+			dials.Go(func() {
+				if _, err := s.dial(t.Context(), "tcp", "kinesis:443"); errors.Is(err, answered) && time.Since(begun) > AttemptTimeout/2 {
+					t.Errorf("an answer after %v", time.Since(begun))
+				}
+			})
+		}
+		dials.Wait()
+	})
+}
+
 func TestHandshakeIsBoundedInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		client, server := net.Pipe()
-		defer server.Close()
-		go func() { // it takes what is sent and never answers
-			for p := make([]byte, 1<<10); ; {
-				if _, err := server.Read(p); err != nil {
-					return
-				}
-			}
-		}()
+		client := toNobody(t)
 		s := newShaker(&http.Transport{
 			TLSClientConfig: &tls.Config{},
 			DialContext:     func(context.Context, string, string) (net.Conn, error) { return client, nil },
