@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 )
@@ -85,14 +86,16 @@ func (s *shaker) dial(ctx context.Context, network, addr string) (net.Conn, erro
 }
 
 func (s *shaker) shake(ctx context.Context, conn net.Conn, addr string) (net.Conn, error) {
-	conf := s.conf
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, fmt.Errorf("shaking hands with %s: %w", addr, err)
+	}
+	conf := s.conf.Clone()
 	if conf.ServerName == "" {
-		host, _, err := net.SplitHostPort(addr)
-		if err != nil {
-			return nil, fmt.Errorf("shaking hands with %s: %w", addr, err)
-		}
-		conf = conf.Clone()
 		conf.ServerName = host
+	}
+	if w, ok := ctx.Value(waitKey{}).(*wait); ok && !strings.EqualFold(host, w.host) {
+		conf.NextProtos = []string{"http/1.1"} // a proxy of https://, to which HTTP says CONNECT in that
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, tlsTimeout, fmt.Errorf("no TLS handshake within %s", tlsTimeout))
 	defer cancel()

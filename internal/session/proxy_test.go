@@ -109,6 +109,21 @@ func TestProxyLeavesTheProtocolsAsTheyAre(t *testing.T) {
 	require.Equal(t, []string{server.Listener.Addr().String()}, proxy.Connects())
 }
 
+// A proxy of https:// may speak HTTP/2, which is not what it is asked to connect in.
+func TestProxyOfTLSIsSpokenToInHTTP1(t *testing.T) {
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) }))
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	defer server.Close()
+	isolate(t, "")
+	t.Setenv("AWS_CA_BUNDLE", file(t, filepath.Join(t.TempDir(), "ca.pem"),
+		string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))))
+	for _, subscribing := range []bool{false, true} {
+		_, err := through(t, static, server.URL, subscribing).ListShards(t.Context(), &kinesis.ListShardsInput{StreamName: aws.String("foo")})
+		require.ErrorContains(t, err, " does not connect to kinesis.us-east-1.amazonaws.com:443: 502 Bad Gateway")
+	}
+}
+
 // A proxy that answered for the metadata of the instance would answer with those of the
 // machine that it runs on.
 func TestInstanceAndContainerAreAskedDirectly(t *testing.T) {

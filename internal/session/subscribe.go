@@ -50,7 +50,7 @@ type streaming struct {
 // RoundTrip sends a request with its body in memory; see there. Otherwise subscriptions over
 // HTTP/1.1 would end as they begin.
 func (t streaming) RoundTrip(req *http.Request) (*http.Response, error) {
-	_, ctx := watch(req.Context(), t.open)
+	_, ctx := watch(req, t.open)
 	req, err := inMemory(req.WithContext(ctx))
 	if err != nil {
 		return nil, err

@@ -114,7 +114,7 @@ func newTransport(t *http.Transport) transport {
 }
 
 func (t transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	w, ctx := watch(req.Context(), t.open)
+	w, ctx := watch(req, t.open)
 	req, err := inMemory(req.WithContext(ctx))
 	if err != nil {
 		return nil, err
@@ -177,6 +177,7 @@ func (t transport) closeSilent(silence int64) {
 // wait is one call's for its answer.
 type wait struct {
 	open *connections
+	host string          // of the request, without a port
 	call context.Context //nolint:containedctx // it is asked how the call ended, by whom the call does not know
 	// since is when the request got its connection or the answer came on; zero: it has
 	// none yet, and tells nothing about those of others.
@@ -184,9 +185,11 @@ type wait struct {
 	connected atomic.Bool
 }
 
-// watch makes the wait of a call, and the context under which HTTP tells it of connections.
-func watch(call context.Context, open *connections) (*wait, context.Context) {
-	w := &wait{open: open, call: call}
+// watch makes the wait of a request, and the context under which HTTP tells it of
+// connections.
+func watch(req *http.Request, open *connections) (*wait, context.Context) {
+	call := req.Context()
+	w := &wait{open: open, host: req.URL.Hostname(), call: call}
 	return w, httptrace.WithClientTrace(context.WithValue(call, waitKey{}, w), &httptrace.ClientTrace{GetConn: w.wants, GotConn: w.got})
 }
 
