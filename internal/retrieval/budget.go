@@ -14,9 +14,9 @@ const (
 	// much garbage again comes together until it is collected, at the default of
 	// GOGC.
 	heapFactor = 2
-	// fullPage is what reading a page may take at worst: a record of 10 MiB, as
+	// fullPage is what reading a page may take at worst by memoryOf: a record of 10 MiB, as
 	// JSON with its payload in base64, and decoded beside it.
-	fullPage = heapFactor * 24 << 20
+	fullPage = heapFactor * 28 << 20
 	// leastRecord is what a record takes at least in an answer: its members, a sequence
 	// number of 56 digits, and neither data nor key.
 	leastRecord = 130

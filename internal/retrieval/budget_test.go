@@ -2,6 +2,7 @@ package retrieval
 
 import (
 	"context"
+	"encoding/base64"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -105,4 +106,10 @@ func TestBudgetIsWholeAgainWhateverWasCancelled(t *testing.T) {
 			require.Empty(t, b.waiting)
 		})
 	})
+}
+
+func TestLargestRecordFitsIntoAFullPage(t *testing.T) {
+	const data, others = 10 << 20, 1 << 10 // bytes of the record, and of its other members and the answer's
+	answer := int64(base64.StdEncoding.EncodedLen(data) + others)
+	require.LessOrEqual(t, memoryOf(answer, 1), int64(fullPage), "or each is given up when others wait, and read twice")
 }

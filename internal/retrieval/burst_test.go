@@ -104,3 +104,25 @@ func TestShardsThatBurstAtOnceKeepWithinTheBudget(t *testing.T) {
 		})
 	}
 }
+
+// The service counts what it has sent, whatever became of it.
+func TestAnswerThatWasGivenUpIsNotFollowedByThrottling(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t, awsfake.Options{EnforceLimits: true})
+		_, err := s.PutTo(stream, shard, "key", make([]byte, 10<<20-3))
+		require.NoError(t, err)
+		budget := retrieval.NewBudget(64 << 20)
+		others, err := budget.Reserve(t.Context(), 40<<20, nil)
+		require.NoError(t, err)
+		time.AfterFunc(100*time.Millisecond, func() { budget.Release(others) })
+		var told []error
+		p := retrieval.NewPoller(wire.NewDirect(client(s), time.Second, nil), lists(s), retrieval.Shard{Stream: stream, ID: shard}, retrieval.Position{}, budget, 0, onTrouble(func(err error) { told = append(told, err) }))
+		page, err := p.Next(t.Context())
+		require.NoError(t, err)
+		require.Len(t, page.Records, 1)
+		require.Equal(t, 2, s.Calls("GetRecords"))
+		require.Empty(t, told)
+		budget.Release(page.Cost)
+		require.Zero(t, budget.Held())
+	})
+}

@@ -71,9 +71,22 @@ func (p *pacer) afterPage(now time.Time, records, bytes int, behind time.Duratio
 		p.interval = min(max(livePoll, time.Duration(float64(p.interval)*idleGrowth)), idlePoll)
 		early = idleSpread * random
 	}
-	spacing, delivery := float64(callSpacing), float64(bytes)/readRate*float64(time.Second)
 	interval := time.Duration(float64(p.interval) * (1 - early))
-	return max(p.least, interval, time.Duration(max(spacing, delivery)/(1-p.ceded)))
+	return max(p.least, interval, p.afterBytes(int64(bytes)))
+}
+
+// mostGiven is what an answer has at most of what counts against readRate.
+const mostGiven = 10 << 20
+
+// afterGivenUp returns the pause between the start of a call whose answer, of so many
+// bytes, was given up, and the start of the next one. The service has counted them: to ask
+// at once would be throttled, which tells of other readers where there are none.
+func (p *pacer) afterGivenUp(answer int64) time.Duration { return p.afterBytes(min(answer, mostGiven)) }
+
+// afterBytes is the least pause after a call that brought so many bytes.
+func (p *pacer) afterBytes(bytes int64) time.Duration {
+	spacing, delivery := float64(callSpacing), float64(bytes)/readRate*float64(time.Second)
+	return time.Duration(max(spacing, delivery) / (1 - p.ceded))
 }
 
 // afterThrottle returns the pause after a call that was throttled now, between half

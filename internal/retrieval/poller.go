@@ -176,7 +176,7 @@ func (p *Poller) attempt(ctx context.Context) (page Page, ok bool, err error) {
 		p.hooks.OnBudgetWait() // as a subscriber does; see Subscriber.recover
 	}
 	if errors.Is(err, errNoRoom) {
-		p.nextCall = call.Start.Add(callSpacing)
+		p.nextCall = call.Start.Add(p.pace.afterGivenUp(p.room.answer))
 		return Page{}, false, nil
 	}
 	p.nextCall = time.Now().Add(p.recover(err))
