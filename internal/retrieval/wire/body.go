@@ -114,9 +114,11 @@ func (b *buffer) release() {
 // readBody reads a body to its end. length is its Content-Length, -1 when
 // unknown; it says how large a buffer to begin with, not how much to read: the
 // transport knows what the body owes. The error is the body's own, or says that
-// it exceeds maxAnswer.
-func readBody(r io.Reader, length int64) (*buffer, error) {
+// it exceeds maxAnswer. Such a body is closed, or whoever ends the call would read what
+// is left of it first, for the sake of the connection.
+func readBody(r io.ReadCloser, length int64) (*buffer, error) {
 	if length > maxAnswer {
+		_ = r.Close()
 		return nil, fmt.Errorf("the answer has %d bytes, above the limit of %d", length, maxAnswer)
 	}
 	size := unsized
@@ -129,6 +131,7 @@ func readBody(r io.Reader, length int64) (*buffer, error) {
 		buf.b = buf.b[:len(buf.b)+n]
 		switch {
 		case len(buf.b) > maxAnswer:
+			_ = r.Close()
 			buf.release()
 			return nil, fmt.Errorf("the answer exceeds the limit of %d bytes", maxAnswer)
 		case err == io.EOF:

@@ -172,3 +172,58 @@ func TestReadThatWaitsForCredentialsDoesNotBlameTheService(t *testing.T) {
 		})
 	}
 }
+
+// flood gives answers that go on and on, a part each tenth of a second.
+type flood struct {
+	aws.HTTPClient
+	length int64 // that they claim
+}
+
+func (f flood) Do(r *http.Request) (*http.Response, error) {
+	resp, err := f.HTTPClient.Do(r)
+	if err == nil {
+		err = resp.Body.Close()
+		resp.Body, resp.ContentLength = &floodBody{ctx: r.Context()}, f.length
+	}
+	return resp, err
+}
+
+type floodBody struct {
+	ctx    context.Context //nolint:containedctx // of the request, as a transport keeps it
+	closed bool
+}
+
+func (b *floodBody) Read(p []byte) (int, error) {
+	time.Sleep(100 * time.Millisecond) //nolint:forbidigo // virtual time
+	if b.closed {
+		return 0, http.ErrBodyReadAfterClose
+	}
+	return len(p), b.ctx.Err()
+}
+
+func (b *floodBody) Close() error {
+	b.closed = true
+	return nil
+}
+
+func TestAnswerThatIsTooLargeIsNotReadToItsEnd(t *testing.T) {
+	for _, length := range []int64{-1, 1 << 40} {
+		for name, opts := range map[string][]func(*kinesis.Options){
+			"direct":          nil,
+			"through the SDK": {func(*kinesis.Options) {}},
+		} {
+			t.Run(name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					d, sent, in := direct(t, awsfake.New(awsfake.Options{}))
+					_, err := d.GetRecords(t.Context(), in)
+					require.NoError(t, err)
+					sent.HTTPClient = flood{sent.HTTPClient, length}
+					begin := time.Now()
+					_, err = d.GetRecords(t.Context(), in, opts...)
+					require.ErrorContains(t, err, "the limit of 67108864", "and not that it took too long")
+					require.Less(t, time.Since(begin), 10*time.Second)
+				})
+			})
+		}
+	}
+}
