@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"math/bits"
+	"slices"
 	"sync"
 )
 
@@ -41,7 +42,7 @@ type stock struct {
 	most int
 
 	mu   sync.Mutex
-	kept []*buffer // Invariant: their bytes are most at the most
+	kept []*buffer // by when they came. Invariant: their bytes are most at the most
 	size int
 }
 
@@ -49,11 +50,9 @@ type stock struct {
 func (s *stock) get(bytes int) *buffer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i, buf := range s.kept {
+	for i, buf := range slices.Backward(s.kept) {
 		if cap(buf.b) == bytes {
-			last := len(s.kept) - 1
-			s.kept[i], s.kept[last] = s.kept[last], nil
-			s.kept = s.kept[:last]
+			s.kept = slices.Delete(s.kept, i, i+1)
 			s.size -= bytes
 			return buf
 		}
@@ -61,14 +60,18 @@ func (s *stock) get(bytes int) *buffer {
 	return nil
 }
 
+// put keeps a buffer, which has no more than most bytes, in place of those that nobody has
+// asked for since they came: pages change in size, and a stock full of one that is not
+// used any more would keep no other.
 func (s *stock) put(buf *buffer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.size+cap(buf.b) > s.most {
-		return
-	}
-	s.kept = append(s.kept, buf)
 	s.size += cap(buf.b)
+	old := 0
+	for ; s.size > s.most; old++ {
+		s.size -= cap(s.kept[old].b)
+	}
+	s.kept = append(slices.Delete(s.kept, 0, old), buf)
 }
 
 // A buffer holds a body. Its owner releases it when nothing refers to it.

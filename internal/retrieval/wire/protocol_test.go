@@ -264,3 +264,20 @@ func TestBuffersFitAndAreKeptUpToTheLargestPage(t *testing.T) {
 	require.Nil(t, s.get(1<<21))
 	require.Zero(t, s.size)
 }
+
+func TestBuffersAreKeptOfTheSizeThatPagesHaveNow(t *testing.T) {
+	s := stock{most: 8 << 20}
+	for range 8 {
+		s.put(&buffer{make([]byte, 0, 1<<20)})
+	}
+	larger := &buffer{make([]byte, 0, 3<<20)}
+	s.put(larger)
+	require.Equal(t, 8<<20, s.size)
+	require.NotNil(t, s.get(1<<20))
+	require.Same(t, larger, s.get(3<<20))
+	for range 4 {
+		require.NotNil(t, s.get(1<<20))
+	}
+	require.Zero(t, s.size)
+	require.Empty(t, s.kept)
+}
