@@ -39,7 +39,8 @@ var getRecords = smithy.NewOperationSchema(schemas.GetRecords, schemas.GetRecord
 // service, is left to the SDK as a call of its own, with its retries. An attempt
 // that took too long goes back to the caller, who may ask for less. Where the SDK
 // helps again and again, calls of that stream go through the SDK for a while;
-// after an answer about credentials or the clock those of all streams do.
+// after an answer about credentials or the clock those of all streams do. Calls without
+// an ARN, as those for streams that are configured by name, count as of one stream.
 // Middleware of the client's APIOptions runs in calls through the SDK alone. Pages
 // that came directly have no ResultMetadata.
 //
@@ -50,7 +51,7 @@ type Direct struct {
 	timeout  time.Duration
 	onDetour func(reason string)
 
-	routes sync.Map // of *route, by the ARN of the stream: one each
+	routes sync.Map // of *route, by the ARN of the stream, "" for all without: one each
 	detour detour   // of all streams
 }
 
