@@ -426,14 +426,14 @@ func (c *checkpointer) get(ctx context.Context, key lease.Key) (map[string]types
 
 // isDynamoDBs tells whether an answer has one of the headers that DynamoDB's answers have.
 // One of something on the way, such as a proxy's 200 with nothing, has neither; to the SDK
-// it is as good as an answer without an item.
+// it is as good as an answer without an item, or to a delete.
 func isDynamoDBs(metadata middleware.Metadata) bool {
 	answer, ok := awsmiddleware.GetRawResponse(metadata).(*smithyhttp.Response)
 	return ok && (answer.Header.Get("X-Amzn-Requestid") != "" || answer.Header.Get("X-Amz-Crc32") != "")
 }
 
 func (c *checkpointer) delete(ctx context.Context, key lease.Key, condition string, v values) error {
-	_, err := c.api.DeleteItem(ctx, &dynamodb.DeleteItemInput{
+	out, err := c.api.DeleteItem(ctx, &dynamodb.DeleteItemInput{
 		TableName:                 &c.table.name,
 		Key:                       keyOf(key),
 		ConditionExpression:       &condition,
@@ -441,6 +441,9 @@ func (c *checkpointer) delete(ctx context.Context, key lease.Key, condition stri
 	})
 	if _, conflict := errors.AsType[*types.ConditionalCheckFailedException](err); conflict {
 		return lease.ErrConflict
+	}
+	if err == nil && !isDynamoDBs(out.ResultMetadata) {
+		return errors.New("the answer has nothing that shows it to be one of DynamoDB")
 	}
 	return err
 }

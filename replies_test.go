@@ -3,6 +3,7 @@ package awskinesis
 // Answers that are none of the services': of a portal, a proxy, a load balancer.
 
 import (
+	"context"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/benthos-plugins/aws-kinesis/internal/awsfake"
+	"github.com/benthos-plugins/aws-kinesis/internal/lease"
 )
 
 // Nothing is lost, and no checkpoint goes back, while half of the requests of a service
@@ -103,6 +105,60 @@ func TestAnswerThatSaysNothingEndsNoSession(t *testing.T) {
 			require.ElementsMatch(r, numbers(10, 10), together(c.read(10)), name)
 			require.Equal(r, id, r.item("orders", shardName(0)).Owner)
 		})
+	}
+}
+
+// To the store an answer that says nothing is a failure, whatever was asked: no list is
+// not an empty one, no item not one that is gone, and no word not a write that was done.
+func TestAnswerThatSaysNothingIsAFailureToTheStore(t *testing.T) {
+	key := lease.Key{Stream: "orders", Shard: shardName(0)}
+	owned := lease.Grant{Link: lease.Link{Owner: "us", Term: "t1", Token: "1"}}
+	for operation, call := range map[string]func(context.Context, *checkpointer, lease.Item) error{
+		"list": func(ctx context.Context, c *checkpointer, _ lease.Item) error {
+			_, err := c.list(ctx, "orders", true)
+			return err
+		},
+		"members": func(ctx context.Context, c *checkpointer, _ lease.Item) error {
+			_, err := c.listMembers(ctx, true)
+			return err
+		},
+		"get": func(ctx context.Context, c *checkpointer, seen lease.Item) error {
+			_, err := c.Get(ctx, seen.Key)
+			return err
+		},
+		"member": func(ctx context.Context, c *checkpointer, _ lease.Item) error {
+			_, _, err := c.Member(ctx, "us")
+			return err
+		},
+		"claim": func(ctx context.Context, c *checkpointer, seen lease.Item) error {
+			_, err := c.Claim(ctx, seen, owned)
+			return err
+		},
+		"join": func(ctx context.Context, c *checkpointer, _ lease.Item) error {
+			return c.Join(ctx, lease.Member{ID: "us", Token: "1", Period: time.Minute})
+		},
+		"remove": func(ctx context.Context, c *checkpointer, seen lease.Item) error {
+			_, err := c.remove(ctx, seen)
+			return err
+		},
+	} {
+		for _, name := range []string{"200 with nothing", "200 with {}", "200 with null", "204"} {
+			t.Run(operation+", "+name, func(t *testing.T) {
+				bubble(t, func(r *rig) {
+					r.table()
+					store := r.store()
+					_, err := store.Claim(r.Context(), lease.Item{Key: key}, owned)
+					require.NoError(r, err)
+					seen, err := store.Get(r.Context(), key)
+					require.NoError(r, err)
+					reply := awsfake.Replies()[name]
+					r.aws.Inject(awsfake.Fault{Service: "dynamodb", Reply: &reply})
+					err = call(r.Context(), store, seen)
+					require.Error(r, err)
+					require.NotErrorIs(r, err, lease.ErrConflict)
+				})
+			})
+		}
 	}
 }
 
