@@ -11,6 +11,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
@@ -410,6 +411,53 @@ func TestAnswerWithoutContentsIsNoEndOfTheShard(t *testing.T) {
 			})
 		}
 	}
+}
+
+// An answer that leads on and has no list of records does not lead past what it should
+// have had.
+func TestAnswerWithoutRecordsLeadsPastNone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t, awsfake.Options{})
+		put(t, s, 0, 10)
+		p := newPoller(s, retrieval.Position{}, retrieval.Hooks{})
+		got := read(t, p, 1)
+		latest, err := client(s).GetShardIterator(t.Context(), &kinesis.GetShardIteratorInput{
+			StreamName: aws.String(stream), ShardId: aws.String(shard), ShardIteratorType: types.ShardIteratorTypeLatest,
+		})
+		require.NoError(t, err)
+		s.Inject(awsfake.Fault{Operation: "GetRecords", Times: 1, Answer: fmt.Appendf(nil, `{"NextShardIterator":%q,"MillisBehindLatest":0}`, *latest.ShardIterator)})
+		page, err := p.Next(t.Context())
+		require.NoError(t, err)
+		require.NotEmpty(t, page.Records)
+		for _, r := range page.Records {
+			got = append(got, string(r.Data))
+		}
+		require.Equal(t, records(0, 10), append(got, read(t, p, 10-len(got))...))
+	})
+}
+
+func TestListWithoutShardsIsAFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t, awsfake.Options{})
+		for _, body := range []string{"", `{}`, `{"Shards":[]}`} {
+			s.Inject(awsfake.Fault{Operation: "ListShards", Times: 1, Answer: []byte(body)})
+			_, _, err := retrieval.ListShards(t.Context(), client(s), stream)
+			require.ErrorContains(t, err, "listing the shards of stream orders", body)
+		}
+	})
+}
+
+func TestAnswerWithoutAnIteratorIsAFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t, awsfake.Options{})
+		put(t, s, 0, 5)
+		var troubles []error
+		p := newPoller(s, retrieval.Position{}, onTrouble(func(err error) { troubles = append(troubles, err) }))
+		s.Inject(awsfake.Fault{Operation: "GetShardIterator", Times: 1, Answer: []byte(`{}`)})
+		require.Equal(t, records(0, 5), read(t, p, 5))
+		require.Len(t, troubles, 1)
+		require.ErrorContains(t, troubles[0], "making an iterator of shard "+shard+": the answer has none")
+	})
 }
 
 func TestAnswerWithoutContentsIsNoEndOfAnOpenShard(t *testing.T) {
