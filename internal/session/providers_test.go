@@ -1,6 +1,7 @@
 package session
 
 import (
+	"context"
 	"crypto/sha1"
 	"encoding/hex"
 	"encoding/json"
@@ -19,6 +20,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis"
 	"github.com/stretchr/testify/require"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/retrieval/wire"
 )
 
 // issuer is all that credentials come from, and Kinesis and DynamoDB, which do not
@@ -391,6 +394,7 @@ func TestSecretThatIsWrittenAfterItsKeyIsFound(t *testing.T) {
 	}
 	write("old")
 	cfg = load(t, Options{Region: "us-east-1", Endpoint: *kinesis.NewFromConfig(cfg).Options().BaseEndpoint})
+	cfg.Retryer = func() aws.Retryer { return fast{retry.NewStandard()} }
 	secret := func() string {
 		creds, err := cfg.Credentials.Retrieve(t.Context())
 		require.NoError(t, err)
@@ -401,6 +405,38 @@ func TestSecretThatIsWrittenAfterItsKeyIsFound(t *testing.T) {
 	_, err := kinesis.NewFromConfig(cfg).ListStreams(t.Context(), nil)
 	require.ErrorContains(t, err, "does not match")
 	require.Equal(t, "new", secret())
+}
+
+// hanging is a provider of credentials that has begun a process.
+type hanging struct{ *provider }
+
+func (hanging) ProviderSources() []aws.CredentialSource {
+	return []aws.CredentialSource{aws.CredentialSourceProcess}
+}
+
+// A read that waits for credentials is not one that Kinesis does not answer.
+func TestReadThatWaitsForCredentialsSaysSo(t *testing.T) {
+	i := issue(t, process1)
+	processOutput(t, i)
+	cfg := load(t, Options{Region: "us-east-1"})
+	caller(t, cfg)()
+	r := cfg.Credentials.(*renewer)
+	creds, err := r.Retrieve(t.Context())
+	require.NoError(t, err)
+	require.True(t, r.refuse(creds.AccessKeyID))
+	r.mu.Lock()
+	r.source = func(context.Context) (aws.CredentialsProvider, error) {
+		return hanging{&provider{takes: time.Hour}}, nil
+	}
+	r.mu.Unlock()
+
+	direct := wire.NewDirect(kinesis.NewFromConfig(cfg, wire.Install), 50*time.Millisecond, nil)
+	_, err = direct.GetRecords(t.Context(), &kinesis.GetRecordsInput{ShardIterator: aws.String("it"), StreamARN: aws.String(ordersARN)})
+	err = Explain(err, stream)
+	require.ErrorContains(t, err, "GetRecords")
+	require.ErrorContains(t, err, "no call of GetRecords within 50ms")
+	require.ErrorContains(t, err, "retrieving credentials from the `credential_process` of profile default: no answer in ")
+	require.ErrorContains(t, err, ". The `credential_process` does not end. Run its command by hand")
 }
 
 func TestExpiredSSOTokenIsRefreshedAndKept(t *testing.T) {
