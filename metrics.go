@@ -214,7 +214,7 @@ var metricTable = []metric{
 	{
 		"kinesis_detours", counter, "detours",
 		[]string{labelReason},
-		"How often reads began to go through all of the SDK for a while, for five minutes to an hour, which costs more of the processor and nothing else: of all streams after an answer about `credentials` or the clock, of one stream after another answer that Kinesis does not give (`refused`), or when reads keep failing that go well through the SDK (`failed`).",
+		"How often reads began to go through all of the SDK for a while, for five minutes to an hour, which costs more of the processor and nothing else: of all streams after an answer about `credentials` or the clock, of one stream, or of all that are configured by name, after another answer that Kinesis does not give (`refused`), or when reads keep failing that go well through the SDK (`failed`).",
 		"`credentials`: check the clock of this machine, and the credentials. Otherwise look at what stands between this machine and Kinesis, such as a proxy.",
 	},
 	{

@@ -109,6 +109,12 @@ type Poller struct {
 	size     pageSize
 	each     int64 // bytes of memory for a record, by those of the last page; 0 before
 	room     room  // of the page that is being read
+
+	// untold is when the last attempt began, where that timed out and nobody was told;
+	// zero otherwise.
+	untold time.Time
+	// timedOut is when the last attempt ended that timed out.
+	timedOut time.Time
 }
 
 // NewPoller returns a poller that begins at from, looks shards up in lists, holds its pages within a budget
@@ -155,7 +161,7 @@ func (p *Poller) attempt(ctx context.Context) (page Page, ok bool, err error) {
 	call := Call{Start: time.Now(), Behind: -1}
 	page, err = p.read(ctx, &call)
 	if err == nil {
-		p.failures, p.expired = 0, 0
+		p.failures, p.expired, p.untold = 0, 0, time.Time{}
 		p.hooks.tell(call)
 		return page, true, nil
 	}
@@ -166,9 +172,7 @@ func (p *Poller) attempt(ctx context.Context) (page Page, ok bool, err error) {
 		err = p.confirmGone(ctx, err)
 	}
 	call.Err, call.Usual = err, p.usual(err)
-	if !p.silent(err) {
-		p.hooks.tell(call)
-	}
+	p.tell(call)
 	if errors.Is(err, ErrShardGone) {
 		return Page{}, false, err
 	}
@@ -183,11 +187,24 @@ func (p *Poller) attempt(ctx context.Context) (page Page, ok bool, err error) {
 	return Page{}, false, nil
 }
 
-// silent reports whether an attempt that failed is told to nobody: what becomes of the
-// next one will tell. The first that times out is made again at once, as the SDK makes
-// others again.
-func (p *Poller) silent(err error) bool {
-	return errors.Is(err, errNoRoom) || isTimeout(err) && p.failures == 0
+// quietFor is how long there was no time-out before one that is told to nobody.
+const quietFor = time.Minute
+
+// tell tells of an attempt that failed, unless what becomes of the next one will tell. The
+// first one that times out is made again at once, as the SDK makes others again; where that
+// happens more often than once in quietFor, or the next one fails too, it is told, in the
+// latter case as what has failed since the first began.
+func (p *Poller) tell(failed Call) {
+	switch {
+	case errors.Is(failed.Err, errNoRoom):
+		return
+	case isTimeout(failed.Err) && p.failures == 0 && time.Since(p.timedOut) >= quietFor:
+		p.untold = failed.Start
+		return
+	case !p.untold.IsZero():
+		failed.Start, p.untold = p.untold, time.Time{}
+	}
+	p.hooks.tell(failed)
 }
 
 func isTimeout(err error) bool {
@@ -323,6 +340,7 @@ func (p *Poller) recover(err error) time.Duration {
 		p.size.timedOut(p.room.limit)
 	}
 	if isTimeout(err) { // the service does not object to the iterator
+		p.timedOut = time.Now()
 		if p.failures++; p.failures == 1 {
 			return 0
 		}
