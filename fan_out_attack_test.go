@@ -30,7 +30,7 @@ func TestStreamThatCannotBeReadLeavesTheBudgetToOthers(t *testing.T) {
 					_, err := r.aws.PutTo("ill", shardName(0), "key", bytes.Repeat([]byte("x"), 10<<10))
 					require.NoError(r, err)
 				}
-				pass(2 * time.Second)
+				pass(5 * time.Second) // a silent shard is polled each two, and the gauge told each one
 				require.Positive(r, in.gauge("kinesis_buffered_bytes"))
 				for _, operation := range []string{"SubscribeToShard", "GetShardIterator", "GetRecords"} {
 					r.aws.Inject(awsfake.Fault{Operation: operation, When: func(c *awsfake.Call) bool { return c.Stream() == "ill" }, Refuse: awsfake.NewError("AccessDeniedException", "no")})
