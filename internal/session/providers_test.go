@@ -218,7 +218,9 @@ func (i *issuer) count(what string) (n int) {
 func file(t *testing.T, name, content string) string {
 	t.Helper()
 	require.NoError(t, os.MkdirAll(filepath.Dir(name), 0o700))
-	require.NoError(t, os.WriteFile(name, []byte(content), 0o600))
+	// As a whole, since a renewal in the background may be reading it.
+	require.NoError(t, os.WriteFile(name+".new", []byte(content), 0o600))
+	require.NoError(t, os.Rename(name+".new", name))
 	return name
 }
 
