@@ -344,6 +344,7 @@ func (way arrangement) expires(t *testing.T, role Credentials) {
 		require.Zero(t, i.refused, "before a service refuses them")
 	}
 
+	settled(t, cfg)
 	i.expire()
 	i.with(func(i *issuer) { way.set(t, i) })
 	call()
@@ -360,6 +361,19 @@ func renewNow(cfg aws.Config) {
 		r.mu.Lock()
 		r.due = time.Now()
 		r.mu.Unlock()
+	}
+}
+
+// settled waits for the renewals that are under way: one could still read what is about to
+// expire, and nobody repeats a call for new credentials that are refused at once.
+func settled(t *testing.T, cfg aws.Config) {
+	t.Helper()
+	for _, r := range cfg.Credentials.(*renewer).services.renewers {
+		require.Eventually(t, func() bool {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			return r.running == nil
+		}, 5*time.Second, time.Millisecond)
 	}
 }
 
