@@ -7,7 +7,8 @@ import "time"
 const (
 	// callSpacing keeps a reader below the 5 GetRecords calls a second that a
 	// shard allows. A fiftieth is left for clocks that disagree.
-	callSpacing = 204 * time.Millisecond
+	callSpacing  = 204 * time.Millisecond
+	callsASecond = 5
 	// readRate is the 2 MB a second that a shard delivers.
 	readRate = 2e6
 
@@ -45,6 +46,27 @@ type pacer struct {
 	throttled  int       // calls in a row
 	ceded      float64   // share of the limits that is left to other readers
 	reclaimed  time.Time // when ceded was last reduced
+
+	ends [callsASecond]time.Time // of the last calls; the next one takes the place at next
+	next int
+}
+
+// called takes in when a call ended, whatever came of it.
+func (p *pacer) called(end time.Time) {
+	p.ends[p.next] = end
+	p.next = (p.next + 1) % callsASecond
+}
+
+// within returns when a call may begin that is to begin at a moment, so that no more than
+// callsASecond come within a second. The service has counted each call at some time before
+// its end. One that waits for a connection comes late, and the next ones follow closely:
+// spaced by their beginnings alone, six came within a second, and the one that was
+// throttled told of other readers where there were none.
+func (p *pacer) within(moment time.Time) time.Time {
+	if earliest := p.ends[p.next].Add(time.Second); moment.Before(earliest) {
+		return earliest
+	}
+	return moment
 }
 
 // afterPage returns the pause between the start of the call that brought a page

@@ -68,6 +68,41 @@ func TestPaceStaysWithinBothLimitsOfAShard(t *testing.T) {
 	})
 }
 
+// However long a call takes to get to the service and back.
+func TestNoMoreCallsComeToTheServiceWithinASecondThanItTakes(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var p pacer
+		now := epoch
+		var counted []time.Time
+		for range 100 {
+			begin := now
+			there := time.Duration(rapid.IntRange(0, 300).Draw(t, "milliseconds there")) * time.Millisecond
+			back := time.Duration(rapid.IntRange(0, 300).Draw(t, "milliseconds back")) * time.Millisecond
+			counted = append(counted, begin.Add(there))
+			end := begin.Add(there + back)
+			p.called(end)
+			now = p.within(begin.Add(p.afterPage(begin, 1, 100, time.Hour, 0)))
+			if now.Before(end) {
+				now = end
+			}
+			if n := len(counted); n > callsASecond && counted[n-1].Sub(counted[n-1-callsASecond]) < time.Second {
+				t.Fatalf("six calls within %s", counted[n-1].Sub(counted[n-1-callsASecond]))
+			}
+		}
+	})
+}
+
+func TestCallsThatAreAnsweredAtOnceKeepTheirPace(t *testing.T) {
+	var p pacer
+	now := epoch
+	for range 100 {
+		p.called(now.Add(10 * time.Millisecond))
+		next := now.Add(p.afterPage(now, 1, 100, time.Hour, 0))
+		require.Equal(t, next, p.within(next))
+		now = next
+	}
+}
+
 func TestLeastTimeBetweenReadsIsKeptForBacklogAndTrickle(t *testing.T) {
 	p := pacer{least: time.Second}
 	require.Equal(t, time.Second, p.afterPage(epoch, 1, 100, time.Hour, 0))

@@ -12,6 +12,12 @@ const (
 	// that record came slowly. A record tells little of the link, so that it is not more;
 	// over a fast one it costs a second of calls that are smaller than they could be.
 	firstBytes = 1 << 15
+	// leastBytes is what a page may have whatever the time it takes: as much as the
+	// certificates of a handshake, without which there is no page at all. The time of
+	// less is that of the way to the service and not of the bytes. A first record that came
+	// late, since 1,000 shards began at once, made pages of five, which a connection that
+	// died made two, and a shard was behind for twenty seconds with 50 records of 100 bytes.
+	leastBytes = 1 << 12
 	maxRecords = 10_000
 
 	// A page should take longPage at most: what is read in longer ones comes later, and is
@@ -37,10 +43,10 @@ const (
 // Pages are asked for by the number of records, and aim for a number of bytes. That
 // doubles with each page that came quickly and was about as large, and shrinks with what a
 // page took too long; without such proof it stays. An attempt that timed out halves it,
-// and for some pages it does not grow. The first one does not where such a page came just
+// and for some pages it does not grow. Below leastBytes it does not shrink. The first one does not where such a page came just
 // before: it tells of a connection that died.
 type pageSize struct {
-	bytes int     // Invariant: 0 <= bytes <= mostBytes
+	bytes int     // Invariant: leastBytes <= bytes <= mostBytes
 	mean  float64 // bytes of a record of the last page that had some; 0 before
 
 	proven     int // bytes of the largest page since the last attempt that timed out
@@ -69,12 +75,12 @@ func (s *pageSize) arrived(records, bytes int, took time.Duration) {
 	}
 	switch {
 	case first || took > longPage:
-		s.bytes = int(min(float64(s.bytes), float64(max(bytes, 1))*float64(longPage)/max(float64(took), 1)))
+		s.bytes = int(min(float64(s.bytes), max(leastBytes, float64(bytes)*float64(longPage)/max(float64(took), 1))))
 	case took > quickPage || bytes < s.bytes/2:
 	case s.held < s.hold:
 		s.held++
 	default:
-		s.bytes = min(2*max(s.bytes, bytes, 1), mostBytes)
+		s.bytes = min(2*max(s.bytes, bytes), mostBytes)
 	}
 }
 
@@ -83,11 +89,11 @@ func (s *pageSize) arrived(records, bytes int, took time.Duration) {
 func (s *pageSize) timedOut(limit int32) {
 	aimed, proven := int(float64(limit)*s.mean), s.proven
 	s.proven = 0
-	if limit <= 1 || aimed*3/4 < proven { // less there is not; or as much has come
+	if limit <= 1 || aimed <= leastBytes || aimed*3/4 < proven { // less is not asked for; or as much has come
 		return
 	}
 	if s.held == s.hold { // a larger one was tried
 		s.hold = min(max(2*s.hold, firstHold), mostHold)
 	}
-	s.failed, s.bytes, s.held = aimed, aimed/2, 0
+	s.failed, s.bytes, s.held = aimed, max(aimed/2, leastBytes), 0
 }

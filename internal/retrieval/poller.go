@@ -155,11 +155,12 @@ func (p *Poller) attempt(ctx context.Context) (page Page, ok bool, err error) {
 	if p.ended {
 		return Page{}, false, ErrShardGone
 	}
-	if err := waitUntil(ctx, p.nextCall); err != nil {
+	if err := waitUntil(ctx, p.pace.within(p.nextCall)); err != nil {
 		return Page{}, false, err
 	}
 	call := Call{Start: time.Now(), Behind: -1}
 	page, err = p.read(ctx, &call)
+	p.pace.called(time.Now())
 	if err == nil {
 		p.failures, p.expired, p.untold = 0, 0, time.Time{}
 		p.hooks.tell(call)
