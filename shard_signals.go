@@ -12,6 +12,7 @@ import (
 	"github.com/benthos-plugins/aws-kinesis/internal/lease"
 	"github.com/benthos-plugins/aws-kinesis/internal/retrieval"
 	"github.com/benthos-plugins/aws-kinesis/internal/session"
+	"github.com/benthos-plugins/aws-kinesis/internal/throttle"
 )
 
 // shardSignals is what is told of one shard, from its claim to the end of the lease. The
@@ -330,7 +331,7 @@ func resultOf(err error) string {
 		return resultOK
 	case errors.Is(err, lease.ErrConflict):
 		return resultConflict
-	case session.IsThrottled(err):
+	case throttle.Is(err):
 		return resultThrottled
 	case session.IsDenied(err):
 		return resultDenied

@@ -16,6 +16,7 @@ import (
 	"github.com/aws/smithy-go"
 
 	"github.com/benthos-plugins/aws-kinesis/internal/retrieval/wire"
+	"github.com/benthos-plugins/aws-kinesis/internal/throttle"
 )
 
 // API is what a Poller uses of the Kinesis client. The client should leave
@@ -398,7 +399,7 @@ func classify(err error) error {
 // throttledOr wraps an error of the service that says that there were too many calls, and
 // returns others as they are.
 func throttledOr(err error) error {
-	if wire.IsThrottled(err) {
+	if throttle.Is(err) {
 		return fmt.Errorf("%w: %w", ErrThrottled, err)
 	}
 	return err

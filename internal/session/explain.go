@@ -15,7 +15,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
@@ -72,20 +71,6 @@ func Service(err error) string {
 		return ""
 	}
 	return map[string]string{"Kinesis": "kinesis", "DynamoDB": "dynamodb"}[op.ServiceID]
-}
-
-// IsThrottled tells whether a service refused the call for the rate of calls or of
-// bytes, under any of the codes that it has for that.
-func IsThrottled(err error) bool {
-	if answer, ok := errors.AsType[*smithyhttp.ResponseError](err); ok && answer.HTTPStatusCode() == http.StatusTooManyRequests {
-		return true
-	}
-	api, ok := errors.AsType[smithy.APIError](err)
-	if !ok {
-		return false
-	}
-	_, throttled := retry.DefaultThrottleErrorCodes[api.ErrorCode()]
-	return throttled || api.ErrorCode() == "KMSThrottlingException"
 }
 
 // IsDenied tells whether the call was refused for who makes it, so that only other

@@ -27,6 +27,8 @@ import (
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 	"github.com/stretchr/testify/require"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/throttle"
 )
 
 const ordersARN = "arn:aws:kinesis:eu-west-1:123456789012:stream/orders"
@@ -266,16 +268,16 @@ func TestThrottlingAndDenialAreKnownByEveryCode(t *testing.T) {
 		"InvalidClientTokenId", "InvalidSignatureException", "SignatureDoesNotMatch", "ExpiredTokenException", "ExpiredToken", "RequestExpired",
 	}
 	for _, code := range throttled {
-		require.True(t, IsThrottled(Explain(coded("GetRecords", code, ""), stream)), code)
+		require.True(t, throttle.Is(Explain(coded("GetRecords", code, ""), stream)), code)
 		require.False(t, IsDenied(coded("GetRecords", code, "")), code)
 	}
 	for _, code := range denied {
 		require.True(t, IsDenied(Explain(coded("GetRecords", code, ""), stream)), code)
-		require.False(t, IsThrottled(coded("GetRecords", code, "")), code)
+		require.False(t, throttle.Is(coded("GetRecords", code, "")), code)
 	}
-	require.True(t, IsThrottled(failed("Kinesis", "ListShards", http.StatusTooManyRequests, errors.New("?"))))
+	require.True(t, throttle.Is(failed("Kinesis", "ListShards", http.StatusTooManyRequests, errors.New("?"))))
 	for _, err := range []error{nil, errors.New("any"), coded("GetRecords", "InternalFailure", "")} {
-		require.False(t, IsThrottled(err))
+		require.False(t, throttle.Is(err))
 		require.False(t, IsDenied(err))
 	}
 }

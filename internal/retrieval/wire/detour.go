@@ -2,14 +2,11 @@ package wire
 
 import (
 	"errors"
-	"net/http"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/smithy-go"
-	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
 
 const (
@@ -111,19 +108,4 @@ func detourReason(err error) string {
 		return DetourCredentials
 	}
 	return DetourRefused
-}
-
-// IsThrottled reports whether an error is an answer that says that there were too many
-// calls or bytes, also by a code that Kinesis' model does not have: whatever stands before
-// a service counts calls, too.
-func IsThrottled(err error) bool {
-	if resp, ok := errors.AsType[*smithyhttp.ResponseError](err); ok && resp.HTTPStatusCode() == http.StatusTooManyRequests {
-		return true
-	}
-	api, ok := errors.AsType[smithy.APIError](err)
-	if !ok {
-		return false
-	}
-	_, throttled := retry.DefaultThrottleErrorCodes[api.ErrorCode()]
-	return throttled || api.ErrorCode() == "KMSThrottlingException"
 }

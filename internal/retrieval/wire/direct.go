@@ -23,6 +23,8 @@ import (
 	"github.com/aws/smithy-go"
 	"github.com/aws/smithy-go/middleware"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/throttle"
 )
 
 var getRecords = smithy.NewOperationSchema(schemas.GetRecords, schemas.GetRecordsInput, schemas.GetRecordsOutput)
@@ -144,7 +146,7 @@ func isGivenUp(err error) bool {
 // Kinesis' model has, such as an iterator that has expired, or one that asks for fewer
 // calls, which to make another would not do.
 func isFinal(err error) bool {
-	if IsThrottled(err) {
+	if throttle.Is(err) {
 		return true
 	}
 	resp, answered := errors.AsType[*awshttp.ResponseError](err)

@@ -23,6 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/benthos-plugins/aws-kinesis/internal/awsfake"
+	"github.com/benthos-plugins/aws-kinesis/internal/throttle"
 )
 
 // seen keeps the requests that pass.
@@ -155,7 +156,7 @@ func TestThrottlingByAnyCodeIsReturnedAtOnce(t *testing.T) {
 			require.NoError(t, err)
 			s.Inject(awsfake.Fault{Operation: "GetRecords", Times: 1, Refuse: awsfake.NewError(code, "slow down")})
 			_, err = d.GetRecords(t.Context(), in)
-			require.True(t, IsThrottled(err), "%v", err)
+			require.True(t, throttle.Is(err), "%v", err)
 			require.Len(t, sent.requests, 2, "%s is not asked again", code)
 			_, err = d.GetRecords(t.Context(), in)
 			require.NoError(t, err)
@@ -200,7 +201,7 @@ func TestTooManyRequestsWithoutACodeAreReturnedAtOnce(t *testing.T) {
 		d, sent, in, own, detours := answered(t)
 		own.status, own.body = http.StatusTooManyRequests, "<html>slow down</html>"
 		_, err := d.GetRecords(t.Context(), in)
-		require.True(t, IsThrottled(err), "%v", err)
+		require.True(t, throttle.Is(err), "%v", err)
 		require.Len(t, sent.requests, 2)
 		require.Empty(t, *detours)
 	})
