@@ -456,16 +456,20 @@ func (c *Consumer) track(page retrieval.Page) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	last := time.Time{}
-	for i := range page.Records {
-		arrived := page.Records[i].Arrived
-		if !arrived.IsZero() {
-			if arrived = arrived.Add(-skew); arrived.After(now) {
-				arrived = now // whatever the clocks say
+	c.lag.Read(func(note func(string, time.Time) bool) {
+		for i := range page.Records {
+			arrived := page.Records[i].Arrived
+			if !arrived.IsZero() {
+				if arrived = arrived.Add(-skew); arrived.After(now) {
+					arrived = now // whatever the clocks say
+				}
+				last = arrived
 			}
-			last = arrived
+			if !note(page.Records[i].SequenceNumber, arrived) {
+				return
+			}
 		}
-		c.lag.Read(page.Records[i].SequenceNumber, arrived)
-	}
+	})
 	// Records come in the order in which they arrived. What arrived after the last one of a
 	// shard that has ended is in its children, which begin where this leaves off.
 	if page.End || last.After(page.ReadTo) {

@@ -9,18 +9,19 @@
 package lag
 
 import (
+	"iter"
 	"time"
 
 	"github.com/benthos-plugins/aws-kinesis/internal/sequence"
 )
 
-// Tracker follows one shard under one lease. A consumer makes one, and tells it of each
-// record that was read and of each acknowledgement. All times are of one clock.
+// Tracker follows one shard under one lease. A consumer makes one, and tells it of the
+// records of each page and of each acknowledgement. All times are of one clock.
 type Tracker struct {
 	// spans are what was read and is not acknowledged, oldest first. Records that arrived
 	// within resolution of each other share one, so that a window of a thousand records is
 	// a few of them.
-	// Invariant: arrived and last grow from each to the next.
+	// Invariant: arrived and last grow from each to the next, arrived by resolution at least.
 	spans []span
 	// readTo is the moment up to which all that arrived has been read; zero while that is
 	// not known.
@@ -46,12 +47,23 @@ func New(done time.Time, after string) *Tracker {
 	return &Tracker{readTo: done, newest: after}
 }
 
-// Read notes a record. One that was read before, and is read again because it had not
-// been sent, changes nothing. arrived is zero where the service did not tell it.
-func (t *Tracker) Read(sequenceNumber string, arrived time.Time) {
-	if sequence.Compare(sequenceNumber, t.newest) <= 0 {
-		return
+// Read notes the records of a page: the sequence number of each, which is higher than
+// those before it, and when it arrived, which is zero where the service did not tell it.
+// Those that were read before, and are read again because they had not been sent, change
+// nothing.
+func (t *Tracker) Read(page iter.Seq2[string, time.Time]) {
+	fresh := false
+	for sequenceNumber, arrived := range page {
+		// What follows one that is new is new. Its number is not looked at: that of each
+		// record is somewhere else in memory, and a page is more than the caches hold.
+		if fresh = fresh || sequence.Compare(sequenceNumber, t.newest) > 0; fresh {
+			t.add(sequenceNumber, arrived)
+		}
 	}
+}
+
+// add notes a record that is new.
+func (t *Tracker) add(sequenceNumber string, arrived time.Time) {
 	t.newest = sequenceNumber
 	if arrived.IsZero() {
 		arrived = t.readTo // what had not been read by then arrived later
@@ -59,8 +71,10 @@ func (t *Tracker) Read(sequenceNumber string, arrived time.Time) {
 	// Records come in the order in which they arrived, up to some milliseconds.
 	n := len(t.spans)
 	for n > 0 && arrived.Sub(t.spans[n-1].arrived) < resolution {
-		if before := t.spans[n-1].arrived; before.Before(arrived) {
-			arrived = before
+		if !arrived.Before(t.spans[n-1].arrived) {
+			t.spans = t.spans[:n]
+			t.spans[n-1].last = sequenceNumber
+			return
 		}
 		n--
 	}
