@@ -437,7 +437,7 @@ func (c *Consumer) feed(ctx context.Context, page retrieval.Page) error {
 	c.unfed = page.Cost
 	for i := range page.Records {
 		record := &page.Records[i]
-		cost := record.Cost()
+		cost := retrieval.Cost(record)
 		flush := c.filling.add(c.message(record), record.SequenceNumber, cost)
 		c.unfed -= cost
 		page.Records[i] = retrieval.Record{} // the message has what it needs

@@ -98,7 +98,7 @@ func TestSuspendedShardTakesNoRoomAndIsReadOnWhenItsLeaseIsProved(t *testing.T) 
 	costly := func(from, n int) retrieval.Page {
 		p := page(from, n)
 		for i := range p.Records {
-			p.Cost += p.Records[i].Cost()
+			p.Cost += retrieval.Cost(&p.Records[i])
 		}
 		return p
 	}

@@ -30,7 +30,7 @@ const (
 )
 
 // Cost is what a record counts for in a Budget, in bytes of the heap.
-func (r *Record) Cost() int64 {
+func Cost(r *Record) int64 {
 	return heapFactor*int64(len(r.Data)+len(r.PartitionKey)+len(r.SequenceNumber)) + recordOverhead
 }
 

@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
 
+	"github.com/benthos-plugins/aws-kinesis/internal/retrieval/wire"
 	"github.com/benthos-plugins/aws-kinesis/internal/sequence"
 )
 
@@ -37,39 +37,24 @@ func newCursor(api Lister, lists *Lists, shard Shard, from Position) *cursor {
 	return &cursor{api: api, lists: lists, shard: shard, position: from, behind: true}
 }
 
-// read is what one answer of the service brought.
-type read struct {
-	records []types.Record
-	behind  *int64 // milliseconds
-	// leadsOn is whether the service says that the shard goes on: by an iterator, or by
-	// a sequence number to continue after.
-	leadsOn  bool
-	children []types.ChildShard
-}
-
-// advance makes a page of an answer, and moves the position behind it.
-func (c *cursor) advance(ctx context.Context, r read) (Page, error) {
+// advance makes a page of what was read, whose records it takes over, and moves the
+// position behind it.
+func (c *cursor) advance(ctx context.Context, read *wire.Page) (Page, error) {
 	// Some services repeat what an iterator was to begin after.
-	fresh := slices.IndexFunc(r.records, func(r types.Record) bool {
-		return sequence.Compare(aws.ToString(r.SequenceNumber), c.position.After) > 0
+	fresh := slices.IndexFunc(read.Records, func(r Record) bool {
+		return sequence.Compare(r.SequenceNumber, c.position.After) > 0
 	})
 	if fresh < 0 {
-		fresh = len(r.records)
+		fresh = len(read.Records)
 	}
 	page := Page{
-		Records: make([]Record, 0, len(r.records)-fresh),
-		Behind:  time.Duration(aws.ToInt64(r.behind)) * time.Millisecond,
+		Records: read.Records[fresh:],
+		Behind:  time.Duration(aws.ToInt64(read.Behind)) * time.Millisecond,
 	}
-	for _, r := range r.records[fresh:] {
-		page.Records = append(page.Records, Record{
-			Data:           r.Data,
-			SequenceNumber: aws.ToString(r.SequenceNumber),
-			PartitionKey:   aws.ToString(r.PartitionKey),
-			Arrived:        aws.ToTime(r.ApproximateArrivalTimestamp),
-		})
-		page.Cost += page.Records[len(page.Records)-1].Cost()
+	for i := range page.Records {
+		page.Cost += Cost(&page.Records[i])
 	}
-	if err := c.endOf(ctx, r, &page); err != nil {
+	if err := c.endOf(ctx, read, &page); err != nil {
 		return Page{}, err
 	}
 	if n := len(page.Records); n > 0 {
@@ -90,13 +75,13 @@ const endsNeeded = 4
 // an answer that broke on its way can look the same, and to believe it would lose
 // the rest of the shard. So such a shard has to end several times, each time from
 // a fresh start, and to be closed in the list of shards.
-func (c *cursor) endOf(ctx context.Context, r read, page *Page) error {
+func (c *cursor) endOf(ctx context.Context, read *wire.Page, page *Page) error {
 	switch {
-	case r.leadsOn:
+	case read.Next != "":
 		c.ends = 0
 		return nil
-	case len(r.children) > 0:
-		for _, child := range r.children {
+	case len(read.Children) > 0:
+		for _, child := range read.Children {
 			page.Children = append(page.Children, Child{ID: aws.ToString(child.ShardId), Parents: slices.Clone(child.ParentShards)})
 		}
 		page.End = true
@@ -105,7 +90,7 @@ func (c *cursor) endOf(ctx context.Context, r read, page *Page) error {
 		c.ends = 0
 		return nil // these are handed out, and reading goes on behind them
 	}
-	if r.behind == nil || *r.behind > 0 {
+	if read.Behind == nil || *read.Behind > 0 {
 		return fmt.Errorf("reading shard %s: the service says that it has ended, and that there is more", c.shard.ID)
 	}
 	if c.ends++; c.ends < endsNeeded {

@@ -23,8 +23,8 @@ import (
 // throttled calls to the poller, which knows what the shard can bear.
 type API interface {
 	Lister
+	wire.Client
 	GetShardIterator(context.Context, *kinesis.GetShardIteratorInput, ...func(*kinesis.Options)) (*kinesis.GetShardIteratorOutput, error)
-	GetRecords(context.Context, *kinesis.GetRecordsInput, ...func(*kinesis.Options)) (*kinesis.GetRecordsOutput, error)
 }
 
 // Shard names a shard for the service.
@@ -257,46 +257,34 @@ func (p *Poller) read(ctx context.Context, call *Call) (Page, error) {
 	start := time.Now()
 	call.Start = start
 	_, arn := StreamParameters(p.shard.Stream)
-	out, err := p.api.GetRecords(wire.WithAdmission(ctx, p.admit),
+	read, err := wire.GetRecords(wire.WithAdmission(ctx, p.admit), p.api,
 		&kinesis.GetRecordsInput{ShardIterator: &p.iterator, StreamARN: arn, Limit: &p.room.limit})
 	took := time.Since(start)
 	if err != nil {
 		return Page{}, fmt.Errorf("reading shard %s: %w", p.shard.ID, classify(err))
 	}
 	p.room.next.bytes = 0
-	if out.Records == nil {
+	if read.Records == nil {
 		// Every answer lists its records, if there are none too.
 		return Page{}, fmt.Errorf("reading shard %s: %w", p.shard.ID, errNoPage)
 	}
 	bytes := 0
-	for i := range out.Records {
-		bytes += len(out.Records[i].Data) + len(aws.ToString(out.Records[i].PartitionKey))
+	for i := range read.Records {
+		bytes += len(read.Records[i].Data) + len(read.Records[i].PartitionKey)
 	}
-	call.Records, call.Bytes = len(out.Records), bytes
-	if page, err = p.pageOf(ctx, out); err != nil {
+	call.Records, call.Bytes = len(read.Records), bytes
+	if page, err = p.advance(ctx, read); err != nil {
 		return Page{}, err
 	}
-	if n := len(out.Records); n > 0 {
+	p.iterator = read.Next
+	if n := len(read.Records); n > 0 {
 		p.size.arrived(n, bytes, took)
 		p.each = p.memoryOfEach(n, bytes)
 	}
-	if behind := out.MillisBehindLatest; behind != nil {
+	if read.Behind != nil {
 		page.ReadTo, call.Behind = start.Add(-page.Behind), page.Behind
 	}
 	p.nextCall = start.Add(p.pace.afterPage(start, len(page.Records), bytes, page.Behind, rand.Float64())) //nolint:gosec // spreads load, guards nothing
-	return page, nil
-}
-
-// pageOf makes a page of an answer.
-func (p *Poller) pageOf(ctx context.Context, out *kinesis.GetRecordsOutput) (Page, error) {
-	page, err := p.advance(ctx, read{
-		records: out.Records, behind: out.MillisBehindLatest,
-		leadsOn: aws.ToString(out.NextShardIterator) != "", children: out.ChildShards,
-	})
-	if err != nil {
-		return Page{}, err
-	}
-	p.iterator = aws.ToString(out.NextShardIterator)
 	return page, nil
 }
 

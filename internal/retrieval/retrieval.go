@@ -9,20 +9,12 @@ package retrieval
 import (
 	"errors"
 	"time"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/retrieval/wire"
 )
 
-// Record is one record of a shard as it was put.
-type Record struct {
-	// Data is the payload. The record owns it.
-	Data []byte
-	// SequenceNumber is unique in the shard, and higher than those before it.
-	SequenceNumber string
-	// PartitionKey is empty when the service sent none.
-	PartitionKey string
-	// Arrived is when the stream took the record, by the service's clock; zero
-	// when the service sent none.
-	Arrived time.Time
-}
+// Record is one record of a shard, in the memory that it was decoded into.
+type Record = wire.Record
 
 // Page is what one read brought.
 type Page struct {

@@ -7,7 +7,6 @@ import (
 	"io"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
 
@@ -329,16 +328,16 @@ func (s *Subscriber) next(ctx context.Context, call *Call) (event bool, page Pag
 	if got == nil { // the initial response, or something that is not known
 		return false, Page{}, nil
 	}
-	continuation := aws.ToString(got.ContinuationSequenceNumber)
+	continuation := got.Next
 	for i := range got.Records {
-		call.Bytes += len(got.Records[i].Data) + len(aws.ToString(got.Records[i].PartitionKey))
+		call.Bytes += len(got.Records[i].Data) + len(got.Records[i].PartitionKey)
 	}
 	call.Records = len(got.Records)
-	page, err = s.advance(ctx, read{records: got.Records, behind: got.MillisBehindLatest, leadsOn: continuation != "", children: got.ChildShards})
+	page, err = s.advance(ctx, got)
 	if err != nil {
 		return false, Page{}, err
 	}
-	if got.MillisBehindLatest != nil {
+	if got.Behind != nil {
 		page.ReadTo = call.Start.Add(-age - page.Behind)
 		call.Behind = page.Behind + waitingTime(page, age, call.Start)
 	}

@@ -2,7 +2,6 @@ package wire
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -51,7 +50,7 @@ func BenchmarkDecode(b *testing.B) {
 		for i := range sizes {
 			sizes[i] = size
 		}
-		inJSON := pageOf(sizes)
+		inJSON := bodyOf(sizes)
 		inCBOR := cborOf(b, inJSON)
 		for _, c := range []struct {
 			name     string
@@ -61,8 +60,8 @@ func BenchmarkDecode(b *testing.B) {
 			b.Run(fmt.Sprintf("record=%d/%s", size, c.name), func(b *testing.B) {
 				b.SetBytes(int64(len(sizes) * size))
 				measure(b, len(sizes), "record", func() error {
-					var page kinesis.GetRecordsOutput
-					return deserialize(c.protocol, bytes.NewReader(c.body), int64(len(c.body)), &page)
+					_, err := paged(c.protocol, bytes.NewReader(c.body), int64(len(c.body)))
+					return err
 				})
 				b.ReportMetric(float64(len(c.body))/float64(len(sizes)), "wire-B/record")
 			})
@@ -71,7 +70,7 @@ func BenchmarkDecode(b *testing.B) {
 }
 
 // cborOf is a page in JSON once more in CBOR.
-func cborOf(b *testing.B, inJSON []byte) []byte {
+func cborOf(b testing.TB, inJSON []byte) []byte {
 	b.Helper()
 	page, err := theSDKs(string(inJSON))
 	require.NoError(b, err)
@@ -109,19 +108,17 @@ func BenchmarkIdlePoll(b *testing.B) {
 	cfg := aws.Config{
 		Region:      "us-east-1",
 		Credentials: aws.NewCredentialsCache(credentials.NewStaticCredentialsProvider("AKIDEXAMPLE", "secret", "")),
-		HTTPClient:  still{pageOf(nil), "application/x-amz-json-1.1"},
+		HTTPClient:  still{bodyOf(nil), "application/x-amz-json-1.1"},
 	}
 	inCBOR := cfg
-	inCBOR.HTTPClient = still{cborOf(b, pageOf(nil)), contentCBOR}
+	inCBOR.HTTPClient = still{cborOf(b, bodyOf(nil)), contentCBOR}
 	in := &kinesis.GetRecordsInput{
 		ShardIterator: aws.String(strings.Repeat("A", 224)),
 		StreamARN:     aws.String("arn:aws:kinesis:us-east-1:123456789012:stream/orders"),
 	}
 	for _, c := range []struct {
 		name   string
-		client interface {
-			GetRecords(context.Context, *kinesis.GetRecordsInput, ...func(*kinesis.Options)) (*kinesis.GetRecordsOutput, error)
-		}
+		client Client
 	}{
 		{"sdk", kinesis.NewFromConfig(cfg)},
 		{"wire", kinesis.NewFromConfig(cfg, Install)},
@@ -130,7 +127,7 @@ func BenchmarkIdlePoll(b *testing.B) {
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			measure(b, 1, "poll", func() error {
-				_, err := c.client.GetRecords(b.Context(), in)
+				_, err := GetRecords(b.Context(), c.client, in)
 				return err
 			})
 		})

@@ -4,7 +4,6 @@ import (
 	"math"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/service/kinesis"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
 )
 
@@ -13,15 +12,14 @@ import (
 type cborDecoder struct {
 	cborReader
 	arena arena
-	cells []cell
 }
 
 // decodeCBOR decodes the body of an answer of GetRecords. It leaves no reference to body
 // in page. False means that it met what it does not know, such as a member that comes
 // twice or a text in parts, which is left to a shapeReader as a whole; then page is as it
 // was.
-func decodeCBOR(body []byte, page *kinesis.GetRecordsOutput) bool {
-	var decoded kinesis.GetRecordsOutput
+func decodeCBOR(body []byte, page *Page) bool {
+	var decoded Page
 	d := cborDecoder{cborReader: cborReader{body: body}}
 	if !d.page(&decoded) || d.left() > 0 {
 		return false
@@ -98,7 +96,7 @@ func (d *cborDecoder) object(named func([]byte) members, depth int, read func(me
 	return ok
 }
 
-func (d *cborDecoder) page(out *kinesis.GetRecordsOutput) bool {
+func (d *cborDecoder) page(out *Page) bool {
 	return d.object(memberOfPage, maxDepth-1, func(m members) (ok bool) {
 		switch m {
 		case pageRecords:
@@ -106,15 +104,14 @@ func (d *cborDecoder) page(out *kinesis.GetRecordsOutput) bool {
 		case pageNext:
 			var s []byte
 			s, ok = d.part(cborText)
-			iterator := string(s)
-			out.NextShardIterator = &iterator
+			out.Next = string(s)
 		case pageBehind:
 			var behind int64
 			behind, ok = d.integer()
-			out.MillisBehindLatest = &behind
+			out.Behind = &behind
 		case pageChildren:
 			// Those of the last page are left to the SDK: a shard has one such page.
-			out.ChildShards = []types.ChildShard{}
+			out.Children = []types.ChildShard{}
 			var n int
 			n, ok = d.begin(cborList)
 			ok = ok && !d.more(&n)
@@ -123,28 +120,22 @@ func (d *cborDecoder) page(out *kinesis.GetRecordsOutput) bool {
 	})
 }
 
-func (d *cborDecoder) records(out *[]types.Record) bool {
-	*out = []types.Record{}
+func (d *cborDecoder) records(out *[]Record) bool {
+	records := []Record{}
 	n, ok := d.begin(cborList)
 	if n > 0 && ok {
-		*out = make([]types.Record, 0, min(n, maxRecords))
+		records = make([]Record, 0, min(n, maxRecords))
 	}
 	begin := d.at
 	for ok && d.more(&n) {
-		*out = withRoom(*out, d.at-begin, d.left())
-		*out = append(*out, types.Record{})
-		ok = d.record(&(*out)[len(*out)-1], cap(*out)-len(*out)+1)
+		records = append(withRoom(records, d.at-begin, d.left()), Record{})
+		ok = d.record(&records[len(records)-1])
 	}
+	*out = fitted(records)
 	return ok
 }
 
-// record decodes one of about left records.
-func (d *cborDecoder) record(r *types.Record, left int) bool {
-	if len(d.cells) == 0 {
-		d.cells = make([]cell, min(left, cellsAtOnce))
-	}
-	c := &d.cells[0]
-	d.cells = d.cells[1:]
+func (d *cborDecoder) record(r *Record) bool {
 	return d.object(memberOfRecord, maxDepth-3, func(m members) (ok bool) {
 		var s []byte
 		switch m {
@@ -153,21 +144,17 @@ func (d *cborDecoder) record(r *types.Record, left int) bool {
 			r.Data = d.arena.bytes(s, d.left()+len(s))
 		case recordSequence:
 			s, ok = d.part(cborText)
-			c.sequence = d.arena.text(s, d.left()+len(s))
-			r.SequenceNumber = &c.sequence
+			r.SequenceNumber = d.arena.text(s, d.left()+len(s))
 		case recordKey:
 			s, ok = d.part(cborText)
-			c.key = d.arena.text(s, d.left()+len(s))
-			r.PartitionKey = &c.key
+			r.PartitionKey = d.arena.text(s, d.left()+len(s))
 		case recordArrived:
 			d.next(cborTag<<5 | epochTag)
 			var millis int64
 			millis, ok = d.integer()
-			c.arrived = time.UnixMilli(millis).UTC()
-			r.ApproximateArrivalTimestamp = &c.arrived
-		case recordEncryption:
-			s, ok = d.part(cborText)
-			r.EncryptionType = encryption(s)
+			r.Arrived = time.UnixMilli(millis).UTC()
+		case recordEncryption: // nobody asks for it
+			_, ok = d.part(cborText)
 		}
 		return ok
 	})

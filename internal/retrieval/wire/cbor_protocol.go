@@ -68,8 +68,8 @@ func (p Protocol) answeredInCBOR(resp *smithyhttp.Response) bool {
 
 // deserializeCBOR is DeserializeResponse for an answer in CBOR. One above maxAnswer is
 // refused, and so is one that is not well-formed.
-func (Protocol) deserializeCBOR(schema *smithy.OperationSchema, types *smithy.TypeRegistry, resp *smithyhttp.Response, out smithy.Deserializable) error {
-	page, isPage := out.(*kinesis.GetRecordsOutput)
+func (Protocol) deserializeCBOR(ctx context.Context, schema *smithy.OperationSchema, types *smithy.TypeRegistry, resp *smithyhttp.Response, out smithy.Deserializable) error {
+	output, isPage := out.(*kinesis.GetRecordsOutput)
 	buf, err := readBody(resp.Body, resp.ContentLength)
 	if isPage && errors.Is(err, io.ErrUnexpectedEOF) {
 		err = brokenOffError{err}
@@ -84,8 +84,8 @@ func (Protocol) deserializeCBOR(schema *smithy.OperationSchema, types *smithy.Ty
 	case schema.Output == nil || len(buf.b) == 0 && len(schema.Output.Members()) == 0:
 		return nil // an answer that has nothing to say
 	case isPage:
-		*page = kinesis.GetRecordsOutput{} // see DeserializeResponse
-		if decodeCBOR(buf.b, page) {
+		*output = kinesis.GetRecordsOutput{} // see DeserializeResponse
+		if decodedFor(ctx, buf.b, decodeCBOR) {
 			return nil
 		}
 	}

@@ -2,12 +2,10 @@ package wire
 
 import (
 	"bytes"
-	"slices"
 	"time"
 
 	"github.com/segmentio/asm/base64"
 
-	"github.com/aws/aws-sdk-go-v2/service/kinesis"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
 )
 
@@ -19,36 +17,23 @@ const maxRecords = 10_000
 // body in page. False means that it met what it does not know; then page is as
 // it was. It knows what the SDK takes alike wherever it stands: so no member that
 // comes twice, and nothing that is not simple in a member that it skips.
-func decode(body []byte, page *kinesis.GetRecordsOutput) bool {
-	var decoded kinesis.GetRecordsOutput
+func decode(body []byte, page *Page) bool { return decodeWith("NextShardIterator", body, page) }
+
+// decodeEvent does the same with the payload of an event of SubscribeToShard.
+func decodeEvent(body []byte, page *Page) bool {
+	return decodeWith("ContinuationSequenceNumber", body, page)
+}
+
+// decodeWith decodes what differs only in which member leads on from it.
+func decodeWith(next string, body []byte, page *Page) bool {
+	var decoded Page
 	d := decoder{body: body}
-	if !d.page(&decoded) || !d.end() {
+	if !d.page(next, &decoded) || !d.end() {
 		return false
 	}
 	*page = decoded
 	return true
 }
-
-// decodeEvent does the same with the payload of an event of SubscribeToShard.
-func decodeEvent(body []byte, event *types.SubscribeToShardEvent) bool {
-	var decoded types.SubscribeToShardEvent
-	d := decoder{body: body}
-	if !d.event(&decoded) || !d.end() {
-		return false
-	}
-	*event = decoded
-	return true
-}
-
-// cell holds what the fields of a record point to. Records share a slice of
-// them, so that a page does not take an allocation for each pointer.
-type cell struct {
-	sequence, key string
-	arrived       time.Time
-}
-
-// cellsAtOnce is how many records a pointer into one of them keeps.
-const cellsAtOnce = 64
 
 // members are those of an object that were met.
 type members uint8
@@ -60,126 +45,66 @@ func (s *members) add(m members) bool {
 	return first
 }
 
-func (d *decoder) page(out *kinesis.GetRecordsOutput) bool {
+func (d *decoder) page(next string, out *Page) bool {
 	var met members
 	return d.object(func(name []byte) bool {
 		switch string(name) {
 		case "Records":
 			return met.add(1) && d.records(&out.Records)
-		case "NextShardIterator":
+		case next:
 			s, ok := d.text()
-			iterator := string(s)
-			out.NextShardIterator = &iterator
+			out.Next = string(s)
 			return ok && met.add(2)
 		case "MillisBehindLatest":
 			n, _, ok := d.whole()
 			behind := int64(n)
-			out.MillisBehindLatest = &behind
+			out.Behind = &behind
 			return ok && met.add(4)
 		case "ChildShards":
 			// Those of the last page are the SDK's: a shard has one such page.
-			out.ChildShards = []types.ChildShard{}
+			out.Children = []types.ChildShard{}
 			return met.add(8) && d.token('[') && d.token(']')
 		}
 		return d.skip()
 	})
 }
 
-func (d *decoder) event(out *types.SubscribeToShardEvent) bool {
-	var met members
-	return d.object(func(name []byte) bool {
-		switch string(name) {
-		case "Records":
-			return met.add(1) && d.records(&out.Records)
-		case "ContinuationSequenceNumber":
-			s, ok := d.text()
-			continuation := string(s)
-			out.ContinuationSequenceNumber = &continuation
-			return ok && met.add(2)
-		case "MillisBehindLatest":
-			n, _, ok := d.whole()
-			behind := int64(n)
-			out.MillisBehindLatest = &behind
-			return ok && met.add(4)
-		case "ChildShards":
-			out.ChildShards = []types.ChildShard{}
-			return met.add(8) && d.token('[') && d.token(']')
-		}
-		return d.skip()
-	})
-}
-
-func (d *decoder) records(out *[]types.Record) bool {
-	*out = []types.Record{}
+func (d *decoder) records(out *[]Record) bool {
+	records := []Record{}
 	begin := d.at
-	return d.list(func() bool {
-		*out = withRoom(*out, d.at-begin, d.left())
-		*out = append(*out, types.Record{})
-		return d.record(&(*out)[len(*out)-1], cap(*out)-len(*out)+1)
+	ok := d.list(func() bool {
+		records = append(withRoom(records, d.at-begin, d.left()), Record{})
+		return d.record(&records[len(records)-1])
 	})
+	*out = fitted(records)
+	return ok
 }
 
-// withRoom returns the records of a page with room for one more, when so many bytes of
-// them are decoded and so many are left.
-func withRoom(records []types.Record, decoded, left int) []types.Record {
-	n := len(records)
-	if n < cap(records) {
-		return records
-	}
-	more := 1
-	if n > 0 { // as many as there are to come, if they are like those before
-		more += left * n / decoded
-	}
-	return slices.Grow(records, min(more, maxRecords))
-}
-
-// record decodes one of about left records.
-func (d *decoder) record(r *types.Record, left int) bool {
-	if len(d.cells) == 0 {
-		d.cells = make([]cell, min(left, cellsAtOnce))
-	}
-	c := &d.cells[0]
-	d.cells = d.cells[1:]
+func (d *decoder) record(r *Record) bool {
 	var met members
-	return d.object(func(name []byte) bool {
+	return d.object(func(name []byte) (ok bool) {
+		var s []byte
 		switch string(name) {
 		case "Data":
-			var ok bool
 			r.Data, ok = d.blob()
 			return ok && met.add(1)
 		case "SequenceNumber":
-			s, ok := d.text()
-			c.sequence = d.arena.text(s, d.left()+len(s))
-			r.SequenceNumber = &c.sequence
+			s, ok = d.text()
+			r.SequenceNumber = d.arena.text(s, d.left()+len(s))
 			return ok && met.add(2)
 		case "PartitionKey":
-			s, ok := d.text()
-			c.key = d.arena.text(s, d.left()+len(s))
-			r.PartitionKey = &c.key
+			s, ok = d.text()
+			r.PartitionKey = d.arena.text(s, d.left()+len(s))
 			return ok && met.add(4)
 		case "ApproximateArrivalTimestamp":
-			var ok bool
-			c.arrived, ok = d.epoch()
-			r.ApproximateArrivalTimestamp = &c.arrived
+			r.Arrived, ok = d.epoch()
 			return ok && met.add(8)
-		case "EncryptionType":
-			s, ok := d.text()
-			r.EncryptionType = encryption(s)
+		case "EncryptionType": // nobody asks for it
+			_, ok = d.text()
 			return ok && met.add(16)
 		}
 		return d.skip()
 	})
-}
-
-// encryption is a type of encryption; those that are known are not copied.
-func encryption(s []byte) types.EncryptionType {
-	switch string(s) {
-	case string(types.EncryptionTypeNone):
-		return types.EncryptionTypeNone
-	case string(types.EncryptionTypeKms):
-		return types.EncryptionTypeKms
-	}
-	return types.EncryptionType(s)
 }
 
 // left bounds what the rest of the body may decode to, without what was just read. It has

@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/kinesis"
-	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 	"pgregory.net/rapid"
@@ -121,17 +119,17 @@ var foreignAnswers = map[string]string{
 
 func TestAnswersOfTheServiceAreDecodedWithoutTheSDK(t *testing.T) {
 	for _, body := range knownAnswers {
-		var page kinesis.GetRecordsOutput
+		var page Page
 		require.True(t, decode([]byte(body), &page), "%s", body)
 		want, err := theSDKs(body)
 		require.NoError(t, err)
-		require.Equal(t, want, &page, "%s", body)
+		require.Equal(t, pageOf(want), &page, "%s", body)
 	}
 }
 
 func TestAnswersOfAnyOtherShapeAreLeftToTheSDK(t *testing.T) {
 	for name, body := range foreignAnswers {
-		var page kinesis.GetRecordsOutput
+		var page Page
 		require.False(t, decode([]byte(body), &page), name)
 		require.Zero(t, page, "what is not known leaves no trace: %s", name)
 		same(t, body)
@@ -139,17 +137,16 @@ func TestAnswersOfAnyOtherShapeAreLeftToTheSDK(t *testing.T) {
 }
 
 func TestEveryFieldIsDecoded(t *testing.T) {
-	var page kinesis.GetRecordsOutput
+	var page Page
 	require.True(t, decode([]byte(`{"MillisBehindLatest":12,"NextShardIterator":"AAAA","Records":[`+record+`]}`), &page))
-	require.Equal(t, kinesis.GetRecordsOutput{
-		MillisBehindLatest: aws.Int64(12),
-		NextShardIterator:  aws.String("AAAA"),
-		Records: []types.Record{{
-			Data:                        []byte("ab+/"),
-			SequenceNumber:              aws.String("49590338271490256608559692538361571095921575989136588898"),
-			PartitionKey:                aws.String("key ü"),
-			ApproximateArrivalTimestamp: aws.Time(time.UnixMilli(1441215410867).UTC()),
-			EncryptionType:              types.EncryptionTypeKms,
+	require.Equal(t, Page{
+		Behind: aws.Int64(12),
+		Next:   "AAAA",
+		Records: []Record{{
+			Data:           []byte("ab+/"),
+			SequenceNumber: "49590338271490256608559692538361571095921575989136588898",
+			PartitionKey:   "key ü",
+			Arrived:        time.UnixMilli(1441215410867).UTC(),
 		}},
 	}, page)
 }
@@ -158,20 +155,20 @@ func TestNothingOfAPageRefersToItsBody(t *testing.T) {
 	body := []byte(`{"NextShardIterator":"AAAA","Records":[` + record + `,{"EncryptionType":"A_NEW_ONE"}]}`)
 	want, err := theSDKs(string(body))
 	require.NoError(t, err)
-	var page kinesis.GetRecordsOutput
+	var page Page
 	require.True(t, decode(body, &page))
 	for i := range body {
 		body[i] = 'x'
 	}
-	require.Equal(t, want, &page)
+	require.Equal(t, pageOf(want), &page)
 }
 
 // A message may change or extend the payload that it owns.
 func TestPayloadsShareNoByteWithOthers(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		sizes := rapid.SliceOfN(rapid.OneOf(rapid.IntRange(0, 300), rapid.IntRange(ownSize-2, ownSize+2)), 1, 300).Draw(t, "sizes")
-		var page kinesis.GetRecordsOutput
-		require.True(t, decode(pageOf(sizes), &page))
+		var page Page
+		require.True(t, decode(bodyOf(sizes), &page))
 		for i, r := range page.Records {
 			require.Len(t, r.Data, sizes[i])
 			require.Equal(t, len(r.Data), cap(r.Data))
@@ -184,8 +181,8 @@ func TestPayloadsShareNoByteWithOthers(t *testing.T) {
 			for _, c := range r.Data {
 				require.Equal(t, byte(i), c)
 			}
-			require.Equal(t, fmt.Sprintf("%056d", i), *r.SequenceNumber)
-			require.Equal(t, fmt.Sprintf("key-%d", i), *r.PartitionKey)
+			require.Equal(t, fmt.Sprintf("%056d", i), r.SequenceNumber)
+			require.Equal(t, fmt.Sprintf("key-%d", i), r.PartitionKey)
 		}
 	})
 }
@@ -199,11 +196,25 @@ func TestArrivalIsWhatTheParserOfFloatsMakesOfIt(t *testing.T) {
 		millis := rapid.Int64Range(1e12, 9e12).Draw(t, "milliseconds")
 		for _, form := range []string{"%.3f", "%.12E"} {
 			body := fmt.Sprintf(`{"Records":[{"ApproximateArrivalTimestamp":`+form+`}]}`, float64(millis)/1000)
-			var page kinesis.GetRecordsOutput
+			var page Page
 			require.True(t, decode([]byte(body), &page), body)
 			same(t, body)
 		}
 	})
+}
+
+// The records of a page are kept until the last one is done with.
+func TestPageTakesNoRoomForRecordsThatItDoesNotHave(t *testing.T) {
+	for _, sizes := range [][]int{{0, 100_000, 100_000}, {100_000, 0, 0, 0, 0}, {10}, {}} {
+		body := bodyOf(sizes)
+		inJSON, inCBOR := Page{}, Page{}
+		require.True(t, decode(body, &inJSON))
+		require.True(t, decodeCBOR(cborOf(t, body), &inCBOR))
+		for _, page := range []Page{inJSON, inCBOR} {
+			require.Len(t, page.Records, len(sizes))
+			require.LessOrEqual(t, cap(page.Records), 2*len(sizes)+1)
+		}
+	}
 }
 
 func TestOneSmallRecordDoesNotKeepItsPage(t *testing.T) {
@@ -226,8 +237,8 @@ func TestOneSmallRecordDoesNotKeepItsPage(t *testing.T) {
 	require.Len(t, small.free, 50, "a large record has memory of its own")
 }
 
-// pageOf is an answer with records of the sizes given.
-func pageOf(sizes []int) []byte {
+// bodyOf is an answer with records of the sizes given.
+func bodyOf(sizes []int) []byte {
 	b := []byte(`{"MillisBehindLatest":0,"NextShardIterator":"` + strings.Repeat("A", 224) + `","Records":[`)
 	for i, n := range sizes {
 		if i > 0 {

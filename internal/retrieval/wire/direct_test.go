@@ -20,6 +20,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
+	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 	"github.com/stretchr/testify/require"
 
 	"github.com/benthos-plugins/aws-kinesis/internal/awsfake"
@@ -72,9 +74,10 @@ var signature = regexp.MustCompile(`Signature=.*|SignedHeaders=[^,]*`)
 func TestDirectRequestsLookLikeTheSDKs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, sent, in := direct(t, awsfake.New(awsfake.Options{}))
-		want, err := d.GetRecords(t.Context(), in)
+		want, err := GetRecords(t.Context(), d, in)
 		require.NoError(t, err)
-		got, err := d.GetRecords(t.Context(), in)
+		require.Len(t, want.Records, 1)
+		got, err := GetRecords(t.Context(), d, in)
 		require.NoError(t, err)
 		require.Equal(t, want.Records, got.Records)
 
@@ -99,6 +102,28 @@ func TestDirectRequestsLookLikeTheSDKs(t *testing.T) {
 			}
 		}
 	})
+}
+
+// withoutPages is a protocol that decodes no answer.
+type withoutPages struct{ smithyhttp.ClientProtocol }
+
+func (withoutPages) DeserializeResponse(context.Context, *smithy.OperationSchema, *smithy.TypeRegistry, *smithyhttp.Response, smithy.Deserializable) error {
+	return errors.New("the SDK is to decode a page")
+}
+
+func TestPagesThroughTheSDKsStackAreDecodedHereToo(t *testing.T) {
+	d, sent, in := direct(t, awsfake.New(awsfake.Options{}))
+	client := kinesis.New(d.options, func(o *kinesis.Options) {
+		o.Protocol = Protocol{ClientProtocol: withoutPages{o.Protocol}}
+	})
+	d = NewDirect(client, time.Second, nil)
+	for _, c := range []Client{client, d, d} {
+		page, err := GetRecords(t.Context(), c, in)
+		require.NoError(t, err)
+		require.Len(t, page.Records, 1)
+	}
+	require.True(t, throughSDK(sent.requests[1]))
+	require.False(t, throughSDK(sent.requests[2]))
 }
 
 func TestRefusalsOfKinesisAreReturnedAtOnce(t *testing.T) {

@@ -1,5 +1,5 @@
-// Package wire decodes the answers of GetRecords on their way into the SDK's
-// client, in JSON and in CBOR.
+// Package wire decodes the answers of GetRecords on their way through the SDK's
+// client, in JSON and in CBOR, and the events of subscriptions.
 //
 // What bounds a reader is what one record costs, and most of that is the SDK's
 // decoder: a token, an interface call and a copy for every field. A page has
@@ -8,7 +8,8 @@
 // The SDK is authoritative: whatever the fast path does not know, a value of
 // another type, an escape, a member twice, bytes that are no JSON, it leaves to
 // the SDK's own protocol as a whole, so that answers and refusals are the SDK's
-// in every case. A fuzz test holds both against each other.
+// in every case; what the SDK makes of it is converted. A fuzz test holds both against
+// each other.
 //
 // For CBOR as Kinesis speaks it the SDK has no protocol. So the fast path for pages
 // has one of this package beside it, which reads any answer into the SDK's types,
@@ -28,14 +29,14 @@ import (
 )
 
 // Protocol is the protocol of a Kinesis client, with a decoder of its own for
-// the pages of GetRecords. Everything else, errors included, is left to the
+// the pages that [GetRecords] asks for. Everything else, errors included, is left to the
 // protocol that it embeds. It is safe for concurrent use.
 type Protocol struct {
 	smithyhttp.ClientProtocol
 	cbor bool // requests are
 }
 
-// Install puts the decoder in front of a client's protocol:
+// Install puts the decoder in front of a client's protocol, for calls by way of [GetRecords]:
 //
 //	kinesis.NewFromConfig(cfg, wire.Install)
 func Install(o *kinesis.Options) { o.Protocol = Protocol{ClientProtocol: o.Protocol} }
@@ -50,9 +51,9 @@ func (p Protocol) DeserializeResponse(
 	out smithy.Deserializable,
 ) (err error) {
 	if !schema.IsOutputEventStream() && p.answeredInCBOR(resp) {
-		return p.deserializeCBOR(schema, types, resp, out)
+		return p.deserializeCBOR(ctx, schema, types, resp, out)
 	}
-	page, ok := out.(*kinesis.GetRecordsOutput)
+	output, ok := out.(*kinesis.GetRecordsOutput)
 	if !ok || resp.StatusCode < 200 || resp.StatusCode > 299 {
 		return p.ClientProtocol.DeserializeResponse(ctx, schema, types, resp, out)
 	}
@@ -68,8 +69,8 @@ func (p Protocol) DeserializeResponse(
 	// All attempts of a call share one output. The SDK leaves there what it had
 	// decoded of an answer before it failed, to be taken for the next one's: of
 	// the last page of a shard, an iterator that makes it look open.
-	*page = kinesis.GetRecordsOutput{}
-	if decode(buf.b, page) {
+	*output = kinesis.GetRecordsOutput{}
+	if decodedFor(ctx, buf.b, decode) {
 		return nil
 	}
 	body := resp.Body

@@ -34,6 +34,27 @@ func deserialize(p smithyhttp.ClientProtocol, body io.Reader, length int64, page
 	return p.DeserializeResponse(context.Background(), getRecords, kinesis.TypeRegistry, resp, page)
 }
 
+// answers is a client to which a call brings these bodies, one an attempt.
+type answers struct {
+	protocol smithyhttp.ClientProtocol
+	bodies   []io.Reader
+	length   int64 // the Content-Length of each
+}
+
+func (a answers) GetRecords(ctx context.Context, _ *kinesis.GetRecordsInput, _ ...func(*kinesis.Options)) (out *kinesis.GetRecordsOutput, err error) {
+	out = new(kinesis.GetRecordsOutput)
+	for _, body := range a.bodies {
+		resp := &smithyhttp.Response{Response: &http.Response{StatusCode: 200, Body: io.NopCloser(body), ContentLength: a.length}}
+		err = a.protocol.DeserializeResponse(ctx, getRecords, kinesis.TypeRegistry, resp, out)
+	}
+	return out, err
+}
+
+// paged is the page that a protocol makes of an answer.
+func paged(p smithyhttp.ClientProtocol, body io.Reader, length int64) (*Page, error) {
+	return GetRecords(context.Background(), answers{protocol: p, bodies: []io.Reader{body}, length: length}, nil)
+}
+
 // theSDKs is what the SDK makes of an answer.
 func theSDKs(body string) (page *kinesis.GetRecordsOutput, err error) {
 	defer func() {
@@ -52,6 +73,11 @@ func same(t require.TestingT, body string) {
 	err := deserialize(ours, strings.NewReader(body), int64(len(body)), &got)
 	require.Equal(t, refused, err, "%v, %v: %.2000s", refused, err, body)
 	require.Equal(t, want, &got, "%.2000s", body)
+	page, err := paged(ours, strings.NewReader(body), int64(len(body)))
+	require.Equal(t, refused, err, "%v, %v: %.2000s", refused, err, body)
+	if refused == nil {
+		require.Equal(t, pageOf(want), page, "%.2000s", body)
+	}
 }
 
 func FuzzGetRecords(f *testing.F) {
@@ -176,14 +202,14 @@ func TestContentLengthDoesNotDecideWhatIsRead(t *testing.T) {
 	for i := range sizes {
 		sizes[i] = i * 50
 	}
-	body := pageOf(sizes)
+	body := bodyOf(sizes)
 	want, err := theSDKs(string(body))
 	require.NoError(t, err)
 	for _, length := range []int64{-1, 0, 1, int64(len(body)) - 1, int64(len(body)), int64(len(body)) + 1, 2 * int64(len(body)), maxAnswer} {
 		for _, reader := range []func(io.Reader) io.Reader{iotest.HalfReader, iotest.DataErrReader} {
-			var page kinesis.GetRecordsOutput
-			require.NoError(t, deserialize(ours, reader(bytes.NewReader(body)), length, &page))
-			require.Equal(t, want, &page)
+			page, err := paged(ours, reader(bytes.NewReader(body)), length)
+			require.NoError(t, err)
+			require.Equal(t, pageOf(want), page)
 		}
 	}
 }
@@ -222,11 +248,23 @@ func TestFailedAttemptLeavesNothingForTheNext(t *testing.T) {
 	}
 }
 
+func TestPageIsThatOfTheLastAttempt(t *testing.T) {
+	decoded, foreign := `{"Records":[],"NextShardIterator":"decoded"}`, `{"Records":[],"NextShardIterator":"\u0041"}`
+	for _, c := range []struct{ first, second, next string }{
+		{foreign, decoded, "decoded"}, {decoded, foreign, "A"}, {decoded, `{"Records":[]}`, ""},
+	} {
+		page, err := GetRecords(t.Context(), answers{protocol: ours, bodies: []io.Reader{strings.NewReader(c.first), strings.NewReader(c.second)}, length: -1}, nil)
+		require.NoError(t, err)
+		require.Equal(t, c.next, page.Next)
+	}
+}
+
 func TestBodyIsGivenBackToBeClosed(t *testing.T) {
 	for _, body := range []string{`{}`, `null`, `[`} {
 		r := io.NopCloser(strings.NewReader(body))
 		resp := &smithyhttp.Response{Response: &http.Response{StatusCode: 200, Body: r, ContentLength: -1}}
-		_ = ours.DeserializeResponse(t.Context(), getRecords, kinesis.TypeRegistry, resp, &kinesis.GetRecordsOutput{})
+		ctx := context.WithValue(t.Context(), answerKey{}, &answer{})
+		_ = ours.DeserializeResponse(ctx, getRecords, kinesis.TypeRegistry, resp, &kinesis.GetRecordsOutput{})
 		require.Equal(t, r, resp.Body, "%s", body)
 	}
 }

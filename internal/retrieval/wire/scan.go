@@ -12,7 +12,6 @@ type decoder struct {
 	body  []byte
 	at    int // Invariant: 0 <= at <= len(body)
 	arena arena
-	cells []cell
 }
 
 // object calls member for each member that is not null; member reads the value.

@@ -123,10 +123,10 @@ func (s *Stream) Await() (length int, err error) {
 	return s.length, nil
 }
 
-// Next reads the frame that Await has found, or finds and reads the next one. The event
+// Next reads the frame that Await has found, or finds and reads the next one. The page
 // is nil for a frame that has no records to tell of: the initial response, and events
 // that are not known. The exceptions of the stream come as errors of their type.
-func (s *Stream) Next() (*types.SubscribeToShardEvent, error) {
+func (s *Stream) Next() (*Page, error) {
 	length, err := s.Await()
 	if err != nil {
 		return nil, err
@@ -139,9 +139,9 @@ func (s *Stream) Next() (*types.SubscribeToShardEvent, error) {
 		return nil, within(err)
 	}
 	if payload, ok := eventPayload(frame.b); ok {
-		event := new(types.SubscribeToShardEvent)
-		if decodeEvent(payload, event) {
-			return event, nil
+		page := new(Page)
+		if decodeEvent(payload, page) {
+			return page, nil
 		}
 	}
 	// The decoder appends the payload, in steps of 512 bytes at least.
@@ -153,9 +153,9 @@ func (s *Stream) Next() (*types.SubscribeToShardEvent, error) {
 	}
 	if textOf(message, eventstream.MessageTypeHeader) == eventstream.EventMessageType &&
 		textOf(message, eventstream.EventTypeHeader) == "SubscribeToShardEvent" {
-		event := new(types.SubscribeToShardEvent)
-		if decodeEvent(message.Payload, event) {
-			return event, nil
+		page := new(Page)
+		if decodeEvent(message.Payload, page) {
+			return page, nil
 		}
 	}
 	return s.decodeBySDK(frame.b)
@@ -216,7 +216,7 @@ func textHeader(b []byte) (name, value, rest []byte, ok bool) {
 
 // decodeBySDK decodes a frame as the SDK does, which is authoritative for whatever is
 // unusual.
-func (s *Stream) decodeBySDK(frame []byte) (event *types.SubscribeToShardEvent, err error) {
+func (s *Stream) decodeBySDK(frame []byte) (page *Page, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			// It does so at a time that is "NaN".
@@ -227,8 +227,10 @@ func (s *Stream) decodeBySDK(frame []byte) (event *types.SubscribeToShardEvent, 
 	if err != nil {
 		return nil, within(err)
 	}
-	event, _ = decoded.(*types.SubscribeToShardEvent)
-	return event, nil
+	if event, ok := decoded.(*types.SubscribeToShardEvent); ok {
+		page = pageOfEvent(event)
+	}
+	return page, nil
 }
 
 // within is an error that came within a frame, where io.EOF would tell of the end of the

@@ -17,7 +17,7 @@ func eventOf(tb testing.TB, records int) []byte {
 	for i := range sizes {
 		sizes[i] = 1 << 10
 	}
-	payload := bytes.Replace(pageOf(sizes), []byte("NextShardIterator"), []byte("ContinuationSequenceNumber"), 1)
+	payload := bytes.Replace(bodyOf(sizes), []byte("NextShardIterator"), []byte("ContinuationSequenceNumber"), 1)
 	return encoded(tb, payload, eventstream.MessageTypeHeader, "event", eventstream.EventTypeHeader, "SubscribeToShardEvent", eventstream.ContentTypeHeader, "application/x-amz-json-1.1")
 }
 

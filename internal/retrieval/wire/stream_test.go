@@ -67,7 +67,7 @@ func sameEvent(t require.TestingT, payload string) {
 	got, err := streamOf(frame).Next()
 	require.Equal(t, refused == nil, err == nil, "%v, %v: %.2000s", refused, err, payload)
 	if refused == nil {
-		require.Equal(t, want, got, "%.2000s", payload)
+		require.Equal(t, pageOfEvent(want), got, "%.2000s", payload)
 	}
 }
 
@@ -89,7 +89,7 @@ func FuzzEvent(f *testing.F) {
 func TestEventsOfTheServiceAreDecodedWithoutTheSDK(t *testing.T) {
 	for _, body := range knownAnswers {
 		body = asEvents(body)
-		var event types.SubscribeToShardEvent
+		var event Page
 		require.True(t, decodeEvent([]byte(body), &event), "%s", body)
 		sameEvent(t, body)
 	}
@@ -98,7 +98,7 @@ func TestEventsOfTheServiceAreDecodedWithoutTheSDK(t *testing.T) {
 func TestEventsOfAnyOtherShapeAreLeftToTheSDK(t *testing.T) {
 	for name, body := range foreignAnswers {
 		body = asEvents(body)
-		var event types.SubscribeToShardEvent
+		var event Page
 		require.False(t, decodeEvent([]byte(body), &event), name)
 		require.Zero(t, event, "what is not known leaves no trace: %s", name)
 		sameEvent(t, body)
@@ -110,8 +110,8 @@ func TestEventsOwnTheirRecords(t *testing.T) {
 		sizes := rapid.SliceOfN(rapid.IntRange(0, 3000), 1, 50)
 		first, second := sizes.Draw(t, "first"), sizes.Draw(t, "second")
 		frames := [][]byte{
-			eventFrame("SubscribeToShardEvent", asEvents(string(pageOf(first)))),
-			eventFrame("SubscribeToShardEvent", asEvents(string(pageOf(second)))),
+			eventFrame("SubscribeToShardEvent", asEvents(string(bodyOf(first)))),
+			eventFrame("SubscribeToShardEvent", asEvents(string(bodyOf(second)))),
 		}
 		want, err := theSDKsEvent(frames[0])
 		require.NoError(t, err)
@@ -120,7 +120,7 @@ func TestEventsOwnTheirRecords(t *testing.T) {
 		require.NoError(t, err)
 		_, err = s.Next() // takes the same buffers
 		require.NoError(t, err)
-		require.Equal(t, want, got)
+		require.Equal(t, pageOfEvent(want), got)
 	})
 }
 
@@ -135,7 +135,7 @@ func TestFramesWithoutRecordsAreNoEvents(t *testing.T) {
 		require.Nil(t, event, name)
 		event, err = s.Next()
 		require.NoError(t, err, name)
-		require.EqualValues(t, 7, *event.MillisBehindLatest, name)
+		require.EqualValues(t, 7, *event.Behind, name)
 	}
 }
 
@@ -290,7 +290,7 @@ func (c *counted) Read(p []byte) (int, error) {
 func (c *counted) Close() error { c.closed++; return nil }
 
 func TestNothingOfAFrameIsReadBeforeItIsAskedForButTheReadAhead(t *testing.T) {
-	large := eventFrame("SubscribeToShardEvent", asEvents(string(pageOf([]int{1 << 20}))))
+	large := eventFrame("SubscribeToShardEvent", asEvents(string(bodyOf([]int{1 << 20}))))
 	body := &counted{Reader: bytes.NewReader(bytes.Join([][]byte{eventFrame("initial-response", "{}"), large, large}, nil))}
 	s := NewStream(body)
 	_, err := s.Next()
