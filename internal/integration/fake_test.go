@@ -1,7 +1,7 @@
 // Package integration holds the local AWS of this repository, in every run of
 // the tests, and emulators that others wrote, with the build tag integration, to
 // one contract. With that tag clients that others wrote read from the local AWS
-// too.
+// too, and a library that others wrote aggregates user records and takes them out.
 package integration
 
 import (
