@@ -3,6 +3,8 @@ package wire
 import (
 	"encoding/base64"
 	"fmt"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -228,13 +230,56 @@ func TestOneSmallRecordDoesNotKeepItsPage(t *testing.T) {
 			blocks++
 		}
 	}
-	require.InDelta(t, 1000*1000/blockSize, blocks, 2)
+	require.InDelta(t, 1000/neighbours, blocks, 2)
+
+	var few arena
+	for range 1000 {
+		few.take(100, 1_000_000)
+		require.Less(t, len(few.free), neighbours*100, "small records share small blocks")
+	}
 
 	var small arena
 	small.take(100, 150)
 	require.Len(t, small.free, 50, "a small page takes a small block")
 	require.Len(t, small.take(1<<20, 1<<20), 1<<20)
 	require.Len(t, small.free, 50, "a large record has memory of its own")
+}
+
+// A buffer of the host may keep one record of many for hours, after its acknowledgement.
+func TestRecordThatIsKeptHoldsLittleOfItsPage(t *testing.T) {
+	const apart = 250
+	for name, decode := range map[string]func(body []byte, page *Page) bool{"JSON": decode, "CBOR": decodeCBOR} {
+		for size, most := range map[int]int{100: 4 << 10, 1000: 24 << 10, 5000: 10 << 10} {
+			body := bodyOf(slices.Repeat([]int{size}, 5000))
+			if name == "CBOR" {
+				body = cborOf(t, body)
+			}
+			before := heap()
+			kept := func() (kept []Record) {
+				var page Page
+				require.True(t, decode(body, &page))
+				for i := 0; i < len(page.Records); i += apart {
+					kept = append(kept, page.Records[i])
+				}
+				return kept
+			}()
+			each := (heap() - before) / len(kept)
+			t.Logf("%s: a record of %d bytes holds %d", name, size, each)
+			require.Less(t, each, most)
+			runtime.KeepAlive(kept)
+			runtime.KeepAlive(body)
+		}
+	}
+}
+
+// heap is how many bytes of it are in use.
+func heap() int {
+	for range 3 { // what is pooled outlives one collection
+		runtime.GC()
+	}
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	return int(stats.HeapAlloc)
 }
 
 // bodyOf is an answer with records of the sizes given.
