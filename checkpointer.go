@@ -54,8 +54,11 @@ const (
 )
 
 // The members of the group stand under a stream name that no stream can have, with
-// their ids for shards and without attrOwner: the built-in input never sees one.
+// their ids for shards and without attrOwner: the built-in input never sees one. All
+// items of a group that has a name, its members too, stand under names that begin with
+// groups and its own: no stream has a slash in its name, and an ARN begins with arn.
 const (
+	groups  = "/groups/"
 	members = "/clients"
 	// attrPeriod is a member's lease period in milliseconds.
 	attrPeriod = "LeasePeriod"
@@ -86,6 +89,7 @@ type dynamoAPI interface {
 type checkpointer struct {
 	api   dynamoAPI
 	table tableConfig
+	group string // its name; empty for the group that is the table itself
 }
 
 var (
@@ -186,6 +190,27 @@ func checkKeys(table *types.TableDescription) error {
 	return nil
 }
 
+// hashKey is the hash key of a stream, or of the members. Keys leave the checkpointer
+// and come to it by the stream's own name.
+func (c *checkpointer) hashKey(stream string) string { return c.prefix() + stream }
+
+func (c *checkpointer) prefix() string {
+	if c.group == "" {
+		return ""
+	}
+	return groups + c.group + "/"
+}
+
+func (c *checkpointer) keyOf(key lease.Key) values {
+	return values{attrStream: text(c.hashKey(key.Stream)), attrShard: text(key.Shard)}
+}
+
+func (c *checkpointer) decode(attributes map[string]types.AttributeValue) lease.Item {
+	item := decodeItem(attributes)
+	item.Stream = strings.TrimPrefix(item.Stream, c.prefix())
+	return item
+}
+
 // list returns the items of a stream. An eventually consistent list costs half and may
 // be a moment old: enough to plan from, since each write is conditional.
 func (c *checkpointer) list(ctx context.Context, stream string, consistent bool) (itemList, error) {
@@ -195,7 +220,7 @@ func (c *checkpointer) list(ctx context.Context, stream string, consistent bool)
 	}
 	l := itemList{items: make([]lease.Item, 0, len(all)), size: size}
 	for _, attributes := range all {
-		l.items = append(l.items, decodeItem(attributes))
+		l.items = append(l.items, c.decode(attributes))
 	}
 	return l, nil
 }
@@ -358,13 +383,14 @@ func (c *checkpointer) mirror(ctx context.Context, seen lease.Item, next string)
 	return c.update(ctx, seen.Key, "SET "+attrSequence+" = :sequence REMOVE "+attrFinished+", "+attrShardStart, condition, v)
 }
 
-// query returns all items under a hash key, all pages of them, and their size in bytes.
+// query returns all items of a stream, or of the members, all pages of them, and their
+// size in bytes.
 func (c *checkpointer) query(ctx context.Context, stream string, consistent bool) (items []map[string]types.AttributeValue, size int, err error) {
 	pages := dynamodb.NewQueryPaginator(c.api, &dynamodb.QueryInput{
 		TableName:                 &c.table.name,
 		ConsistentRead:            &consistent,
 		KeyConditionExpression:    aws.String(attrStream + " = :stream"),
-		ExpressionAttributeValues: values{":stream": text(stream)},
+		ExpressionAttributeValues: values{":stream": text(c.hashKey(stream))},
 	})
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(ctx)
@@ -404,14 +430,14 @@ func (c *checkpointer) Get(ctx context.Context, key lease.Key) (lease.Item, erro
 	if err != nil || attributes == nil {
 		return lease.Item{Key: key}, err
 	}
-	return decodeItem(attributes), nil
+	return c.decode(attributes), nil
 }
 
 // get reads one item, consistently; nil when there is none.
 func (c *checkpointer) get(ctx context.Context, key lease.Key) (map[string]types.AttributeValue, error) {
 	out, err := c.api.GetItem(ctx, &dynamodb.GetItemInput{
 		TableName:      &c.table.name,
-		Key:            keyOf(key),
+		Key:            c.keyOf(key),
 		ConsistentRead: aws.Bool(true),
 	})
 	if err != nil {
@@ -435,7 +461,7 @@ func isDynamoDBs(metadata middleware.Metadata) bool {
 func (c *checkpointer) delete(ctx context.Context, key lease.Key, condition string, v values) error {
 	out, err := c.api.DeleteItem(ctx, &dynamodb.DeleteItemInput{
 		TableName:                 &c.table.name,
-		Key:                       keyOf(key),
+		Key:                       c.keyOf(key),
 		ConditionExpression:       &condition,
 		ExpressionAttributeValues: v,
 	})
@@ -649,7 +675,7 @@ func (c *checkpointer) update(
 ) (lease.Item, error) {
 	out, err := c.api.UpdateItem(ctx, &dynamodb.UpdateItemInput{
 		TableName:                 &c.table.name,
-		Key:                       keyOf(key),
+		Key:                       c.keyOf(key),
 		UpdateExpression:          &expression,
 		ConditionExpression:       &condition,
 		ExpressionAttributeValues: v,
@@ -665,7 +691,7 @@ func (c *checkpointer) update(
 		// To be resolved by reading, as an answer that was lost.
 		return lease.Item{}, errors.New("the answer has no item")
 	}
-	return decodeItem(out.Attributes), nil
+	return c.decode(out.Attributes), nil
 }
 
 // decodeItem reads an item of ours or of the built-in input, or what an operator's
@@ -770,10 +796,6 @@ func describe(value types.AttributeValue) string {
 }
 
 type values = map[string]types.AttributeValue
-
-func keyOf(key lease.Key) values {
-	return values{attrStream: text(key.Stream), attrShard: text(key.Shard)}
-}
 
 // integer reads a number; one that is none counts as 0.
 func integer(n *types.AttributeValueMemberN) int64 {

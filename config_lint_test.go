@@ -152,6 +152,9 @@ var configMistakes = []struct {
 	{"poll period that is none", minimal + "poll_period: often\n", []string{
 		"field `poll_period`: `often` is not a duration: write a number and a unit (ns, us, ms, s, m or h), such as `1s`, or `0s`",
 	}},
+	{"group with a slash", minimal + "group: a/b\n", []string{malformedGroup("a/b")}},
+	{"group with a space", minimal + "group: my group\n", []string{malformedGroup("my group")}},
+	{"group too long", minimal + "group: " + strings.Repeat("x", 129) + "\n", []string{malformedGroup(strings.Repeat("x", 129))}},
 	{"format on the wire", minimal + "wire_format: protobuf\n", []string{
 		"field `wire_format`: `protobuf` is no format of Kinesis: write `json` or `cbor`",
 	}},
@@ -251,6 +254,10 @@ const (
 
 // fanOut is a configuration with fields of enhanced_fan_out.
 func fanOut(fields string) string { return minimal + "enhanced_fan_out: { " + fields + " }\n" }
+
+func malformedGroup(name string) string {
+	return "field `group`: `" + name + "` is not a group's name, which has 1 to 128 letters, digits, dots, dashes and underscores: write one such as `replay-2024-05-01`"
+}
 
 func malformedConsumer(name string) string {
 	return "field `enhanced_fan_out.consumer_name`: `" + name + "` is not a consumer's name, which has 1 to 128 letters, digits, dots, dashes and underscores: write one such as `orders-archive`"

@@ -43,7 +43,7 @@ func configSpec() *service.ConfigSpec {
 		LintRule(configlint.Rule("")).
 		Fields(
 			service.NewStringListField("streams").
-				Description("The streams to read: each a name or a full ARN in the `region` of this input, and optionally a shard after a colon, as a number or in full (`foo:0`, `foo:shardId-000000000000`). An element may hold several, separated by commas. Without shards, the shards of each stream are balanced over all instances with the same table; with shards, exactly those are read. An input has either kind of entries, not both.").
+				Description("The streams to read: each a name or a full ARN in the `region` of this input, and optionally a shard after a colon, as a number or in full (`foo:0`, `foo:shardId-000000000000`). An element may hold several, separated by commas. Without shards, the shards of each stream are balanced over all instances of the group; with shards, exactly those are read. An input has either kind of entries, not both.").
 				Examples([]any{"foo", "arn:aws:kinesis:us-east-1:111122223333:stream/my-stream"}).
 				LintRule(configlint.Rule("streams")),
 			service.NewObjectField("dynamodb",
@@ -81,6 +81,12 @@ func configSpec() *service.ConfigSpec {
 			).
 				Description("The table that stores how far each shard has been read, and through which instances agree on who reads which shard.").
 				LintRule(configlint.Rule("dynamodb")),
+			service.NewStringField("group").
+				Description("The name of the consumer group in the table, 1 to 128 letters, digits, dots, dashes and underscores. Instances with the same table and the same group divide the shards among themselves; groups of different names know nothing of each other, and each sees all records. Empty: the table is the group, which is the one that Benthos' own input is in. See [Consumer groups](#consumer-groups).").
+				Example("replay-2024-05-01").
+				Default("").
+				LintRule(configlint.Rule("group")).
+				Advanced(),
 			service.NewIntField("checkpoint_limit").
 				Description("The number of messages of one shard that may be under way at once, read but not yet acknowledged; a whole number, 1 or more (of 1.5 Benthos takes the 1). A higher limit allows more parallel processing and batching at the output. 1 keeps strict order, see [Ordering](#ordering). A batch larger than the limit goes alone. Whatever the limit, a sequence number is stored only when all before it are acknowledged.").
 				Default(1024).
@@ -157,7 +163,7 @@ func fanOutField() *service.ConfigField {
 			Default("always").
 			LintRule(configlint.Rule("enhanced_fan_out.mode")),
 		service.NewStringField("consumer_name").
-			Description("The name of the consumer, 1 to 128 letters, digits, dots, dashes and underscores. It is registered with each stream where it is missing, and all instances of a group share it. Empty, with an empty `consumer_arn`: `benthos-` and the name of the table, of which a long one ends in a hash.").
+			Description("The name of the consumer, 1 to 128 letters, digits, dots, dashes and underscores. It is registered with each stream where it is missing, and all instances of a group share it. Empty, with an empty `consumer_arn`: `benthos-` and the name of the table, with a `group` its name too. One that is long, or has a group, ends in a hash.").
 			Example("orders-archive").
 			Default("").
 			LintRule(configlint.Rule("enhanced_fan_out.consumer_name")),
@@ -237,7 +243,8 @@ type config struct {
 
 	streams          []stream // in the order written, repeated entries folded
 	table            tableConfig
-	checkpointLimit  int // messages of a shard; at least 1
+	group            string // in the table; empty where the table is the group
+	checkpointLimit  int    // messages of a shard; at least 1
 	commitPeriod     time.Duration
 	rebalancePeriod  time.Duration
 	stealGracePeriod time.Duration
@@ -300,6 +307,14 @@ func (c *config) reads() string {
 	return "the shards " + strings.Join(some, ", ")
 }
 
+// groupName says which group the input is in.
+func (c *config) groupName() string {
+	if c.group == "" {
+		return "the group of table " + c.table.name
+	}
+	return "group " + c.group + " of table " + c.table.name
+}
+
 // shardID is the shard's id in Kinesis, shardId-000000000000 for a shard that is
 // written as 0 or in full.
 func (stream) shardID(written string) string { return lineage.ShardID(written) }
@@ -317,7 +332,7 @@ type tableConfig struct {
 type fanOutConfig struct {
 	enabled     bool
 	auto        bool          // only shards that need it
-	name        string        // of the consumer; derived from the table where none is written, empty with arn
+	name        string        // of the consumer; derived from table and group where none is written, empty with arn
 	arn         string        // of a consumer of the only stream; empty with name
 	activation  time.Duration // how long to wait for a consumer that is being registered; a second to an hour
 	resubscribe time.Duration // the longest pause between attempts; a second to five minutes
@@ -343,6 +358,7 @@ func parseConfig(conf *service.ParsedConfig) (config, error) {
 			readCapacity:  int64(read(r, conf.FieldInt, "dynamodb", "read_capacity_units")),
 			writeCapacity: int64(read(r, conf.FieldInt, "dynamodb", "write_capacity_units")),
 		},
+		group:            read(r, conf.FieldString, "group"),
 		checkpointLimit:  read(r, conf.FieldInt, "checkpoint_limit"),
 		commitPeriod:     read(r, conf.FieldDuration, "commit_period"),
 		rebalancePeriod:  read(r, conf.FieldDuration, "rebalance_period"),
@@ -410,7 +426,7 @@ func (r *reader) fanOut() fanOutConfig {
 		deregister:  read(r, r.conf.FieldBool, field, "deregister_on_close"),
 	}
 	if f.name == "" && f.arn == "" {
-		f.name = consumerName(r.table())
+		f.name = consumerName(r.table(), read(r, r.conf.FieldString, "group"))
 	}
 	return f
 }
@@ -418,20 +434,24 @@ func (r *reader) fanOut() fanOutConfig {
 // maxConsumerName is how many characters Kinesis takes.
 const maxConsumerName = 128
 
-// consumerName is the name of the consumer of the group that has the table, a name or
-// an ARN. All instances come to the same one. Names of tables may be longer than those
-// of consumers: two that differ only in what is cut off differ in the hash.
-func consumerName(table string) string {
+// consumerName is the name of the consumer of a group in a table, a name or an ARN. All
+// instances come to the same one, and those of two groups to different ones: with the
+// same name, each would take the subscriptions of the other away. Names of tables may be
+// longer than those of consumers: two that differ only in what is cut off differ in the
+// hash. So do `a` with the group `b-c` and `a-b` with the group `c`.
+func consumerName(table, group string) string {
 	if _, name, ok := strings.Cut(table, ":table/"); ok {
 		table = name
 	}
-	name := "benthos-" + table
-	if len(name) <= maxConsumerName {
+	name, whole := "benthos-"+table, "benthos-"+table
+	if group != "" {
+		name, whole = name+"-"+group, whole+groups+group
+	} else if len(name) <= maxConsumerName {
 		return name
 	}
-	sum := sha256.Sum256([]byte(name))
+	sum := sha256.Sum256([]byte(whole))
 	tail := "-" + hex.EncodeToString(sum[:4])
-	return name[:maxConsumerName-len(tail)] + tail
+	return name[:min(len(name), maxConsumerName-len(tail))] + tail
 }
 
 // size is a field that has passed its rule, in bytes.

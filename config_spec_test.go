@@ -53,6 +53,7 @@ var specFields = []fieldSpec{
 	{path: "dynamodb.credentials.from_ec2_role", typ: "bool", def: `false`, flags: "advanced", version: "4.2.0"},
 	{path: "dynamodb.credentials.role", typ: "string", def: `""`, flags: "advanced"},
 	{path: "dynamodb.credentials.role_external_id", typ: "string", def: `""`, flags: "advanced"},
+	{path: "group", typ: "string", def: `""`, flags: "advanced", examples: `["replay-2024-05-01"]`}, // ours
 	{path: "checkpoint_limit", typ: "int", def: `1024`},
 	{path: "commit_period", typ: "string", def: `"5s"`},
 	{path: "rebalance_period", typ: "string", def: `"30s"`, flags: "advanced"},
@@ -234,6 +235,7 @@ dynamodb:
   region: r2
   endpoint: http://e2
   credentials: { profile: p2, id: i2, secret: s2, token: t2, from_ec2_role: true, role: r2, role_external_id: x2 }
+group: a.B_c-1
 checkpoint_limit: 1
 commit_period: 1m30s
 rebalance_period: 1.5s
@@ -281,6 +283,7 @@ wire_format: CBOR
 		table: tableConfig{
 			name: "leases", create: true, billingMode: types.BillingModeProvisioned, readCapacity: 3, writeCapacity: 4,
 		},
+		group:            "a.B_c-1",
 		checkpointLimit:  1,
 		commitPeriod:     90 * time.Second,
 		rebalancePeriod:  1500 * time.Millisecond,
@@ -346,10 +349,13 @@ func TestConsumerIsNamedAfterTheTable(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, c.want, conf.fanOut.name, c.table)
 	}
+	conf, err := parseConfig(parsed(t, minimal+"group: nightly\n"))
+	require.NoError(t, err)
+	require.Equal(t, "benthos-leases-nightly-e2f08564", conf.fanOut.name)
 }
 
-// TestConsumerNamedAfterATableIsOneThatMayBeWritten holds too that no two tables of
-// one account and region share a consumer.
+// TestConsumerNamedAfterATableIsOneThatMayBeWritten holds too that no two groups in
+// tables of one account and region share a consumer.
 func TestConsumerNamedAfterATableIsOneThatMayBeWritten(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		table := rapid.StringMatching(`[a-zA-Z0-9_.-]{3,255}`)
@@ -357,9 +363,14 @@ func TestConsumerNamedAfterATableIsOneThatMayBeWritten(t *testing.T) {
 		if n := rapid.IntRange(0, len(one)).Draw(t, "common"); rapid.Bool().Draw(t, "alike") {
 			other = one[:n] + other[:min(len(other), 255-n)]
 		}
-		require.Regexp(t, `\A[a-zA-Z0-9_.-]{1,128}\z`, consumerName(one))
-		require.Equal(t, one == other, consumerName(one) == consumerName(other))
-		require.Equal(t, consumerName(one), consumerName("arn:aws:dynamodb:us-east-1:111122223333:table/"+one))
+		group := rapid.StringMatching(`|[a-zA-Z0-9_.-]{1,128}`)
+		ours, theirs := group.Draw(t, "group of one"), group.Draw(t, "group of the other")
+		if first, rest, ok := strings.Cut(ours, "-"); ok && rapid.Bool().Draw(t, "same words") {
+			other, theirs = one+"-"+first, rest
+		}
+		require.Regexp(t, `\A[a-zA-Z0-9_.-]{1,128}\z`, consumerName(one, ours))
+		require.Equal(t, one == other && ours == theirs, consumerName(one, ours) == consumerName(other, theirs))
+		require.Equal(t, consumerName(one, ours), consumerName("arn:aws:dynamodb:us-east-1:111122223333:table/"+one, ours))
 	})
 }
 

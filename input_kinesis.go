@@ -2,8 +2,8 @@
 // registered under the name aws_kinesis.
 //
 // Authoritative are the stream, for which shards there are, and one DynamoDB
-// table, for who reads each of them and how far. Processes that share a table
-// share the shards. Each reads a shard under a lease, hands its records on in
+// table, for who reads each of them and how far. Processes that share a table, and in
+// it a group, share the shards. Each reads a shard under a lease, hands its records on in
 // order, and commits a sequence number when everything up to it has been
 // acknowledged; see docs/architecture.md for the guarantees and how each is kept.
 //
@@ -249,7 +249,7 @@ func (in *input) connect(ctx context.Context, c clients) error {
 }
 
 func (in *input) tryConnect(ctx context.Context, c clients) error {
-	store := &checkpointer{api: measured{c.table, in.signals.metrics}, table: in.conf.table}
+	store := &checkpointer{api: measured{c.table, in.signals.metrics}, table: in.conf.table, group: in.conf.group}
 	created, err := store.ensureTable(ctx)
 	if err != nil {
 		return in.signals.explain(err, serviceTable, "")
@@ -321,7 +321,7 @@ func (in *input) checkForm(ctx context.Context, lister shardLister, store *check
 		return err
 	}
 	in.signals.say(journal.Warning, "Stream %s has no checkpoints and is read from its start. There are %d under %s, the same stream written otherwise: to go on there, stop this pipeline, delete the items of %s from table %s, and write `%s` in `streams`",
-		stream, len(list.items), other, stream, in.conf.table.name, other)
+		stream, len(list.items), other, store.hashKey(stream), in.conf.table.name, other)
 	return nil
 }
 

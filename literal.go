@@ -19,7 +19,7 @@ import (
 // spelling, is respected while its owner lives, freed when that has died, and its
 // position counts if it is further on. Where the configuration itself has the
 // literal spelling, the item is kept up, so that the built-in input can go on from
-// it.
+// it. Not so in a group that has a name, of which that input sees nothing.
 
 // settleLiterals takes dead owners from the literal items of a shard. It returns
 // the store under which to hold the lease, and the literal items as they are.
@@ -39,7 +39,7 @@ func (b *balancer) settleLiterals(ctx context.Context, c group.Claim) (lease.Sto
 		}
 		literals = append(literals, literal)
 	}
-	if c.Written == "" || kept.Key == c.Key {
+	if c.Written == "" || kept.Key == c.Key || b.conf.group != "" {
 		return b.store, literals, nil
 	}
 	if !known {

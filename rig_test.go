@@ -149,8 +149,11 @@ func (r *rig) items() []awsfake.Item {
 	r.Helper()
 	all, err := r.aws.Items(tableName)
 	require.NoError(r, err)
-	return slices.DeleteFunc(all, func(item awsfake.Item) bool { return item[attrStream].Text == members })
+	return slices.DeleteFunc(all, func(item awsfake.Item) bool { return isMembers(item[attrStream].Text) })
 }
+
+// isMembers reports whether the members of a group stand under a hash key.
+func isMembers(hash string) bool { return strings.HasSuffix(hash, members) }
 
 // item returns the item of a shard as the store reads it.
 func (r *rig) item(stream, shard string) lease.Item {
@@ -418,7 +421,7 @@ func together(byShard map[string][]string) []string {
 // and no item is deleted.
 func (r *rig) neverBack() {
 	r.aws.OnWrite(func(w awsfake.Write) {
-		if w.Key[attrStream].Text == members {
+		if isMembers(w.Key[attrStream].Text) {
 			return
 		}
 		before, after := w.Before[attrSequence].Text, w.After[attrSequence].Text

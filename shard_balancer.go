@@ -368,7 +368,7 @@ func (b *balancer) keepSession(ctx, keeping context.Context) {
 		opts.OnWrite(nil)
 		b.signals.joined(s)
 		b.joined(s.ID())
-		b.signals.say(journal.Info, "Client %s is in the group of table %s, and reads %s", s.ID(), b.conf.table.name, b.conf.reads())
+		b.signals.say(journal.Info, "Client %s is in %s, and reads %s", s.ID(), b.conf.groupName(), b.conf.reads())
 		b.post(keeping, func(now time.Time) {
 			b.session = s
 			b.group.Joined(s.ID(), now)

@@ -158,7 +158,8 @@ func TestTableOfTheSimulationIsTheCheckpointers(t *testing.T) {
 		tables++
 		name := fmt.Sprint("table-", tables)
 		require.NoError(t, server.CreateTable(name, attrStream, attrShard))
-		compareTables(t, &checkpointer{api: server.DynamoDB(), table: tableConfig{name: name}}, newMemoryTable())
+		group := rapid.SampledFrom([]string{"", "a"}).Draw(t, "group")
+		compareTables(t, &checkpointer{api: server.DynamoDB(), table: tableConfig{name: name}, group: group}, newMemoryTable())
 	})
 }
 

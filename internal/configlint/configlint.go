@@ -62,6 +62,7 @@ var rules = []struct {
 	{"dynamodb.table", `this.apply("text").trim().apply("table_name")`, atLint | atBuild},
 	{"dynamodb.endpoint", `{"field": "dynamodb.endpoint", "value": this}.apply("endpoint")`, atLint | atBuild},
 	{"dynamodb.credentials", `{"field": "dynamodb.credentials", "value": this}.apply("credentials")`, atLint | atBuild},
+	{"group", `this.apply("group")`, atLint | atBuild},
 	{"checkpoint_limit", `this.apply("checkpoint_limit")`, atLint | atBuild},
 	{"max_buffered_bytes", `this.apply("max_buffered_bytes")`, atLint | atBuild},
 	// A shard's item takes 1,000 writes a second, and so do all items of a stream
