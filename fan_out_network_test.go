@@ -17,9 +17,7 @@ func fanOutOverTLS(t *testing.T, shards int, fields ...string) *networked {
 	server := awsfake.New(awsfake.Options{})
 	t.Cleanup(func() { require.NoError(t, server.Close()) })
 	address := overTLS(t, server)
-	before := *fanOutMode
-	*fanOutMode = "always"
-	t.Cleanup(func() { *fanOutMode = before })
+	inMode(t, "always")
 	return newNetworked(t, server, address, shards, fields...)
 }
 

@@ -200,8 +200,7 @@ func TestShardWhoseSubscriptionsBreakIsPolled(t *testing.T) {
 // Those that reading by polling has not.
 func TestSignalsAreTrueInEachFaultOfFanOut(t *testing.T) {
 	if *fanOutMode == "" {
-		*fanOutMode = "always"
-		defer func() { *fanOutMode = "" }()
+		inMode(t, "always")
 	}
 	for _, f := range []trouble{
 		{name: "an error of KMS in the stream", begin: func(r *rig, _ *output) func() {

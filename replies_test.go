@@ -27,7 +27,6 @@ func TestAnswersOfOthersLoseNothing(t *testing.T) {
 		"DynamoDB":           {"dynamodb", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			bubble(t, func(r *rig) { r.replied(c.service, c.fields) })
 		})
 	}
@@ -87,23 +86,25 @@ func (r *rig) replied(service, fields string) {
 // write was done nor that an item is not there.
 func TestAnswerThatSaysNothingEndsNoSession(t *testing.T) {
 	for _, name := range []string{"200 with nothing", "200 with {}", "204"} {
-		reply := awsfake.Replies()[name]
-		bubble(t, func(r *rig) {
-			r.stream("orders", 2)
-			r.table()
-			c := r.open(`{ streams: [ orders ], lease_period: 30s }`)
-			r.put("orders", 0, 10)
-			c.read(10)
-			pass(time.Minute)
-			id := c.id()
-			stop := r.aws.Inject(awsfake.Fault{Service: "dynamodb", Reply: &reply})
-			pass(20 * time.Second)
-			stop()
-			pass(time.Minute)
-			require.Equal(r, id, c.id(), name)
-			r.put("orders", 10, 10)
-			require.ElementsMatch(r, numbers(10, 10), together(c.read(10)), name)
-			require.Equal(r, id, r.item("orders", shardName(0)).Owner)
+		t.Run(name, func(t *testing.T) {
+			reply := awsfake.Replies()[name]
+			bubble(t, func(r *rig) {
+				r.stream("orders", 2)
+				r.table()
+				c := r.open(`{ streams: [ orders ], lease_period: 30s }`)
+				r.put("orders", 0, 10)
+				c.read(10)
+				pass(time.Minute)
+				id := c.id()
+				stop := r.aws.Inject(awsfake.Fault{Service: "dynamodb", Reply: &reply})
+				pass(20 * time.Second)
+				stop()
+				pass(time.Minute)
+				require.Equal(r, id, c.id())
+				r.put("orders", 10, 10)
+				require.ElementsMatch(r, numbers(10, 10), together(c.read(10)))
+				require.Equal(r, id, r.item("orders", shardName(0)).Owner)
+			})
 		})
 	}
 }

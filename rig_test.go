@@ -36,7 +36,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const tableName = "leases"
 
 // fanOutMode has every input of these tests read by enhanced fan-out that does not say itself
-// how to read: what they promise holds however records come.
+// how to read: what they promise holds however records come. Ask modeOf for it.
 var fanOutMode = flag.String("fan-out", "", "mode of enhanced fan-out: always or auto; polling where it is empty")
 
 // wireFormat is that of every client that polls in these tests.
@@ -89,6 +89,7 @@ func bubble(t *testing.T, test func(r *rig)) {
 
 func bubbleOf(t *testing.T, aws awsfake.Options, test func(r *rig)) {
 	t.Helper()
+	t.Parallel() // it has a clock of its own
 	synctest.Test(t, func(t *testing.T) {
 		r := &rig{T: t, aws: awsfake.New(aws)}
 		defer func() {
@@ -276,12 +277,13 @@ func (r *rig) input(conf string) *process {
 	return c
 }
 
-// way has an input read as the flag says.
-func (*rig) way(conf string) string {
-	if *fanOutMode == "" || strings.Contains(conf, "enhanced_fan_out") {
+// way has an input read as the flag, or the test, says.
+func (r *rig) way(conf string) string {
+	mode := modeOf(r)
+	if mode == "" || strings.Contains(conf, "enhanced_fan_out") {
 		return conf
 	}
-	field := "enhanced_fan_out: { enabled: true, mode: " + *fanOutMode + " }"
+	field := "enhanced_fan_out: { enabled: true, mode: " + mode + " }"
 	if inside, flow := strings.CutPrefix(strings.TrimSpace(conf), "{"); flow {
 		return "{ " + field + "," + inside
 	}
@@ -294,7 +296,7 @@ func (r *rig) failReads(f awsfake.Fault, which ...func(shard string) bool) (remo
 		f.When = func(c *awsfake.Call) bool { return which[0](c.Shard()) }
 	}
 	f.Operation = "GetRecords"
-	if *fanOutMode != "always" {
+	if modeOf(r) != "always" {
 		return r.aws.Inject(f)
 	}
 	f.Operation = "SubscribeToShard"
@@ -310,11 +312,29 @@ func (r *rig) failReads(f awsfake.Fault, which ...func(shard string) bool) (remo
 }
 
 // byPolling has a test read by polling, whose subject that is, whatever the flag says.
-func byPolling(t *testing.T) {
+func byPolling(t *testing.T) { inMode(t, "") }
+
+// modes are those of enhanced fan-out that tests have instead of the flag's, by their names.
+var modes sync.Map
+
+// inMode has a test, and all below it, read in a mode.
+func inMode(t *testing.T, mode string) {
 	t.Helper()
-	mode := *fanOutMode
-	*fanOutMode = ""
-	t.Cleanup(func() { *fanOutMode = mode })
+	modes.Store(t.Name(), mode)
+	t.Cleanup(func() { modes.Delete(t.Name()) })
+}
+
+func modeOf(t interface{ Name() string }) string {
+	for name, more := t.Name(), true; more; {
+		if mode, ok := modes.Load(name); ok {
+			return mode.(string)
+		}
+		end := strings.LastIndexByte(name, '/')
+		if more = end > 0; more {
+			name = name[:end]
+		}
+	}
+	return *fanOutMode
 }
 
 // open makes an input and connects it.

@@ -906,38 +906,40 @@ var (
 func TestInputIsNotReadyWhileAllReadsFailThoughSomeWaitForRoom(t *testing.T) {
 	byPolling(t)
 	for _, shards := range []int{10, 20, 40} {
-		bubbleOf(t, awsfake.Options{}, func(r *rig) {
-			r.table()
-			r.stream("orders", shards)
-			for i := range shards {
-				r.putTo("orders", i, i*10, 3)
-			}
-			var mu sync.Mutex
-			calls := map[string]int{}
-			r.aws.Inject(awsfake.Fault{Operation: "GetRecords", When: func(c *awsfake.Call) bool {
-				mu.Lock()
-				defer mu.Unlock()
-				calls[c.Shard()]++
-				return calls[c.Shard()] > 1
-			}, Delay: 5 * time.Second, Refuse: awsfake.NewError(awsfake.CodeInternalFailure, "x")})
-			in := r.open(`{ streams: [ orders ] }`)
-			ctx, cancel := context.WithCancel(r.Context())
-			var h host
-			done := make(chan struct{})
-			go func() { defer close(done); h.run(ctx, in.BatchInput, 0, func() {}) }()
-			notReady := 0
-			for range 600 {
-				pass(time.Second)
-				if in.gauge("kinesis_ready") == 0 {
-					notReady++
+		t.Run(fmt.Sprint(shards, " shards"), func(t *testing.T) {
+			bubbleOf(t, awsfake.Options{}, func(r *rig) {
+				r.table()
+				r.stream("orders", shards)
+				for i := range shards {
+					r.putTo("orders", i, i*10, 3)
 				}
-			}
-			cancel()
-			<-done
-			r.Log(shards, "shards, not ready for", notReady)
-			if notReady <= 500 {
-				t.Error("ready though no read succeeds for ten minutes")
-			}
+				var mu sync.Mutex
+				calls := map[string]int{}
+				r.aws.Inject(awsfake.Fault{Operation: "GetRecords", When: func(c *awsfake.Call) bool {
+					mu.Lock()
+					defer mu.Unlock()
+					calls[c.Shard()]++
+					return calls[c.Shard()] > 1
+				}, Delay: 5 * time.Second, Refuse: awsfake.NewError(awsfake.CodeInternalFailure, "x")})
+				in := r.open(`{ streams: [ orders ] }`)
+				ctx, cancel := context.WithCancel(r.Context())
+				var h host
+				done := make(chan struct{})
+				go func() { defer close(done); h.run(ctx, in.BatchInput, 0, func() {}) }()
+				notReady := 0
+				for range 600 {
+					pass(time.Second)
+					if in.gauge("kinesis_ready") == 0 {
+						notReady++
+					}
+				}
+				cancel()
+				<-done
+				r.Log(shards, "shards, not ready for", notReady)
+				if notReady <= 500 {
+					t.Error("ready though no read succeeds for ten minutes")
+				}
+			})
 		})
 	}
 }

@@ -268,7 +268,7 @@ func (f trouble) run(r *rig) {
 	pass(10 * time.Second)
 	from := len(r.journal.logged(""))
 	notReady, most := watch("before", 20*time.Second)
-	require.Less(r, most, idleLag()+1500, "well")
+	require.Less(r, most, r.idleLag()+1500, "well")
 	require.Zero(r, notReady)
 	tell("before", notReady, most, r.journal.logged("")[from:])
 
@@ -307,13 +307,13 @@ func (f trouble) run(r *rig) {
 // so that nobody knows how late it is: in a stream that was made anew its consumer has yet
 // to be registered.
 func unread(in *process, shard string) bool {
-	return *fanOutMode != "" && in.gauge("kinesis_millis_behind_latest", "orders", shard) == unknown && in.gauge("kinesis_last_read_age_milliseconds", "orders", shard) < 5000
+	return modeOf(in) != "" && in.gauge("kinesis_millis_behind_latest", "orders", shard) == unknown && in.gauge("kinesis_last_read_age_milliseconds", "orders", shard) < 5000
 }
 
 // idleLag is the lag in milliseconds that a shard may have which is idle and read to its
 // end: by polling the longest time between two reads, by fan-out that between two events.
-func idleLag() int64 {
-	if *fanOutMode == "always" {
+func (r *rig) idleLag() int64 {
+	if modeOf(r) == "always" {
 		return 5000
 	}
 	return 2000
@@ -391,7 +391,7 @@ func TestOutageOfTheTableIsToldInFewLines(t *testing.T) {
 		}
 		require.Less(r, lines+more, 20)
 		most := 8.0
-		if *fanOutMode != "" {
+		if modeOf(r) != "" {
 			most = 10 // all shards get their records just before the outage begins, and try to commit
 		}
 		require.Less(r, float64(calls)/minutes, most)
