@@ -48,6 +48,9 @@ const (
 	// attrPinned is the owner that was told to read this very shard, and stands only
 	// while attrOwner is that owner or there is none.
 	attrPinned = "PinnedBy"
+	// attrInside is how much was acknowledged of the record after attrSequence, as
+	// "sequence/record/count", and stands only while attrSequence is that sequence.
+	attrInside = "Inside"
 	// attrUpTo is the moment before which all that arrived was acknowledged, in seconds
 	// since 1970.
 	attrUpTo = "UpTo"
@@ -380,7 +383,7 @@ func (c *checkpointer) mirror(ctx context.Context, seen lease.Item, next string)
 	v := values{}
 	condition := asSeen(seen, v)
 	v[":sequence"] = text(next)
-	return c.update(ctx, seen.Key, "SET "+attrSequence+" = :sequence REMOVE "+attrFinished+", "+attrShardStart, condition, v)
+	return c.update(ctx, seen.Key, "SET "+attrSequence+" = :sequence REMOVE "+attrFinished+", "+attrShardStart+", "+attrInside, condition, v)
 }
 
 // query returns all items of a stream, or of the members, all pages of them, and their
@@ -492,11 +495,15 @@ func (c *checkpointer) Claim(ctx context.Context, seen lease.Item, grant lease.G
 	}
 	remove := []string{attrFinished}
 	if !seen.Exists {
-		v[":first"] = text(grant.Sequence)
+		v[":first"] = text(grant.Position.Sequence)
+		if within := encodeWithin(grant.Position); within != "" {
+			set = append(set, attrInside+" = :within")
+			v[":within"] = text(within)
+		}
 	}
 	if _, malformed := raw(seen)[attrSequence]; malformed || grant.Anew && seen.Exists {
 		set = append(set, attrSequence+" = :first")
-		remove = append(remove, attrUpTo)
+		remove = append(remove, attrUpTo, attrInside)
 	} else {
 		// The built-in input fails on an item that it claims without one.
 		set = append(set, attrSequence+" = if_not_exists("+attrSequence+", :first)")
@@ -505,7 +512,7 @@ func (c *checkpointer) Claim(ctx context.Context, seen lease.Item, grant lease.G
 		set = append(set, attrStartAt+" = if_not_exists("+attrStartAt+", :startAt)")
 		v[":startAt"] = text(grant.StartAt.UTC().Format(time.RFC3339Nano))
 	}
-	if grant.ShardStart != "" && (seen.Sequence == "" || grant.Anew) && (seen.Exists || grant.Sequence == "") {
+	if grant.ShardStart != "" && (seen.Sequence == "" || grant.Anew) && (seen.Exists || grant.Position.Sequence == "") {
 		set = append(set, attrShardStart+" = :shardStart")
 		v[":shardStart"] = text(grant.ShardStart)
 	} else {
@@ -576,16 +583,19 @@ func asSeen(seen lease.Item, v values) string {
 }
 
 // Renew implements lease.Store.
-func (c *checkpointer) Renew(ctx context.Context, key lease.Key, at lease.Link, token string, sequence lease.Move) (lease.Item, error) {
+func (c *checkpointer) Renew(ctx context.Context, key lease.Key, at lease.Link, token string, position lease.Move) (lease.Item, error) {
 	condition, v := held(at)
-	set, remove := "SET "+attrToken+" = :next", ""
-	if sequence.From != sequence.To {
-		condition, v = heldWith(at, sequence)
-		set, remove = set+", "+attrSequence+" = :sequence", " REMOVE "+attrShardStart
+	set := "SET " + attrToken + " = :next"
+	if position.From != position.To {
+		condition, v = heldWith(at, position)
+		set += ", " + attrSequence + " = :sequence"
 	}
 	v[":next"] = text(token)
-	expression := set + upTo(sequence, v) + remove
-	return c.update(ctx, key, expression, condition, v)
+	further, remove := moved(position, v)
+	if remove != "" {
+		remove = " REMOVE " + strings.TrimPrefix(remove, ", ")
+	}
+	return c.update(ctx, key, set+further+remove, condition, v)
 }
 
 // lastWrite is an option of the writes that end a lease. Their caller tries again
@@ -597,28 +607,31 @@ var lastWrite = sync.OnceValue(func() func(*dynamodb.Options) {
 })
 
 // Release implements lease.Store.
-func (c *checkpointer) Release(ctx context.Context, key lease.Key, at lease.Link, sequence lease.Move) error {
-	condition, v := heldWith(at, sequence)
-	_, err := c.update(ctx, key, "SET "+attrSequence+" = :sequence"+upTo(sequence, v)+" REMOVE "+freed+passed(sequence), condition, v, lastWrite())
+func (c *checkpointer) Release(ctx context.Context, key lease.Key, at lease.Link, position lease.Move) error {
+	condition, v := heldWith(at, position)
+	set, remove := moved(position, v)
+	_, err := c.update(ctx, key, "SET "+attrSequence+" = :sequence"+set+" REMOVE "+freed+remove, condition, v, lastWrite())
 	return err
 }
 
 // Finish implements lease.Store.
-func (c *checkpointer) Finish(ctx context.Context, key lease.Key, at lease.Link, sequence lease.Move) error {
-	condition, v := heldWith(at, sequence)
+func (c *checkpointer) Finish(ctx context.Context, key lease.Key, at lease.Link, position lease.Move) error {
+	condition, v := heldWith(at, position)
+	set, remove := moved(position, v)
 	_, err := c.update(ctx, key,
-		"SET "+attrSequence+" = :sequence, "+attrFinished+" = :sequence"+upTo(sequence, v)+" REMOVE "+freed+passed(sequence), condition, v, lastWrite())
+		"SET "+attrSequence+" = :sequence, "+attrFinished+" = :sequence"+set+" REMOVE "+freed+remove, condition, v, lastWrite())
 	return err
 }
 
 // HandOver implements lease.Store.
-func (c *checkpointer) HandOver(ctx context.Context, key lease.Key, at lease.Link, sequence lease.Move, to lease.Link) error {
-	condition, v := heldWith(at, sequence)
+func (c *checkpointer) HandOver(ctx context.Context, key lease.Key, at lease.Link, position lease.Move, to lease.Link) error {
+	condition, v := heldWith(at, position)
 	v[":to"], v[":next"], v[":nextTerm"] = text(to.Owner), text(to.Token), text(termOf(to))
 	v[":zero"], v[":one"] = number(0), number(1)
+	set, remove := moved(position, v)
 	_, err := c.update(ctx, key,
-		"SET "+attrSequence+" = :sequence, "+attrOwner+" = :to, "+attrToken+" = :next, "+attrTerm+" = :nextTerm, "+nextNumber+upTo(sequence, v)+
-			" REMOVE "+attrPinned+passed(sequence), condition, v, lastWrite())
+		"SET "+attrSequence+" = :sequence, "+attrOwner+" = :to, "+attrToken+" = :next, "+attrTerm+" = :nextTerm, "+nextNumber+set+
+			" REMOVE "+attrPinned+remove, condition, v, lastWrite())
 	return err
 }
 
@@ -631,7 +644,7 @@ func (c *checkpointer) Yield(ctx context.Context, stolen lease.Item, sequence st
 		":sequence": text(sequence),
 		":owner":    text(stolen.Owner), ":token": text(stolen.Token), ":seen": text(stolen.Sequence),
 	}
-	_, err := c.update(ctx, stolen.Key, "SET "+attrSequence+" = :sequence REMOVE "+attrShardStart,
+	_, err := c.update(ctx, stolen.Key, "SET "+attrSequence+" = :sequence REMOVE "+attrShardStart+", "+attrInside,
 		attrOwner+" = :owner AND "+attrToken+" = :token AND "+attrSequence+" = :seen", v)
 	return err
 }
@@ -639,22 +652,50 @@ func (c *checkpointer) Yield(ctx context.Context, stolen lease.Item, sequence st
 // freed is what an owner takes with it.
 const freed = attrOwner + ", " + attrToken + ", " + attrTerm
 
-// passed is what else to remove in a write of a sequence: one that moves tells the
-// shard from then on.
-func passed(sequence lease.Move) string {
-	if sequence.From == sequence.To {
-		return ""
+// moved is what else to set and to remove in a write of a position: a sequence that moves
+// tells the shard from then on. Both begin with a comma where they are not empty. It adds
+// its placeholders to v.
+func moved(position lease.Move, v values) (set, remove string) {
+	if !position.UpTo.IsZero() {
+		v[":upTo"] = number(position.UpTo.Unix())
+		set += ", " + attrUpTo + " = :upTo"
 	}
-	return ", " + attrShardStart
+	if position.From.Sequence != position.To.Sequence {
+		remove += ", " + attrShardStart
+	}
+	switch within := encodeWithin(position.To); {
+	case position.From == position.To:
+	case within == "":
+		remove += ", " + attrInside
+	default:
+		v[":within"] = text(within)
+		set += ", " + attrInside + " = :within"
+	}
+	return set, remove
 }
 
-// upTo is what else to set in a write of a sequence. It adds its placeholder to v.
-func upTo(sequence lease.Move, v values) string {
-	if sequence.UpTo.IsZero() {
+// encodeWithin is the text of attrInside; empty for a position that is not inside of a
+// record.
+func encodeWithin(p lease.Position) string {
+	if p.Within == (lease.Within{}) {
 		return ""
 	}
-	v[":upTo"] = number(sequence.UpTo.Unix())
-	return ", " + attrUpTo + " = :upTo"
+	return p.Sequence + "/" + p.Within.Sequence + "/" + strconv.Itoa(p.Within.Count)
+}
+
+// decodeWithin reads attrInside as it stands beside a sequence number. Where it was written
+// with another one, or is none, nothing is acknowledged of any record: who has moved the
+// sequence wants what comes after it.
+func decodeWithin(written, sequenceNumber string) lease.Within {
+	parts := strings.Split(written, "/")
+	if len(parts) != 3 || parts[0] != sequenceNumber || !sequence.Valid(parts[1]) {
+		return lease.Within{}
+	}
+	count, err := strconv.Atoi(parts[2])
+	if err != nil || count <= 0 {
+		return lease.Within{}
+	}
+	return lease.Within{Sequence: parts[1], Count: count}
 }
 
 // held is the condition that the item is still at the given link.
@@ -663,10 +704,10 @@ func held(at lease.Link) (condition string, v values) {
 		values{":owner": text(at.Owner), ":token": text(at.Token), ":term": text(termOf(at))}
 }
 
-// heldWith is held for a write that moves the sequence.
-func heldWith(at lease.Link, sequence lease.Move) (condition string, v values) {
+// heldWith is held for a write that moves the position.
+func heldWith(at lease.Link, position lease.Move) (condition string, v values) {
 	condition, v = held(at)
-	v[":stored"], v[":sequence"] = text(sequence.From), text(sequence.To)
+	v[":stored"], v[":sequence"] = text(position.From.Sequence), text(position.To.Sequence)
 	return condition + " AND " + attrSequence + " = :stored", v
 }
 
@@ -732,6 +773,9 @@ func decodeItem(attributes map[string]types.AttributeValue) lease.Item {
 	}
 	_, marked := attributes[attrFinished].(*types.AttributeValueMemberS)
 	_, unknown := raw(item)[attrSequence]
+	if !unknown {
+		item.Within = decodeWithin(str(attrInside), item.Sequence)
+	}
 	item.Finished = marked && !unknown && item.Owner == "" && str(attrFinished) == item.Sequence
 	return item
 }

@@ -49,13 +49,10 @@ func newFanOuts(life context.Context, conf *config, c clients, s *signals) map[s
 	return fans
 }
 
-// open makes a source of a shard that begins after what was sent last or, where
-// nothing was, after the stored position.
-func (b *balancer) open(c group.Claim, h *holding, sent, after string, budgetWait chan<- struct{}) consumer.Source {
+// open makes a source of a shard that begins after a sequence number or, where there is
+// none, where the shard is to begin.
+func (b *balancer) open(c group.Claim, h *holding, after string, budgetWait chan<- struct{}) consumer.Source {
 	position := retrieval.Position{After: after}
-	if sent != "" {
-		position.After = sent
-	}
 	if position.After == "" {
 		position.At = c.StartAt
 	}

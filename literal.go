@@ -1,6 +1,7 @@
 package awskinesis
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,33 +49,42 @@ func (b *balancer) settleLiterals(ctx context.Context, c group.Claim) (lease.Sto
 	return &mirroring{leaseTable: b.store, literal: kept, taken: b.urge, warn: b.warn}, literals, nil
 }
 
-// position is the sequence number after which to read a shard whose item was
+// position is the position after which to read a shard whose item was
 // claimed: that of the item if it is one of this shard, or where this process had got
 // before the item was deleted, or that of a literal item that is further on. It is a
 // conflict when somebody has got hold of a literal item meanwhile.
-func (b *balancer) position(ctx context.Context, c group.Claim, item lease.Item, literals []lease.Item) (after string, err error) {
+func (b *balancer) position(ctx context.Context, c group.Claim, item lease.Item, literals []lease.Item) (after lease.Position, err error) {
 	if item.Sequence != "" && !c.Shard.Holds(item.Sequence) {
-		return "", fmt.Errorf("the item of shard %s has changed: %w", c.Key, lease.ErrConflict)
+		return lease.Position{}, fmt.Errorf("the item of shard %s has changed: %w", c.Key, lease.ErrConflict)
 	}
-	after = item.Sequence
+	after = item.Position()
 	if c.Warning != (group.Words{}) {
 		b.signals.journal.Changed(journal.Warning, c.Key.Stream, c.Key.Shard, c.Warning.One, c.Warning.Many, time.Now())
 	}
-	if c.Acked != "" && c.Shard.Holds(c.Acked) && sequence.Compare(c.Acked, after) > 0 {
-		after = c.Acked
+	if acked := ackedHere(c); acked.Compare(after) > 0 {
+		after = acked
 	}
 	for _, literal := range literals {
 		if literal, err = limited(ctx, literal.Key, b.store.Get); err != nil {
-			return "", fmt.Errorf("reading item %q of shard %s: %w", literal.Shard, c.Key, err)
+			return lease.Position{}, fmt.Errorf("reading item %q of shard %s: %w", literal.Shard, c.Key, err)
 		}
 		if literal.Owner != "" {
-			return "", fmt.Errorf("item %q of shard %s was claimed: %w", literal.Shard, c.Key, lease.ErrConflict)
+			return lease.Position{}, fmt.Errorf("item %q of shard %s was claimed: %w", literal.Shard, c.Key, lease.ErrConflict)
 		}
-		if c.Shard.Holds(literal.Sequence) && sequence.Compare(literal.Sequence, after) > 0 {
-			after = literal.Sequence
+		if c.Shard.Holds(literal.Sequence) && sequence.Compare(literal.Sequence, after.Sequence) > 0 {
+			after = lease.After(literal.Sequence)
 		}
 	}
 	return after, nil
+}
+
+// ackedHere is how far this process had got with the shard that is claimed; zero where that
+// was another one of the same id.
+func ackedHere(c group.Claim) lease.Position {
+	if first := cmp.Or(c.Acked.Sequence, c.Acked.Within.Sequence); first == "" || !c.Shard.Holds(first) {
+		return lease.Position{}
+	}
+	return c.Acked
 }
 
 func (b *balancer) warn(template string, args ...any) {
@@ -106,7 +116,7 @@ func (b *balancer) identify(ctx context.Context, c group.Claim) (lineage.Shard, 
 const patientFailures = 3
 
 // mirroring is the table for one lease, whose sequence it stores in a literal item
-// too. The holder of the lease alone uses it.
+// too, without the place within a record, which the built-in input does not know. The holder of the lease alone uses it.
 type mirroring struct {
 	leaseTable
 	literal lease.Item // as it was seen last
@@ -116,8 +126,8 @@ type mirroring struct {
 }
 
 // Renew implements lease.Store.
-func (m *mirroring) Renew(ctx context.Context, key lease.Key, at lease.Link, token string, sequence lease.Move) (lease.Item, error) {
-	item, err := m.leaseTable.Renew(ctx, key, at, token, sequence)
+func (m *mirroring) Renew(ctx context.Context, key lease.Key, at lease.Link, token string, position lease.Move) (lease.Item, error) {
+	item, err := m.leaseTable.Renew(ctx, key, at, token, position)
 	if err == nil {
 		m.follow(ctx, item.Sequence)
 	}
@@ -125,19 +135,19 @@ func (m *mirroring) Renew(ctx context.Context, key lease.Key, at lease.Link, tok
 }
 
 // Release implements lease.Store.
-func (m *mirroring) Release(ctx context.Context, key lease.Key, at lease.Link, sequence lease.Move) error {
-	err := m.leaseTable.Release(ctx, key, at, sequence)
+func (m *mirroring) Release(ctx context.Context, key lease.Key, at lease.Link, position lease.Move) error {
+	err := m.leaseTable.Release(ctx, key, at, position)
 	if err == nil {
-		m.follow(ctx, sequence.To)
+		m.follow(ctx, position.To.Sequence)
 	}
 	return err
 }
 
 // Finish implements lease.Store.
-func (m *mirroring) Finish(ctx context.Context, key lease.Key, at lease.Link, sequence lease.Move) error {
-	err := m.leaseTable.Finish(ctx, key, at, sequence)
+func (m *mirroring) Finish(ctx context.Context, key lease.Key, at lease.Link, position lease.Move) error {
+	err := m.leaseTable.Finish(ctx, key, at, position)
 	if err == nil {
-		m.follow(ctx, sequence.To)
+		m.follow(ctx, position.To.Sequence)
 	}
 	return err
 }

@@ -665,21 +665,23 @@ func (b *balancer) claimAndPlace(ctx context.Context, c group.Claim, h *holding,
 		b.group.Claimed(c.Key, held.Term(), c.Shard.FirstSequence, now)
 	}
 	if c.Stolen {
-		if item.Sequence, err = b.awaitFinalCheckpoint(ctx, held); err != nil {
-			return nil, errors.Join(err, b.giveUp(ctx, held, c.Item.Sequence))
+		final, err := b.awaitFinalCheckpoint(ctx, held)
+		if err != nil {
+			return nil, errors.Join(err, b.giveUp(ctx, held, c.Item.Position()))
 		}
+		item.Sequence, item.Within = final.Sequence, final.Within
 	}
 	after, err := b.position(ctx, c, item, literals)
 	if err != nil {
-		return nil, errors.Join(err, b.giveUp(ctx, held, item.Sequence))
+		return nil, errors.Join(err, b.giveUp(ctx, held, item.Position()))
 	}
-	if after != item.Sequence {
+	if after != item.Position() {
 		held.Check() // stores it at once, before anybody else may begin where the item says
 	}
 	batcher, processors, err := b.newBatch(ctx)
 	if err != nil {
 		err = fmt.Errorf("making the batcher of shard %s: %w", c.Key, err)
-		return nil, errors.Join(err, b.giveUp(ctx, held, item.Sequence))
+		return nil, errors.Join(err, b.giveUp(ctx, held, item.Position()))
 	}
 	upTo := item.UpTo
 	if c.Anew {
@@ -692,7 +694,7 @@ func (b *balancer) claimAndPlace(ctx context.Context, c group.Claim, h *holding,
 		Since:        cmp.Or(b.ours(upTo), c.Since, b.signals.withinRetention(c.Key.Stream, b.ours(b.began(c)))),
 		Skew:         b.signals.clockSkew,
 		Shard:        c.Written,
-		Open:         func(sent string) consumer.Source { return b.open(c, h, sent, after, budgetWait) },
+		Open:         func(after string) consumer.Source { return b.open(c, h, after, budgetWait) },
 		Batcher:      batcher,
 		Processors:   processors,
 		Limit:        b.conf.checkpointLimit,
@@ -715,7 +717,7 @@ func (b *balancer) claimAndPlace(ctx context.Context, c group.Claim, h *holding,
 // awaitFinalCheckpoint waits for the input that a shard was stolen from, also while this
 // one stops: who claims the shard that is freed then knows nothing of it, and would
 // begin while the other still reads.
-func (b *balancer) awaitFinalCheckpoint(ctx context.Context, held *lease.Lease) (string, error) {
+func (b *balancer) awaitFinalCheckpoint(ctx context.Context, held *lease.Lease) (lease.Position, error) {
 	waiting, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	var bound sync.WaitGroup
 	defer bound.Wait()
@@ -754,10 +756,7 @@ func (b *balancer) claim(ctx context.Context, session *lease.Session, store leas
 	opts := b.leaseOptions()
 	opts.Foreign = b.foreign[c.Key.Stream].Load
 	opts.OnWrite, opts.UpTo = h.signals.wrote, h.signals.upTo
-	origin := lease.Origin{StartAt: c.StartAt, ShardStart: c.Shard.FirstSequence, Pinned: c.Pinned, Anew: c.Anew}
-	if c.Shard.Holds(c.Acked) {
-		origin.Sequence = c.Acked
-	}
+	origin := lease.Origin{StartAt: c.StartAt, ShardStart: c.Shard.FirstSequence, Position: ackedHere(c), Pinned: c.Pinned, Anew: c.Anew}
 	return lease.Take(ctx, ctx, session, store, c.Item, origin, opts)
 }
 
@@ -771,10 +770,10 @@ func (b *balancer) awaited(ctx context.Context, id string) bool {
 }
 
 // giveUp releases a lease under which nothing was read.
-func (b *balancer) giveUp(ctx context.Context, held *lease.Lease, sequence string) error {
+func (b *balancer) giveUp(ctx context.Context, held *lease.Lease, position lease.Position) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
 	defer cancel()
-	return held.Release(ctx, sequence)
+	return held.Release(ctx, position)
 }
 
 // exitOf is what the group has to know of the end of a consumer.

@@ -270,28 +270,28 @@ func (c simulatedStore) Claim(ctx context.Context, seen lease.Item, grant lease.
 	return c.item(ctx, seen.Key, "claim", func(ctx context.Context) (lease.Item, error) { return c.sim.table.Claim(ctx, seen, grant) })
 }
 
-func (c simulatedStore) Renew(ctx context.Context, key lease.Key, link lease.Link, token string, sequence lease.Move) (lease.Item, error) {
+func (c simulatedStore) Renew(ctx context.Context, key lease.Key, link lease.Link, token string, position lease.Move) (lease.Item, error) {
 	c.attempts(key, token)
 	link, token = c.outbound(link), c.written(token)
 	return c.item(ctx, key, "renew", func(ctx context.Context) (lease.Item, error) {
-		return c.sim.table.Renew(ctx, key, link, token, sequence)
+		return c.sim.table.Renew(ctx, key, link, token, position)
 	})
 }
 
-func (c simulatedStore) Release(ctx context.Context, key lease.Key, link lease.Link, sequence lease.Move) error {
+func (c simulatedStore) Release(ctx context.Context, key lease.Key, link lease.Link, position lease.Move) error {
 	link = c.outbound(link)
-	return c.do(ctx, key, "release", func(ctx context.Context) error { return c.sim.table.Release(ctx, key, link, sequence) })
+	return c.do(ctx, key, "release", func(ctx context.Context) error { return c.sim.table.Release(ctx, key, link, position) })
 }
 
-func (c simulatedStore) Finish(ctx context.Context, key lease.Key, link lease.Link, sequence lease.Move) error {
+func (c simulatedStore) Finish(ctx context.Context, key lease.Key, link lease.Link, position lease.Move) error {
 	link = c.outbound(link)
-	return c.do(ctx, key, "finish", func(ctx context.Context) error { return c.sim.table.Finish(ctx, key, link, sequence) })
+	return c.do(ctx, key, "finish", func(ctx context.Context) error { return c.sim.table.Finish(ctx, key, link, position) })
 }
 
-func (c simulatedStore) HandOver(ctx context.Context, key lease.Key, link lease.Link, sequence lease.Move, to lease.Link) error {
+func (c simulatedStore) HandOver(ctx context.Context, key lease.Key, link lease.Link, position lease.Move, to lease.Link) error {
 	c.passes(to.Term)
 	link, to.Token = c.outbound(link), c.written(to.Token)
-	return c.do(ctx, key, "hand over", func(ctx context.Context) error { return c.sim.table.HandOver(ctx, key, link, sequence, to) })
+	return c.do(ctx, key, "hand over", func(ctx context.Context) error { return c.sim.table.HandOver(ctx, key, link, position, to) })
 }
 
 func (c simulatedStore) Yield(ctx context.Context, stolen lease.Item, sequence string) error {

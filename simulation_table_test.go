@@ -144,7 +144,7 @@ func (m *memoryTable) vacate(ctx context.Context, seen lease.Item) (lease.Item, 
 
 func (m *memoryTable) mirror(ctx context.Context, literal lease.Item, sequence string) (lease.Item, error) {
 	return m.Update(ctx, literal, func(next *lease.Item) {
-		next.Sequence, next.ShardStart, next.Finished = sequence, "", false
+		next.Sequence, next.Within, next.ShardStart, next.Finished = sequence, lease.Within{}, "", false
 	})
 }
 
@@ -174,8 +174,18 @@ func compareTables(t *rapid.T, stored, memory leaseTable) {
 			require.ErrorIs(t, got, lease.ErrConflict, op)
 		}
 	}
+	position := func() lease.Position {
+		p := lease.After(number())
+		if rapid.IntRange(0, 2).Draw(t, "inside") == 0 {
+			p.Within = lease.Within{Sequence: pick("record", "6", "18", "121"), Count: rapid.IntRange(1, 3).Draw(t, "count")}
+		}
+		return p
+	}
 	moveOf := func(item lease.Item) lease.Move {
-		m := lease.Move{From: item.Sequence, To: number()}
+		m := lease.Move{From: item.Position(), To: position()}
+		if rapid.IntRange(0, 3).Draw(t, "stays") == 0 {
+			m.To = m.From
+		}
 		if rapid.Bool().Draw(t, "timed") {
 			m.UpTo = time.Unix(int64(rapid.IntRange(1, 9).Draw(t, "up to")), 7)
 		}
@@ -226,7 +236,7 @@ func compareTables(t *rapid.T, stored, memory leaseTable) {
 				Link: lease.Link{Owner: client("owner"), Term: pick("term", "1", "2"), Token: token()},
 			}
 			grant.ShardStart, grant.Pinned = pick("start of the shard", "", "3"), rapid.Bool().Draw(t, "pinned")
-			grant.Sequence = number()
+			grant.Position = position()
 			grant.Anew = rapid.IntRange(0, 3).Draw(t, "anew") == 0
 			if rapid.Bool().Draw(t, "timed") {
 				grant.StartAt = time.Unix(int64(rapid.IntRange(1, 9).Draw(t, "start")), 5)

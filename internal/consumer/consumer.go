@@ -110,8 +110,8 @@ type State struct {
 // the processors, and ends each of them.
 type Config struct {
 	Lease *lease.Lease
-	// Committed is the sequence up to which all was acknowledged at the claim.
-	Committed string
+	// Committed is the position up to which all was acknowledged at the claim.
+	Committed lease.Position
 	// Since is the moment before which everything that arrived was acknowledged at the
 	// claim; zero where nobody knows.
 	Since time.Time
@@ -191,9 +191,9 @@ type Result struct {
 	Children []retrieval.Child
 	// To is the client that a shard was handed over to.
 	To string
-	// Acked is the sequence up to which all was acknowledged under a lease that was
+	// Acked is the position up to which all was acknowledged under a lease that was
 	// Lost.
-	Acked string
+	Acked lease.Position
 	// Err explains Lost, Gone and Failed.
 	Err error
 }
@@ -206,13 +206,13 @@ type Consumer struct {
 
 	// Owned by the pump.
 	filling   filling
-	unfed     int64  // cost of what the page at hand has beyond it
-	sent      string // sequence of the newest message that is done with or under way
+	unfed     int64          // cost of what the page at hand has beyond it
+	sent      lease.Position // after the newest message that is done with or under way
 	arrivedAt time.Time
 	arrived   any // metadata value of arrivedAt
 
 	mu         sync.Mutex
-	window     *inflight.Window[string]
+	window     *inflight.Window[lease.Position]
 	acks       int // batches that were acknowledged in order
 	lag        *lag.Tracker
 	suspended  bool
@@ -233,8 +233,9 @@ func New(conf Config) *Consumer {
 		shard:    cmp.Or(conf.Shard, key.Shard),
 		term:     strconv.FormatInt(conf.Lease.Number(), 10),
 		filling:  filling{batcher: conf.Batcher},
-		window:   inflight.New[string](conf.Limit),
-		lag:      lag.New(conf.Since, conf.Committed),
+		sent:     conf.Committed,
+		window:   inflight.New[lease.Position](conf.Limit),
+		lag:      lag.New(conf.Since, conf.Committed.Sequence),
 		ackMoved: make(chan struct{}, 1),
 	}
 }
@@ -289,7 +290,7 @@ func (c *Consumer) read(ctx context.Context) ([]retrieval.Child, error) {
 	}
 	reading, interrupt := context.WithCancelCause(ctx)
 	pages := make(chan fetched)
-	source := c.conf.Open(c.sent)
+	source := c.conf.Open(c.sent.Sequence)
 	var workers sync.WaitGroup
 	workers.Go(func() { c.guard(reading, interrupt) })
 	workers.Go(func() { c.fetch(reading, source, pages) })
@@ -438,7 +439,7 @@ func (c *Consumer) feed(ctx context.Context, page retrieval.Page) error {
 	for i := range page.Records {
 		record := &page.Records[i]
 		cost := retrieval.Cost(record)
-		flush := c.filling.add(c.message(record), record.SequenceNumber, cost)
+		flush := c.filling.add(c.message(record), lease.After(record.SequenceNumber), cost)
 		c.unfed -= cost
 		page.Records[i] = retrieval.Record{} // the message has what it needs
 		if flush {
@@ -574,7 +575,7 @@ func (c *Consumer) process(ctx context.Context, batch service.MessageBatch) (ser
 }
 
 // enter adds a batch to the window as soon as it fits.
-func (c *Consumer) enter(ctx context.Context, messages int, last string) (id uint64, err error) {
+func (c *Consumer) enter(ctx context.Context, messages int, last lease.Position) (id uint64, err error) {
 	for {
 		c.mu.Lock()
 		fits := c.window.Fits(messages)
@@ -628,8 +629,8 @@ func (c *Consumer) awaitAck(ctx context.Context) error {
 func (c *Consumer) ack(id uint64) {
 	c.mu.Lock()
 	moved := c.window.Ack(id)
-	if sequence, ok := c.window.Acked(); moved && ok {
-		c.lag.Acked(sequence)
+	if position, ok := c.window.Acked(); moved && ok {
+		c.lag.Acked(position.Sequence)
 		c.acks++
 	}
 	c.mu.Unlock()
@@ -641,15 +642,15 @@ func (c *Consumer) ack(id uint64) {
 	}
 }
 
-// acked returns the sequence that may be committed.
-func (c *Consumer) acked() string {
+// acked returns the position that may be committed.
+func (c *Consumer) acked() lease.Position {
 	c.mu.Lock()
-	sequence, ok := c.window.Acked()
+	position, ok := c.window.Acked()
 	c.mu.Unlock()
 	if !ok {
 		return c.conf.Committed
 	}
-	return sequence
+	return position
 }
 
 // end makes the last write and tells the outcome.
@@ -669,7 +670,9 @@ func (c *Consumer) end(children []retrieval.Child, recipient string, err error) 
 	case l.Context().Err() != nil:
 	case recipient != "" && !c.conf.Awaited(ctx, recipient):
 	case recipient != "":
-		last = func(ctx context.Context, sequence string) error { return l.HandOver(ctx, sequence, recipient) }
+		last = func(ctx context.Context, position lease.Position) error {
+			return l.HandOver(ctx, position, recipient)
+		}
 		result = Result{Outcome: HandedOver, To: recipient}
 	default:
 		result = Result{Outcome: Gone, Err: err}

@@ -243,7 +243,7 @@ func TestReleaseStoresTheContiguousSequence(t *testing.T) {
 }
 
 func TestReleaseBeforeAnythingWasAcknowledgedKeepsTheCheckpoint(t *testing.T) {
-	bubble(t, func(c *Config) { c.Committed = sequence(7) }, func(r *rig) {
+	bubble(t, func(c *Config) { c.Committed = lease.After(sequence(7)) }, func(r *rig) {
 		r.put(page(8, 1))
 		r.next()
 		r.stop()
@@ -285,7 +285,7 @@ func TestClosedShardIsFinishedOnceAllIsAcknowledged(t *testing.T) {
 }
 
 func TestClosedShardWithoutRecordsIsFinishedAtOnce(t *testing.T) {
-	bubble(t, func(c *Config) { c.Committed = sequence(7) }, func(r *rig) {
+	bubble(t, func(c *Config) { c.Committed = lease.After(sequence(7)) }, func(r *rig) {
 		r.put(lastPage(0, 0))
 		require.Equal(r, Result{Outcome: Finished, Children: children}, r.result())
 		require.Equal(r, lease.Item{Key: key, Exists: true, Sequence: sequence(7), Finished: true, Number: 1}, r.table.now())

@@ -4,6 +4,8 @@ import (
 	"context"
 
 	"github.com/benthosdev/benthos/v4/public/service"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/lease"
 )
 
 // filling is the batch of a shard that is being filled. The consumer makes one, and
@@ -15,15 +17,15 @@ type filling struct {
 
 // entry is what the window and the budget know of a batch.
 type entry struct {
-	messages int    // as they were read, before any processor
-	last     string // sequence number of the newest of them
-	cost     int64  // of them all, to the budget
+	messages int            // as they were read, before any processor
+	last     lease.Position // after the newest of them
+	cost     int64          // of them all, to the budget
 }
 
 // add takes a message in and reports whether the batch is full.
-func (f *filling) add(m *service.Message, sequence string, cost int64) (full bool) {
+func (f *filling) add(m *service.Message, after lease.Position, cost int64) (full bool) {
 	f.messages++
-	f.last = sequence
+	f.last = after
 	f.cost += cost
 	return f.batcher.Add(m)
 }

@@ -68,7 +68,7 @@ func TestShardIsReleasedWhenWhoWasToHaveItHasGone(t *testing.T) {
 }
 
 func TestShardWithoutAnythingUnderWayIsHandedOverAtOnce(t *testing.T) {
-	bubble(t, func(c *Config) { c.Committed = sequence(7) }, func(r *rig) {
+	bubble(t, func(c *Config) { c.Committed = lease.After(sequence(7)) }, func(r *rig) {
 		r.handOver()
 		r.requireHandedOver(sequence(7))
 	})

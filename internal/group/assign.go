@@ -185,7 +185,7 @@ func (g *Group) confirm(e *eligible) bool {
 // the plan says: others would have to read the table first. Whether they stay is for
 // later plans.
 func (g *Group) claimOwn(e *eligible, now time.Time) {
-	atOnce := e.atOnce || e.acked != "" // others would begin before that
+	atOnce := e.atOnce || e.acked != (lease.Position{}) // others would begin before that
 	switch {
 	case e.assignment != Idle:
 	case e.unclaimed(g.self) && (atOnce || e.owner == g.self):

@@ -51,7 +51,7 @@ type Exit struct {
 	Outcome  Outcome
 	Children []Child
 	To       string
-	Acked    string // up to which all was acknowledged under a lease that was Lost
+	Acked    lease.Position // up to which all was acknowledged under a lease that was Lost
 	// Since is the moment before which all that arrived was acknowledged; zero where that is
 	// not known.
 	Since time.Time
@@ -72,7 +72,7 @@ func (g *Group) Exited(key lease.Key, e Exit, now time.Time) {
 		g.notClaimed(s, sh, e.Err, now)
 		return
 	}
-	sh.acked, sh.stealing = "", false
+	sh.acked, sh.stealing = lease.Position{}, false
 	if e.Outcome != Gone {
 		sh.failures, sh.restsUntil = 0, time.Time{}
 	}
@@ -149,7 +149,7 @@ func (g *Group) recordLoss(sh *shard, e Exit) {
 	}
 	const advice = "To have a shard read from its start, stop all processes before its item is deleted"
 	g.tellOf(sh.key, Warning,
-		fmt.Sprintf("had its item deleted from table %s by somebody. It is made anew, and reading goes on after sequence number %q, which is how far this process had got. %s", g.conf.Table, e.Acked, advice),
+		fmt.Sprintf("had its item deleted from table %s by somebody. It is made anew, and reading goes on after sequence number %q, which is how far this process had got. %s", g.conf.Table, e.Acked.Sequence, advice),
 		fmt.Sprintf("had their items deleted from table %s by somebody. They are made anew, and reading goes on where this process had got to. %s", g.conf.Table, advice))
 	sh.atOnce = true
 	sh.item, sh.uncertain = lease.Item{Key: sh.key}, false

@@ -167,7 +167,7 @@ func TestShardThatWasClaimedInVainIsClaimedAnewIfItIsStillOurs(t *testing.T) {
 
 func TestLostShardThatIsAnothersIsLeftToIt(t *testing.T) {
 	s := reading(t, 1, anna)
-	s.exit(0, Exit{Outcome: Lost, Acked: "1500", Err: lease.ErrLost})
+	s.exit(0, Exit{Outcome: Lost, Acked: lease.After("1500"), Err: lease.ErrLost})
 	s.pass(time.Second)
 	s.read(owned(0, anna))
 	require.Empty(t, s.next().Claim)
@@ -180,20 +180,20 @@ func TestLostShardThatIsAnothersIsLeftToIt(t *testing.T) {
 
 func TestLostShardThatIsFreeIsGoneOnWithFromWhereItWasAcknowledged(t *testing.T) {
 	s := reading(t, 2, anna)
-	s.exit(0, Exit{Outcome: Lost, Acked: "1500", Err: lease.ErrLost})
+	s.exit(0, Exit{Outcome: Lost, Acked: lease.After("1500"), Err: lease.ErrLost})
 	s.pass(time.Second)
 	s.read(append(s.held(2)[1:], free(0))...)
 	a := s.next()
 	require.Len(t, a.Claim, 1, "by this member, which knows more")
-	require.Equal(t, "1500", a.Claim[0].Acked)
+	require.Equal(t, lease.After("1500"), a.Claim[0].Acked)
 }
 
 func TestDeletedItemIsMadeAnewAtOnce(t *testing.T) {
 	s := reading(t, 2, anna)
-	s.exit(0, Exit{Outcome: Lost, Acked: "1500", Err: fmt.Errorf("%w: %w", lease.ErrLost, lease.ErrDeleted)})
+	s.exit(0, Exit{Outcome: Lost, Acked: lease.After("1500"), Err: fmt.Errorf("%w: %w", lease.ErrLost, lease.ErrDeleted)})
 	a := s.next()
 	require.Len(t, a.Claim, 1)
-	require.Equal(t, "1500", a.Claim[0].Acked)
+	require.Equal(t, lease.After("1500"), a.Claim[0].Acked)
 	require.False(t, a.Claim[0].Item.Exists)
 	require.Len(t, said(a, "had its item deleted from table leases"), 1)
 }
@@ -242,8 +242,8 @@ func TestSessionThatIsLostIsJoinedAnewUnderAnotherID(t *testing.T) {
 	require.Empty(t, a.Refresh)
 	require.Equal(t, s.now.Add(lp), a.Wake)
 	require.Equal(t, 2, s.Held("foo"), "its consumers exit by themselves")
-	s.exit(0, Exit{Outcome: Lost, Acked: "1500", Err: lease.ErrLost})
-	s.exit(1, Exit{Outcome: Lost, Acked: "1600", Err: lease.ErrLost})
+	s.exit(0, Exit{Outcome: Lost, Acked: lease.After("1500"), Err: lease.ErrLost})
+	s.exit(1, Exit{Outcome: Lost, Acked: lease.After("1600"), Err: lease.ErrLost})
 	require.Empty(t, s.next().Claim)
 
 	s.pass(time.Second)

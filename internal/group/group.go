@@ -378,7 +378,7 @@ type Claim struct {
 	Pinned, Anew bool
 	// Acked is how far the shard was acknowledged here under a lease that was lost, and
 	// counts where that is further on than the item says, which may not be there any more.
-	Acked string
+	Acked lease.Position
 	// Stolen is whether the owner lives, and is to be given time for its final
 	// checkpoint.
 	Stolen bool

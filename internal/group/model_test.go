@@ -426,7 +426,7 @@ func (p *process) lose() {
 			continue
 		}
 		h.ending = true
-		p.exit(key, Exit{Outcome: Lost, Acked: "1", Err: lease.ErrLost})
+		p.exit(key, Exit{Outcome: Lost, Acked: lease.After("1"), Err: lease.ErrLost})
 	}
 	p.tell(0, func() { p.g.SessionLost(p.w.now) })
 	p.after(p.w.delay(2*time.Second), p.join)
@@ -685,7 +685,7 @@ func (p *process) consume(key lease.Key, h *modelHolding) {
 		}
 		if item := p.w.table.Now(key); item.Owner != h.link.Owner || item.Term != h.link.Term {
 			h.reading, h.ending = false, true
-			p.exit(key, Exit{Outcome: Lost, Acked: "1", Err: lease.ErrLost})
+			p.exit(key, Exit{Outcome: Lost, Acked: lease.After("1"), Err: lease.ErrLost})
 			return
 		}
 		if !p.w.closed(key.Shard) || !p.trusted() {
@@ -704,7 +704,7 @@ func (p *process) end(key lease.Key, write func() error, e Exit) {
 		fails, effect := p.w.fails()
 		if !fails || effect {
 			if err := write(); err != nil {
-				p.exit(key, Exit{Outcome: Lost, Acked: "1", Err: lease.ErrLost})
+				p.exit(key, Exit{Outcome: Lost, Acked: lease.After("1"), Err: lease.ErrLost})
 				return
 			}
 		}

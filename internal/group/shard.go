@@ -59,7 +59,7 @@ type shard struct {
 	// that was finished here, or one whose item was deleted while it was read here.
 	atOnce bool
 	// acked is how far it was acknowledged under a lease that was lost.
-	acked string
+	acked lease.Position
 
 	// stealing is whether it was claimed from a built-in input that lives and may not have
 	// noticed: how that claim came out is not known, or the wait after it was cut short.

@@ -341,7 +341,7 @@ func (g *Group) applyItem(s *stream, sh *shard, item lease.Item, v *StreamSnapsh
 	}
 	sh.item, sh.vanishedUntil = item, time.Time{}
 	if item.Owner != "" && !g.ids[item.Owner] {
-		sh.acked, sh.doneBefore = "", time.Time{} // it has been read on by another
+		sh.acked, sh.doneBefore = lease.Position{}, time.Time{} // it has been read on by another
 	}
 	if item.Owner != g.self && !item.Foreign() {
 		sh.stealing = false
@@ -360,7 +360,7 @@ func (g *Group) applyAbsence(s *stream, sh *shard, v *StreamSnapshot, now time.T
 		s.callAt(v.End.Add(askAgain))
 		return
 	}
-	if owner := sh.item.Owner; owner != "" && owner != g.self && !sh.item.Foreign() && !sh.assignment.reads() && sh.acked == "" {
+	if owner := sh.item.Owner; owner != "" && owner != g.self && !sh.item.Foreign() && !sh.assignment.reads() && sh.acked == (lease.Position{}) {
 		sh.vanishedUntil = now.Add(g.conf.LeasePeriod + g.conf.RebalancePeriod)
 	}
 	sh.uncertain = false

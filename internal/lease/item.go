@@ -28,6 +28,9 @@ type Item struct {
 	// Sequence is the highest sequence number up to which every record is
 	// acknowledged; empty when there is none yet.
 	Sequence string
+	// Within is how much is acknowledged of the record after that, which holds several; zero
+	// for nothing, and where the sequence is not the one that it was written with.
+	Within Within
 	// Owner is the client that holds the lease; empty when it is free.
 	Owner string
 	// Token changes with each write of an owner. It reads as a time, up to which the
@@ -69,6 +72,11 @@ const HandOverMark = "+"
 // HandedOver reports whether the shard was passed to its owner, who has not claimed it.
 func (i Item) HandedOver() bool { return i.Owner != "" && strings.HasPrefix(i.Term, HandOverMark) }
 
+// Position returns how far the shard is acknowledged.
+func (i Item) Position() Position {
+	return Position{Sequence: i.Sequence, Within: i.Within}
+}
+
 // Foreign reports whether the owner is an instance of the built-in input, which writes
 // no term.
 func (i Item) Foreign() bool { return i.Owner != "" && i.Term == "" }
@@ -91,9 +99,9 @@ type Grant struct {
 	StartAt    time.Time
 	ShardStart string
 	Pinned     bool
-	// Sequence is written where there is no item: up to there the shard was acknowledged
+	// Position is written where there is no item: up to there the shard was acknowledged
 	// before somebody deleted it.
-	Sequence string
+	Position Position
 	// Anew says that the item is of a shard of an earlier stream: its sequence is not
 	// this shard's, and makes place for none.
 	Anew bool
@@ -110,26 +118,26 @@ type Store interface {
 	Get(ctx context.Context, key Key) (Item, error)
 	// Claim takes the item over, if it is as it was seen.
 	Claim(ctx context.Context, seen Item, grant Grant) (Item, error)
-	// Renew moves the token of an item on, and the sequence if it moves at all.
-	Renew(ctx context.Context, key Key, at Link, token string, sequence Move) (Item, error)
-	// Release moves the sequence and frees the item.
-	Release(ctx context.Context, key Key, at Link, sequence Move) error
-	// Finish moves the sequence, frees the item and marks it finished.
-	Finish(ctx context.Context, key Key, at Link, sequence Move) error
-	// HandOver moves the sequence and makes another member the owner, in a term of its
+	// Renew moves the token of an item on, and the position if it moves at all.
+	Renew(ctx context.Context, key Key, at Link, token string, position Move) (Item, error)
+	// Release moves the position and frees the item.
+	Release(ctx context.Context, key Key, at Link, position Move) error
+	// Finish moves the position, frees the item and marks it finished.
+	Finish(ctx context.Context, key Key, at Link, position Move) error
+	// HandOver moves the position and makes another member the owner, in a term of its
 	// own: that member claims the item from itself before it reads.
-	HandOver(ctx context.Context, key Key, at Link, sequence Move, to Link) error
+	HandOver(ctx context.Context, key Key, at Link, position Move, to Link) error
 	// Yield stores the final checkpoint of an owner from which the item was stolen, if
-	// the item is still as it was seen.
+	// the item is still as it was seen. Who has stolen it knows no place within a record.
 	Yield(ctx context.Context, stolen Item, sequence string) error
 }
 
-// Move is a step of the committed sequence number, from the one that must be
-// stored. A built-in input from which the shard was stolen may have stored a later one, with
-// no regard to owners.
-// Invariant: sequence.Compare(From, To) <= 0.
+// Move is a step of the committed position, from the one that must be stored. A built-in
+// input from which the shard was stolen may have stored a later sequence, with no regard
+// to owners; the place within a record is moved by owners alone.
+// Invariant: From.Compare(To) <= 0.
 type Move struct {
-	From, To string
+	From, To Position
 	// UpTo is that of the Item; zero leaves what stands there.
 	UpTo time.Time
 }

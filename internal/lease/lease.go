@@ -161,7 +161,7 @@ type Lease struct {
 
 	// Owned by the holder, as are the methods that use them.
 	link      Link
-	committed string
+	committed Position
 	renewedAt time.Time
 
 	urge chan struct{} // cap 1: renew now
@@ -176,9 +176,9 @@ type Lease struct {
 type Origin struct {
 	// StartAt is stored for a shard that has no sequence.
 	StartAt time.Time
-	// ShardStart and Pinned are those of the Item, Sequence and Anew those of the Grant.
+	// ShardStart and Pinned are those of the Item, Position and Anew those of the Grant.
 	ShardStart   string
-	Sequence     string
+	Position     Position
 	Pinned, Anew bool
 }
 
@@ -199,7 +199,7 @@ func Take(ctx, holder context.Context, session *Session, store Store, seen Item,
 		StartAt:    origin.StartAt,
 		ShardStart: origin.ShardStart,
 		Pinned:     origin.Pinned,
-		Sequence:   origin.Sequence,
+		Position:   origin.Position,
 		Anew:       origin.Anew,
 	}
 	item, err := claim(ctx, store, seen, grant, opts.attemptTimeout())
@@ -316,7 +316,7 @@ func (l *Lease) Await(ctx context.Context) error {
 // ends (nil) or the lease is lost (an error that wraps ErrLost). A request is made
 // when something new was acknowledged, looked at every CommitPeriod, when the item
 // has stood for half of its horizon, and when Check asks for it.
-func (l *Lease) Keep(ctx context.Context, acked func() string) error {
+func (l *Lease) Keep(ctx context.Context, acked func() Position) error {
 	failures := 0
 	renewAfter := l.opts.renewAfter()
 	timer := time.NewTimer(min(l.opts.CommitPeriod, renewAfter))
@@ -336,15 +336,15 @@ func (l *Lease) Keep(ctx context.Context, acked func() string) error {
 			return nil
 		}
 
-		sequence := acked()
+		position := acked()
 		age := time.Since(l.renewedAt)
 		// A built-in input may have come since the last renewal.
 		due := age >= min(renewAfter, l.opts.renewAfter()) || l.standsFor() <= 0
-		if failures == 0 && !checked && !due && !l.moves(sequence) {
+		if failures == 0 && !checked && !due && !l.moves(position) {
 			timer.Reset(min(l.opts.CommitPeriod, renewAfter-age))
 			continue
 		}
-		switch err := l.renew(ctx, sequence); {
+		switch err := l.renew(ctx, position); {
 		case err == nil:
 			failures = 0
 			renewAfter = l.opts.renewAfter()
@@ -404,7 +404,7 @@ func (l *Lease) abandon() error {
 }
 
 // renew makes one attempt.
-func (l *Lease) renew(ctx context.Context, sequence string) error {
+func (l *Lease) renew(ctx context.Context, position Position) error {
 	if l.session.Context().Err() != nil {
 		return l.abandon()
 	}
@@ -412,7 +412,7 @@ func (l *Lease) renew(ctx context.Context, sequence string) error {
 	token := l.opts.newToken(start, horizon)
 	attempt, cancel := context.WithTimeout(ctx, l.opts.attemptTimeout())
 	defer cancel()
-	item, err := l.store.Renew(attempt, l.key, l.link, token, l.move(sequence))
+	item, err := l.store.Renew(attempt, l.key, l.link, token, l.move(position))
 	if err == nil {
 		l.succeed(item, start, horizon)
 		return nil
@@ -423,7 +423,7 @@ func (l *Lease) renew(ctx context.Context, sequence string) error {
 	case !owned.known:
 		return err
 	case !owned.ours:
-		return l.lost(ctx, item, sequence)
+		return l.lost(ctx, item, position)
 	case item.Token == token:
 		l.succeed(item, start, horizon) // the answer was lost, not the write
 		return nil
@@ -431,17 +431,17 @@ func (l *Lease) renew(ctx context.Context, sequence string) error {
 	return err
 }
 
-// moves reports whether a sequence is worth a write: it is later than the one that
+// moves reports whether a position is worth a write: it is later than the one that
 // is stored. The built-in input that the shard was stolen from may have stored its
 // final checkpoint further on than where this member began.
-func (l *Lease) moves(next string) bool { return sequence.Compare(next, l.committed) > 0 }
+func (l *Lease) moves(next Position) bool { return next.Compare(l.committed) > 0 }
 
-// move is the step to a sequence, or none when that is not later.
-func (l *Lease) move(sequence string) Move {
-	if !l.moves(sequence) {
-		sequence = l.committed
+// move is the step to a position, or none when that is not later.
+func (l *Lease) move(position Position) Move {
+	if !l.moves(position) {
+		position = l.committed
 	}
-	m := Move{From: l.committed, To: sequence}
+	m := Move{From: l.committed, To: position}
 	if l.opts.UpTo != nil {
 		m.UpTo = l.opts.UpTo()
 	}
@@ -468,12 +468,12 @@ func (l *Lease) resolveWithin(ctx context.Context, timeout time.Duration) (Item,
 	if item.Owner != l.link.Owner || item.Term != l.link.Term {
 		return item, ownership{known: true}
 	}
-	l.link, l.committed = item.Link(), item.Sequence
+	l.link, l.committed = item.Link(), item.Position()
 	return item, ownership{known: true, ours: true}
 }
 
 func (l *Lease) succeed(item Item, start time.Time, horizon time.Duration) {
-	l.link, l.committed, l.renewedAt = item.Link(), item.Sequence, start
+	l.link, l.committed, l.renewedAt = item.Link(), item.Position(), start
 
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -487,7 +487,7 @@ func (l *Lease) succeed(item Item, start time.Time, horizon time.Duration) {
 // term reads already: its checkpoint would go back behind such a late one. Nor is
 // anything written by a member whose session is lost: another may read the shard that
 // has been evicted since.
-func (l *Lease) lost(ctx context.Context, item Item, sequence string) error {
+func (l *Lease) lost(ctx context.Context, item Item, position Position) error {
 	var err error
 	switch {
 	case !item.Exists:
@@ -498,46 +498,47 @@ func (l *Lease) lost(ctx context.Context, item Item, sequence string) error {
 		err = fmt.Errorf("%w: shard %s now belongs to %s", ErrLost, l.key, item.Owner)
 	}
 	l.lose(err)
-	if item.Foreign() && item.Sequence == l.committed && l.moves(sequence) && l.session.Context().Err() == nil {
+	further := sequence.Compare(position.Sequence, l.committed.Sequence) > 0
+	if item.Foreign() && item.Sequence == l.committed.Sequence && further && l.session.Context().Err() == nil {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(l.opts.attemptTimeout(), lastAttempt))
 		defer cancel()
-		if err := l.store.Yield(ctx, item, sequence); err != nil && !errors.Is(err, ErrConflict) {
+		if err := l.store.Yield(ctx, item, position.Sequence); err != nil && !errors.Is(err, ErrConflict) {
 			l.opts.told(fmt.Errorf("yielding shard %s with its final checkpoint: %w", l.key, err))
 		}
 	}
 	return err
 }
 
-// Release commits the sequence and gives the shard up. It is tried until it
+// Release commits the position and gives the shard up. It is tried until it
 // succeeded, the lease proves lost (an error that wraps ErrLost), or ctx ends.
-func (l *Lease) Release(ctx context.Context, sequence string) error {
-	return l.end(ctx, "releasing", sequence, l.store.Release, func(now Item) bool {
+func (l *Lease) Release(ctx context.Context, position Position) error {
+	return l.end(ctx, "releasing", position, l.store.Release, func(now Item) bool {
 		return now.Owner == ""
 	})
 }
 
-// Finish commits the last sequence of a shard that was read to its end and marks
+// Finish commits the last position of a shard that was read to its end and marks
 // it finished, and is otherwise like Release.
-func (l *Lease) Finish(ctx context.Context, sequence string) error {
-	return l.end(ctx, "finishing", sequence, l.store.Finish, func(now Item) bool {
+func (l *Lease) Finish(ctx context.Context, position Position) error {
+	return l.end(ctx, "finishing", position, l.store.Finish, func(now Item) bool {
 		return now.Finished
 	})
 }
 
-// HandOver commits the last sequence and passes the shard to the member that
+// HandOver commits the last position and passes the shard to the member that
 // requested it, and is otherwise like Release.
-func (l *Lease) HandOver(ctx context.Context, sequence, to string) error {
+func (l *Lease) HandOver(ctx context.Context, position Position, to string) error {
 	next := Link{Owner: to, Term: HandOverMark + newTerm(), Token: l.opts.newToken(time.Now(), l.opts.horizon())}
-	write := func(ctx context.Context, key Key, at Link, sequence Move) error {
-		return l.store.HandOver(ctx, key, at, sequence, next)
+	write := func(ctx context.Context, key Key, at Link, position Move) error {
+		return l.store.HandOver(ctx, key, at, position, next)
 	}
-	return l.end(ctx, "handing over", sequence, write, func(now Item) bool { return now.Owner == to })
+	return l.end(ctx, "handing over", position, write, func(now Item) bool { return now.Owner == to })
 }
 
 // AwaitFinalCheckpoint gives the built-in input that the shard was stolen from time to
 // store its last sequence: until that has come, or for as long as wait. It returns the
-// sequence to begin after. The shard must not be read before.
-func (l *Lease) AwaitFinalCheckpoint(ctx context.Context, wait time.Duration) (string, error) {
+// position to begin after. The shard must not be read before.
+func (l *Lease) AwaitFinalCheckpoint(ctx context.Context, wait time.Duration) (Position, error) {
 	before := l.committed
 	deadline := time.NewTimer(wait)
 	defer deadline.Stop()
@@ -549,18 +550,18 @@ func (l *Lease) AwaitFinalCheckpoint(ctx context.Context, wait time.Duration) (s
 		case <-deadline.C:
 			return l.committed, nil
 		case <-l.session.Context().Done():
-			return "", l.abandon()
+			return Position{}, l.abandon()
 		case <-ctx.Done():
-			return "", context.Cause(ctx)
+			return Position{}, context.Cause(ctx)
 		}
 		if time.Since(l.renewedAt) > l.opts.renewAfter() {
 			err := l.renew(ctx, l.committed)
 			if errors.Is(err, ErrLost) {
-				return "", err
+				return Position{}, err
 			}
 			l.opts.told(err)
 		} else if item, owned := l.resolve(ctx); owned.known && !owned.ours {
-			return "", l.lost(ctx, item, before)
+			return Position{}, l.lost(ctx, item, before)
 		}
 		if l.committed != before {
 			return l.committed, nil
@@ -572,8 +573,8 @@ func (l *Lease) AwaitFinalCheckpoint(ctx context.Context, wait time.Duration) (s
 // next owner may begin before the answer has come. done tells from the item
 // whether a write whose answer was lost took effect.
 func (l *Lease) end(
-	ctx context.Context, doing, sequence string,
-	write func(ctx context.Context, key Key, at Link, sequence Move) error,
+	ctx context.Context, doing string, position Position,
+	write func(ctx context.Context, key Key, at Link, position Move) error,
 	done func(now Item) bool,
 ) error {
 	l.mu.Lock()
@@ -583,7 +584,7 @@ func (l *Lease) end(
 		if l.session.Context().Err() != nil {
 			return l.abandon()
 		}
-		err := l.endOnce(ctx, sequence, write)
+		err := l.endOnce(ctx, position, write)
 		if err == nil {
 			l.opts.told(nil)
 			l.lose(fmt.Errorf("%w: given up by its holder", ErrLost))
@@ -596,7 +597,7 @@ func (l *Lease) end(
 			l.lose(fmt.Errorf("%w: given up by its holder", ErrLost))
 			return nil
 		case owned.known && !owned.ours:
-			return l.lost(ctx, item, sequence)
+			return l.lost(ctx, item, position)
 		}
 		l.opts.told(fmt.Errorf("%s shard %s: %w", doing, l.key, err))
 
@@ -613,10 +614,10 @@ func (l *Lease) end(
 }
 
 func (l *Lease) endOnce(
-	ctx context.Context, sequence string,
-	write func(ctx context.Context, key Key, at Link, sequence Move) error,
+	ctx context.Context, position Position,
+	write func(ctx context.Context, key Key, at Link, position Move) error,
 ) error {
 	ctx, cancel := context.WithTimeout(ctx, l.opts.lastAttemptTimeout())
 	defer cancel()
-	return write(ctx, l.key, l.link, l.move(sequence))
+	return write(ctx, l.key, l.link, l.move(position))
 }

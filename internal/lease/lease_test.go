@@ -232,7 +232,7 @@ func takeWith(t *testing.T, s *table, session *lease.Session, opts lease.Options
 func keep(t *testing.T, l *lease.Lease, acked func() string) (end func() error) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- l.Keep(ctx, acked) }()
+	go func() { done <- l.Keep(ctx, func() lease.Position { return lease.After(acked()) }) }()
 	return func() error {
 		cancel()
 		return <-done
@@ -502,7 +502,7 @@ func TestStolenLeaseWhoseNewOwnerHasMovedWritesNothingMore(t *testing.T) {
 		require.ErrorIs(t, context.Cause(l.Context()), lease.ErrLost)
 		require.ErrorIs(t, end(), lease.ErrLost)
 		require.False(t, l.Trusted())
-		require.ErrorIs(t, l.Release(t.Context(), "500"), lease.ErrLost)
+		require.ErrorIs(t, l.Release(t.Context(), lease.After("500")), lease.ErrLost)
 		require.Equal(t, "600", s.now().Sequence, "the new owner has moved")
 		require.Equal(t, "built-in", s.now().Owner)
 		require.Zero(t, s.written())
@@ -557,7 +557,7 @@ func TestEachClaimAndEachHandOverHasAFreshTermAndTheNextNumber(t *testing.T) {
 		l := takeWith(t, s, session, options())
 		require.EqualValues(t, 1, l.Number())
 		first := s.now()
-		require.NoError(t, l.HandOver(t.Context(), "100", "other"))
+		require.NoError(t, l.HandOver(t.Context(), lease.After("100"), "other"))
 		require.False(t, l.Trusted())
 		second := s.now()
 		require.Equal(t, lease.Item{
@@ -590,11 +590,11 @@ func TestLateWritesOfAnEarlierOwnershipDoNothing(t *testing.T) {
 					end = keep(t, l, always("90"))
 					pass(5 * time.Second)
 				case "Release":
-					require.Error(t, l.Release(ctx, "90"))
+					require.Error(t, l.Release(ctx, lease.After("90")))
 				case "Finish":
-					require.Error(t, l.Finish(ctx, "90"))
+					require.Error(t, l.Finish(ctx, lease.After("90")))
 				case "HandOver":
-					require.Error(t, l.HandOver(ctx, "90", "other"))
+					require.Error(t, l.HandOver(ctx, lease.After("90"), "other"))
 				}
 				require.NoError(t, end())
 				require.Empty(t, s.now().Sequence)
@@ -627,7 +627,7 @@ func TestLeaseIsNotTrustedWhileItsLastWriteHasNoAnswer(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		ended := make(chan error, 1)
-		go func() { ended <- l.HandOver(ctx, "100", "other") }()
+		go func() { ended <- l.HandOver(ctx, lease.After("100"), "other") }()
 		synctest.Wait()
 		require.Equal(t, "other", s.now().Owner, "it may read already")
 		require.False(t, l.Trusted())
@@ -644,13 +644,13 @@ func TestFinalCheckpointOfTheBuiltInInputIsAwaitedButNotForEver(t *testing.T) {
 		time.AfterFunc(3*time.Second, func() { s.Change(key, func(item *lease.Item) { item.Sequence = "100" }) })
 		after, err := l.AwaitFinalCheckpoint(t.Context(), 7*time.Second)
 		require.NoError(t, err)
-		require.Equal(t, "100", after)
+		require.Equal(t, lease.After("100"), after)
 		require.Less(t, time.Since(begin), 4*time.Second)
 
 		begin = time.Now()
 		after, err = l.AwaitFinalCheckpoint(t.Context(), 47*time.Second)
 		require.NoError(t, err)
-		require.Equal(t, "100", after)
+		require.Equal(t, lease.After("100"), after)
 		require.Equal(t, 47*time.Second, time.Since(begin))
 		require.True(t, l.Trusted(), "it is renewed meanwhile")
 	})
@@ -678,7 +678,7 @@ func TestAttemptThatArrivesLateDoesNotMoveTheCheckpointBack(t *testing.T) {
 		pass(6 * time.Second)
 		require.Equal(t, "100", s.now().Sequence)
 
-		_, err := s.Renew(others(t.Context()), key, late, "late", lease.Move{From: "", To: "50"})
+		_, err := s.Renew(others(t.Context()), key, late, "late", lease.Move{To: lease.After("50")})
 		require.ErrorIs(t, err, lease.ErrConflict)
 		require.Equal(t, "100", s.now().Sequence)
 		require.NoError(t, end())
@@ -716,11 +716,11 @@ func TestLastWritesSurviveALostAnswer(t *testing.T) {
 				s.with(all(unheard, method))
 				switch method {
 				case "Release":
-					require.NoError(t, l.Release(t.Context(), "100"))
+					require.NoError(t, l.Release(t.Context(), lease.After("100")))
 				case "Finish":
-					require.NoError(t, l.Finish(t.Context(), "100"))
+					require.NoError(t, l.Finish(t.Context(), lease.After("100")))
 				case "HandOver":
-					require.NoError(t, l.HandOver(t.Context(), "100", "other"))
+					require.NoError(t, l.HandOver(t.Context(), lease.After("100"), "other"))
 				}
 				require.Equal(t, "100", s.now().Sequence)
 				require.Equal(t, method == "HandOver", s.now().Owner == "other")
@@ -741,7 +741,7 @@ func TestReleaseEndsWithItsContext(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
 		start := time.Now()
-		require.ErrorContains(t, l.Release(ctx, "100"), "releasing shard orders:shardId-000000000000")
+		require.ErrorContains(t, l.Release(ctx, lease.After("100")), "releasing shard orders:shardId-000000000000")
 		require.Equal(t, 5*time.Second, time.Since(start))
 	})
 }
@@ -769,17 +769,19 @@ func TestNoWriteStoresLessThanTheFinalCheckpointOfTheBuiltInInput(t *testing.T) 
 		require.NoError(t, end())
 
 		s.Change(key, func(item *lease.Item) { item.Sequence = "99" })
-		require.NoError(t, l.Release(t.Context(), "90"))
+		require.NoError(t, l.Release(t.Context(), lease.After("90")))
 		require.Equal(t, []string{"50", "77", "88", "99"}, s.history)
 	})
 }
 
 func TestLostSessionWritesToNoShardsItem(t *testing.T) {
 	for name, last := range map[string]func(ctx context.Context, l *lease.Lease) error{
-		"Release":  func(ctx context.Context, l *lease.Lease) error { return l.Release(ctx, "500") },
-		"Finish":   func(ctx context.Context, l *lease.Lease) error { return l.Finish(ctx, "500") },
-		"HandOver": func(ctx context.Context, l *lease.Lease) error { return l.HandOver(ctx, "500", "other") },
-		"Keep":     func(ctx context.Context, l *lease.Lease) error { return l.Keep(ctx, always("600")) },
+		"Release":  func(ctx context.Context, l *lease.Lease) error { return l.Release(ctx, lease.After("500")) },
+		"Finish":   func(ctx context.Context, l *lease.Lease) error { return l.Finish(ctx, lease.After("500")) },
+		"HandOver": func(ctx context.Context, l *lease.Lease) error { return l.HandOver(ctx, lease.After("500"), "other") },
+		"Keep": func(ctx context.Context, l *lease.Lease) error {
+			return l.Keep(ctx, func() lease.Position { return lease.After("600") })
+		},
 		"AwaitFinalCheckpoint": func(ctx context.Context, l *lease.Lease) error {
 			_, err := l.AwaitFinalCheckpoint(ctx, time.Hour)
 			return err
@@ -818,10 +820,10 @@ func TestSessionThatIsLostWhileALeaseLooksForSomethingToCommitWritesNothing(t *t
 		s := newTable()
 		session := join(t, s)
 		l := takeWith(t, s, session, options())
-		err := l.Keep(t.Context(), func() string {
+		err := l.Keep(t.Context(), func() lease.Position {
 			s.evict(t)
 			<-session.Context().Done()
-			return "500"
+			return lease.After("500")
 		})
 		require.ErrorIs(t, err, lease.ErrEvicted)
 		require.Zero(t, s.asked("Renew"))
@@ -835,7 +837,7 @@ func TestLostSessionYieldsNoFinalCheckpoint(t *testing.T) {
 		l := takeWith(t, s, session, options())
 		s.with(all(unending, "Release"))
 		ended := make(chan error, 1)
-		go func() { ended <- l.Release(t.Context(), "500") }()
+		go func() { ended <- l.Release(t.Context(), lease.After("500")) }()
 		synctest.Wait()
 		// The session is lost, and the shard stolen, while the release is under way.
 		s.evict(t)
@@ -859,7 +861,7 @@ func TestLeaseEndsWithItsHolder(t *testing.T) {
 		<-l.Context().Done()
 		require.Equal(t, why, context.Cause(l.Context()))
 		require.False(t, l.Trusted())
-		require.NoError(t, l.Release(t.Context(), "100"), "it is still its own")
+		require.NoError(t, l.Release(t.Context(), lease.After("100")), "it is still its own")
 		require.Equal(t, "100", s.now().Sequence)
 	})
 }
@@ -888,7 +890,7 @@ func TestHolderKeepsNothingOfALeaseThatHasEnded(t *testing.T) {
 		}
 		l := take()
 		require.EqualValues(t, 1, h.waiting.Load())
-		require.NoError(t, l.Release(t.Context(), "100"))
+		require.NoError(t, l.Release(t.Context(), lease.After("100")))
 		synctest.Wait()
 		require.Zero(t, h.waiting.Load())
 
@@ -973,9 +975,9 @@ func TestLeaseThatWaitsForItsSessionEndsWithIt(t *testing.T) {
 
 func TestEachWriteSaysUpToWhenTheShardIsAcknowledged(t *testing.T) {
 	for name, last := range map[string]func(context.Context, *lease.Lease) error{
-		"release":   func(ctx context.Context, l *lease.Lease) error { return l.Release(ctx, "7") },
-		"finish":    func(ctx context.Context, l *lease.Lease) error { return l.Finish(ctx, "7") },
-		"hand-over": func(ctx context.Context, l *lease.Lease) error { return l.HandOver(ctx, "7", "other") },
+		"release":   func(ctx context.Context, l *lease.Lease) error { return l.Release(ctx, lease.After("7")) },
+		"finish":    func(ctx context.Context, l *lease.Lease) error { return l.Finish(ctx, lease.After("7")) },
+		"hand-over": func(ctx context.Context, l *lease.Lease) error { return l.HandOver(ctx, lease.After("7"), "other") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -1026,7 +1028,7 @@ func TestWhatBecomesOfEachWriteIsTold(t *testing.T) {
 		require.Equal(t, 2, done)
 		require.NoError(t, end())
 		s.with(once(unsent, "Release"))
-		require.NoError(t, l.Release(t.Context(), "6"))
+		require.NoError(t, l.Release(t.Context(), lease.After("6")))
 		require.Equal(t, 2, failed)
 		require.Equal(t, 3, done)
 	})

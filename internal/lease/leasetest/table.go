@@ -163,25 +163,28 @@ func held(link lease.Link) func(lease.Item) bool {
 	return func(now lease.Item) bool { return ours(now) && now.Link() == link }
 }
 
-// heldWith is held for a write that moves the sequence.
-func heldWith(link lease.Link, sequence lease.Move) func(lease.Item) bool {
-	return func(now lease.Item) bool { return held(link)(now) && now.Sequence == sequence.From }
+// heldWith is held for a write that moves the position.
+func heldWith(link lease.Link, position lease.Move) func(lease.Item) bool {
+	return func(now lease.Item) bool { return held(link)(now) && now.Sequence == position.From.Sequence }
 }
 
-// move makes an item what it is after a write of a sequence: what tells the shard of
-// an item without one is of use no more.
-func move(next *lease.Item, sequence lease.Move) {
-	if sequence.From != sequence.To {
+// move makes an item what it is after a write of a position: what tells the shard of
+// an item without a sequence is of use no more.
+func move(next *lease.Item, position lease.Move) {
+	if position.From.Sequence != position.To.Sequence {
 		next.ShardStart = ""
 	}
-	next.Sequence = sequence.To
-	tell(next, sequence)
+	if position.From != position.To {
+		next.Within = position.To.Within
+	}
+	next.Sequence = position.To.Sequence
+	tell(next, position)
 }
 
 // tell makes an item say up to when the shard is acknowledged.
-func tell(next *lease.Item, sequence lease.Move) {
-	if !sequence.UpTo.IsZero() {
-		next.UpTo = time.Unix(sequence.UpTo.Unix(), 0)
+func tell(next *lease.Item, position lease.Move) {
+	if !position.UpTo.IsZero() {
+		next.UpTo = time.Unix(position.UpTo.Unix(), 0)
 	}
 }
 
@@ -210,14 +213,14 @@ func (t *Table) Claim(ctx context.Context, seen lease.Item, grant lease.Grant) (
 	}
 	return t.write(ctx, "Claim", seen.Key, allowed, func(next *lease.Item) {
 		if grant.Anew {
-			next.Sequence, next.UpTo = "", time.Time{}
+			next.Sequence, next.Within, next.UpTo = "", lease.Within{}, time.Time{}
 		}
 		next.Owner, next.Term, next.Token = grant.Owner, grant.Term, grant.Token
 		next.Number++
 		next.Finished = false
 		next.Pinned, next.ShardStart = grant.Pinned, ""
 		if !seen.Exists {
-			next.Sequence = grant.Sequence
+			next.Sequence, next.Within = grant.Position.Sequence, grant.Position.Within
 		}
 		if (grant.Anew || seen.Sequence == "") && next.Sequence == "" {
 			next.ShardStart = grant.ShardStart
@@ -229,33 +232,33 @@ func (t *Table) Claim(ctx context.Context, seen lease.Item, grant lease.Grant) (
 }
 
 // Renew implements lease.Store.
-func (t *Table) Renew(ctx context.Context, key lease.Key, at lease.Link, token string, sequence lease.Move) (lease.Item, error) {
+func (t *Table) Renew(ctx context.Context, key lease.Key, at lease.Link, token string, position lease.Move) (lease.Item, error) {
 	allowed := held(at)
-	if sequence.From != sequence.To {
-		allowed = heldWith(at, sequence)
+	if position.From != position.To {
+		allowed = heldWith(at, position)
 	}
 	return t.write(ctx, "Renew", key, allowed, func(next *lease.Item) {
 		next.Token = token
-		if sequence.From != sequence.To {
-			move(next, sequence)
+		if position.From != position.To {
+			move(next, position)
 		}
-		tell(next, sequence)
+		tell(next, position)
 	})
 }
 
 // Release implements lease.Store.
-func (t *Table) Release(ctx context.Context, key lease.Key, at lease.Link, sequence lease.Move) error {
-	_, err := t.write(ctx, "Release", key, heldWith(at, sequence), func(next *lease.Item) {
-		move(next, sequence)
+func (t *Table) Release(ctx context.Context, key lease.Key, at lease.Link, position lease.Move) error {
+	_, err := t.write(ctx, "Release", key, heldWith(at, position), func(next *lease.Item) {
+		move(next, position)
 		Free(next)
 	})
 	return err
 }
 
 // Finish implements lease.Store.
-func (t *Table) Finish(ctx context.Context, key lease.Key, at lease.Link, sequence lease.Move) error {
-	_, err := t.write(ctx, "Finish", key, heldWith(at, sequence), func(next *lease.Item) {
-		move(next, sequence)
+func (t *Table) Finish(ctx context.Context, key lease.Key, at lease.Link, position lease.Move) error {
+	_, err := t.write(ctx, "Finish", key, heldWith(at, position), func(next *lease.Item) {
+		move(next, position)
 		Free(next)
 		next.Finished = true
 	})
@@ -263,9 +266,9 @@ func (t *Table) Finish(ctx context.Context, key lease.Key, at lease.Link, sequen
 }
 
 // HandOver implements lease.Store.
-func (t *Table) HandOver(ctx context.Context, key lease.Key, at lease.Link, sequence lease.Move, to lease.Link) error {
-	_, err := t.write(ctx, "HandOver", key, heldWith(at, sequence), func(next *lease.Item) {
-		move(next, sequence)
+func (t *Table) HandOver(ctx context.Context, key lease.Key, at lease.Link, position lease.Move, to lease.Link) error {
+	_, err := t.write(ctx, "HandOver", key, heldWith(at, position), func(next *lease.Item) {
+		move(next, position)
 		next.Owner, next.Term, next.Token = to.Owner, to.Term, to.Token
 		next.Number++
 		next.Pinned = false
@@ -274,11 +277,13 @@ func (t *Table) HandOver(ctx context.Context, key lease.Key, at lease.Link, sequ
 }
 
 // Yield implements lease.Store.
-func (t *Table) Yield(ctx context.Context, stolen lease.Item, sequence string) error {
+func (t *Table) Yield(ctx context.Context, stolen lease.Item, final string) error {
 	notMoved := func(now lease.Item) bool {
 		return now.Owner != "" && now.Owner == stolen.Owner && now.Token == stolen.Token && now.Sequence == stolen.Sequence
 	}
-	_, err := t.write(ctx, "Yield", stolen.Key, notMoved, func(next *lease.Item) { next.Sequence, next.ShardStart = sequence, "" })
+	_, err := t.write(ctx, "Yield", stolen.Key, notMoved, func(next *lease.Item) {
+		next.Sequence, next.Within, next.ShardStart = final, lease.Within{}, ""
+	})
 	return err
 }
 

@@ -1,0 +1,160 @@
+package awskinesis
+
+import (
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"github.com/stretchr/testify/require"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/awsfake"
+	"github.com/benthos-plugins/aws-kinesis/internal/lease"
+)
+
+// storedShard is one item of a table, under its first term.
+type storedShard struct {
+	*testing.T
+	*checkpointer
+	key lease.Key
+}
+
+// committedTo returns the item of a shard that was claimed, and committed up to a position.
+func committedTo(t *testing.T, position lease.Position) storedShard {
+	t.Helper()
+	server := awsfake.New(awsfake.Options{})
+	t.Cleanup(func() { require.NoError(t, server.Close()) })
+	require.NoError(t, server.CreateTable(tableName, attrStream, attrShard))
+	s := storedShard{t, &checkpointer{api: server.DynamoDB(), table: tableConfig{name: tableName}}, lease.Key{Stream: "orders", Shard: "s"}}
+	grant := lease.Grant{Link: lease.Link{Owner: "a", Term: "1", Token: "t0"}, ShardStart: "3"}
+	item, err := s.Claim(t.Context(), lease.Item{Key: s.key}, grant)
+	require.NoError(t, err)
+	_, err = s.Renew(t.Context(), s.key, item.Link(), "t1", lease.Move{To: position})
+	require.NoError(t, err)
+	return s
+}
+
+func (s storedShard) now() lease.Item {
+	s.Helper()
+	item, err := s.Get(s.Context(), s.key)
+	require.NoError(s, err)
+	return item
+}
+
+// raw returns the attributes as they stand in the table.
+func (s storedShard) raw() values {
+	s.Helper()
+	attributes, err := s.get(s.Context(), s.key)
+	require.NoError(s, err)
+	return attributes
+}
+
+// write is what another client of the table does, or an operator.
+func (s storedShard) write(expression string, v values) {
+	s.Helper()
+	_, err := s.api.UpdateItem(s.Context(), &dynamodb.UpdateItemInput{
+		TableName: aws.String(tableName), Key: keyOf(s.key), UpdateExpression: &expression, ExpressionAttributeValues: v,
+	})
+	require.NoError(s, err)
+}
+
+// inside is a position some way into the record 7, which comes after the record 5.
+var inside = lease.Position{Sequence: "5", Within: lease.Within{Sequence: "7", Count: 3}}
+
+func TestPlaceWithinARecordStandsWithTheSequenceThatItWasWrittenWith(t *testing.T) {
+	for name, step := range map[string]struct {
+		expression string
+		v          values
+		want       lease.Position
+	}{
+		"built-in input claims": {
+			"SET ClientID = :c, LeaseTimeout = :t", values{":c": text("built-in"), ":t": text("2026-01-02T03:04:05Z")}, inside,
+		},
+		"built-in input yields":               {"SET SequenceNumber = :s", values{":s": text("9")}, lease.After("9")},
+		"operator has it replayed":            {"SET SequenceNumber = :s", values{":s": text("4")}, lease.After("4")},
+		"operator has it read from the start": {"SET SequenceNumber = :s", values{":s": text("")}, lease.Position{}},
+		"sequence is removed":                 {"REMOVE SequenceNumber", nil, lease.Position{}},
+		"sequence becomes malformed":          {"SET SequenceNumber = :s", values{":s": text("null")}, lease.Position{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := committedTo(t, inside)
+			require.Equal(t, inside, s.now().Position())
+			s.write(step.expression, step.v)
+			require.Equal(t, step.want, s.now().Position())
+		})
+	}
+}
+
+func TestPlaceWithinARecordThatIsNoneCountsForNothing(t *testing.T) {
+	s := committedTo(t, inside)
+	for _, malformed := range []types.AttributeValue{
+		text(""), text("5"), text("5/7"), text("5/7/"), text("5/7/0"), text("5/7/-3"), text("5/7/3.5"), text("5/7/99999999999999999999"),
+		text("5//3"), text("5/seven/3"), text("5/7/3/1"), text("/7/3"), number(573), &types.AttributeValueMemberNULL{Value: true},
+	} {
+		s.write("SET Inside = :w", values{":w": malformed})
+		require.Equal(t, lease.After("5"), s.now().Position(), "%v", malformed)
+	}
+	s.write("SET Inside = :w", values{":w": text("5/7/4")})
+	require.Equal(t, 4, s.now().Within.Count)
+	s.write("SET SequenceNumber = :s, Inside = :w", values{":s": text("null"), ":w": text("/7/4")})
+	require.Zero(t, s.now().Position(), "what really stands there is not empty")
+}
+
+func TestPlaceWithinTheFirstRecordLeavesWhatTellsTheShard(t *testing.T) {
+	first := lease.Position{Within: lease.Within{Sequence: "7", Count: 3}}
+	s := committedTo(t, first)
+	require.Equal(t, first, s.now().Position())
+	require.Equal(t, "3", s.now().ShardStart)
+	require.Equal(t, text(""), s.raw()[attrSequence], "as the built-in input knows it")
+}
+
+func TestPlaceWithinARecordGoesWhenTheRecordIsDone(t *testing.T) {
+	for name, write := range map[string]func(s storedShard, move lease.Move) error{
+		"renewal": func(s storedShard, move lease.Move) error {
+			_, err := s.Renew(s.Context(), s.key, s.now().Link(), "t2", move)
+			return err
+		},
+		"release": func(s storedShard, move lease.Move) error { return s.Release(s.Context(), s.key, s.now().Link(), move) },
+		"finish":  func(s storedShard, move lease.Move) error { return s.Finish(s.Context(), s.key, s.now().Link(), move) },
+		"hand-over": func(s storedShard, move lease.Move) error {
+			return s.HandOver(s.Context(), s.key, s.now().Link(), move, lease.Link{Owner: "b", Term: "+", Token: "t2"})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			further := lease.Position{Sequence: "5", Within: lease.Within{Sequence: "7", Count: 4}}
+			for _, to := range []lease.Position{inside, further, lease.After("7")} {
+				s := committedTo(t, inside)
+				require.NoError(t, write(s, lease.Move{From: inside, To: to}))
+				require.Equal(t, to, s.now().Position())
+				_, there := s.raw()[attrInside]
+				require.Equal(t, to.Within != lease.Within{}, there)
+
+				s = committedTo(t, inside)
+				s.write("SET SequenceNumber = :s", values{":s": text("6")}) // as the built-in input yields
+				if err := write(s, lease.Move{From: inside, To: to}); to != inside || name != "renewal" {
+					require.ErrorIs(t, err, lease.ErrConflict)
+				}
+				require.Equal(t, lease.After("6"), s.now().Position())
+			}
+		})
+	}
+}
+
+func TestClaimBeginsWithinTheRecord(t *testing.T) {
+	s := committedTo(t, inside)
+	item, err := s.Claim(t.Context(), s.now(), lease.Grant{Link: lease.Link{Owner: "b", Term: "2", Token: "t2"}})
+	require.NoError(t, err)
+	require.Equal(t, inside, item.Position())
+
+	item, err = s.Claim(t.Context(), s.now(), lease.Grant{Link: lease.Link{Owner: "b", Term: "3", Token: "t3"}, Anew: true})
+	require.NoError(t, err)
+	require.Zero(t, item.Position(), "it is another shard")
+	require.NotContains(t, s.raw(), attrInside)
+
+	removed, err := s.remove(t.Context(), s.now())
+	require.NoError(t, err)
+	require.True(t, removed)
+	item, err = s.Claim(t.Context(), lease.Item{Key: s.key}, lease.Grant{Link: lease.Link{Owner: "b", Term: "4", Token: "t4"}, Position: inside})
+	require.NoError(t, err)
+	require.Equal(t, inside, item.Position(), "how far it was acknowledged before its item was deleted")
+}
