@@ -32,6 +32,7 @@ import (
 	"github.com/benthosdev/benthos/v4/public/service"
 
 	"github.com/benthos-plugins/aws-kinesis/internal/inflight"
+	"github.com/benthos-plugins/aws-kinesis/internal/kpl"
 	"github.com/benthos-plugins/aws-kinesis/internal/lag"
 	"github.com/benthos-plugins/aws-kinesis/internal/lease"
 	"github.com/benthos-plugins/aws-kinesis/internal/retrieval"
@@ -69,6 +70,8 @@ type Hooks struct {
 	OnSuspend func(suspended bool)
 	// OnClose is called when the batching policy could not be closed.
 	OnClose func(err error)
+	// OnAggregate is called as an aggregate is fed, or what looks like one.
+	OnAggregate func(Aggregate)
 }
 
 // orNothing puts what does nothing in the place of hooks that are nil.
@@ -84,6 +87,9 @@ func (h Hooks) orNothing() Hooks {
 	}
 	if h.OnClose == nil {
 		h.OnClose = func(error) {}
+	}
+	if h.OnAggregate == nil {
+		h.OnAggregate = func(Aggregate) {}
 	}
 	return h
 }
@@ -123,6 +129,9 @@ type Config struct {
 	// is to begin when it is empty.
 	Open    func(after string) Source
 	Batcher Batcher
+	// Deaggregate says how aggregates come out as their user records; nil where they stay
+	// what they are.
+	Deaggregate *Deaggregation
 	// Processors are run on each batch as it is flushed.
 	Processors []*service.OwnedProcessor
 	// Limit is the greatest number of messages in flight, at least 1.
@@ -438,6 +447,13 @@ func (c *Consumer) feed(ctx context.Context, page retrieval.Page) error {
 	c.unfed = page.Cost
 	for i := range page.Records {
 		record := &page.Records[i]
+		if c.conf.Deaggregate != nil && kpl.Looks(record.Data) {
+			if err := c.feedAggregate(ctx, record); err != nil {
+				return err
+			}
+			*record = retrieval.Record{}
+			continue
+		}
 		cost := retrieval.Cost(record)
 		flush := c.filling.add(c.message(record), lease.After(record.SequenceNumber), cost)
 		c.unfed -= cost
