@@ -158,6 +158,9 @@ var configMistakes = []struct {
 	{"format on the wire", minimal + "wire_format: protobuf\n", []string{
 		"field `wire_format`: `protobuf` is no format of Kinesis: write `json` or `cbor`",
 	}},
+	{"fate of foreign user records", minimal + "deaggregate_foreign: move\n", []string{
+		"field `deaggregate_foreign`: `move` says nothing of user records in the wrong shard: write `keep` or `drop`",
+	}},
 	{"mode of fan-out", fanOut("mode: sometimes"), []string{
 		"field `enhanced_fan_out.mode`: `sometimes` is no mode of enhanced fan-out: write `always` or `auto`",
 	}},
@@ -378,6 +381,7 @@ func TestUnsetVariableIsNoMistakeOfTheFileButOneAtTheStart(t *testing.T) {
 		{minimal + "poll_period: ''\n", "field `poll_period`: `` is not a duration: write a number and a unit (ns, us, ms, s, m or h), such as `1s`, or `0s`"},
 		{minimal + "max_buffered_bytes: ''\n", notASize("")},
 		{minimal + "wire_format: ''\n", "field `wire_format`: `` is no format of Kinesis: write `json` or `cbor`"},
+		{minimal + "deaggregate_foreign: ''\n", "field `deaggregate_foreign`: `` says nothing of user records in the wrong shard: write `keep` or `drop`"},
 		{fanOut("mode: ''"), "field `enhanced_fan_out.mode`: `` is no mode of enhanced fan-out: write `always` or `auto`"},
 		{fanOut("consumer_arn: 'arn:aws:kinesis:us-east-1::stream/foo/consumer/c:1'"), malformedConsumerARN("arn:aws:kinesis:us-east-1::stream/foo/consumer/c:1")},
 		{fanOut("consumer_arn: 'arn:aws:kinesis:us-east-1:111122223333:stream//consumer/c:1'"), malformedConsumerARN("arn:aws:kinesis:us-east-1:111122223333:stream//consumer/c:1")},

@@ -24,6 +24,12 @@ import (
 // see whether they can be made.
 const closeTimeout = 5 * time.Second
 
+// What becomes of user records of an aggregate that belong to another shard.
+const (
+	foreignKeep = "keep"
+	foreignDrop = "drop"
+)
+
 // How Kinesis is asked for records.
 const (
 	wireJSON = "json"
@@ -129,6 +135,7 @@ func configSpec() *service.ConfigSpec {
 				Default("").
 				Advanced(),
 		).
+		Fields(deaggregationFields()...).
 		Fields(sessionFields()...).
 		Fields(wireFormatField()).
 		Fields(
@@ -151,6 +158,19 @@ func wireFormatField() *service.ConfigField {
 		Default(wireJSON).
 		LintRule(configlint.Rule("wire_format")).
 		Advanced()
+}
+
+func deaggregationFields() []*service.ConfigField {
+	return []*service.ConfigField{
+		service.NewBoolField("deaggregate").
+			Description("Whether records that the Kinesis Producer Library has aggregated come out as the user records that were put into them, see [Aggregated records](#aggregated-records). With `false` they come as they are, as with Benthos' built-in input.").
+			Default(false),
+		service.NewStringEnumField("deaggregate_foreign", foreignKeep, foreignDrop).
+			Description("What becomes of user records that are in the wrong shard, which happens around splits and merges: `keep` delivers them with the others; `drop` drops every aggregate that has one, with all its user records, as Amazon's own client does. Both count them. Without `deaggregate` it has no effect.").
+			Default(foreignKeep).
+			LintRule(configlint.Rule("deaggregate_foreign")).
+			Advanced(),
+	}
 }
 
 func fanOutField() *service.ConfigField {
@@ -267,6 +287,9 @@ type config struct {
 	shardMetrics    bool
 	wireFormat      string // wireJSON or wireCBOR
 
+	deaggregate bool
+	dropForeign bool // of no effect without deaggregate
+
 	// Equal when DynamoDB is reached through the session of Kinesis.
 	kinesis, dynamodb session.Options
 }
@@ -374,6 +397,8 @@ func parseConfig(conf *service.ParsedConfig) (config, error) {
 		autoReplayNacks:  read(r, conf.FieldBool, service.AutoRetryNacksToggleFieldName),
 		shardMetrics:     read(r, conf.FieldBool, "shard_metrics"),
 		wireFormat:       strings.ToLower(read(r, conf.FieldString, "wire_format")),
+		deaggregate:      read(r, conf.FieldBool, "deaggregate"),
+		dropForeign:      strings.EqualFold(read(r, conf.FieldString, "deaggregate_foreign"), foreignDrop),
 		kinesis:          r.session(),
 	}
 	c.dynamodb = r.session("dynamodb")

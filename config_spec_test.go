@@ -71,6 +71,8 @@ var specFields = []fieldSpec{
 	{path: "max_buffered_bytes", typ: "string", def: `"256MiB"`, flags: "advanced"}, // ours
 	{path: "start_from_oldest", typ: "bool", def: `true`},
 	{path: "start_from_timestamp", typ: "string", def: `""`, flags: "advanced", examples: `["2024-05-01T12:00:00Z"]`}, // ours
+	{path: "deaggregate", typ: "bool", def: `false`},                                                                  // ours
+	{path: "deaggregate_foreign", typ: "string", def: `"keep"`, flags: "advanced", options: "keep,drop"},              // ours
 	{path: "region", typ: "string", def: `""`, flags: "advanced"},
 	{path: "endpoint", typ: "string", def: `""`, flags: "advanced"},
 	{path: "credentials", typ: "object", flags: "advanced"},
@@ -263,6 +265,8 @@ batching:
 auto_replay_nacks: false
 shard_metrics: false
 wire_format: CBOR
+deaggregate: true
+deaggregate_foreign: Drop
 `))
 	require.NoError(t, err)
 
@@ -293,6 +297,8 @@ wire_format: CBOR
 		fanOut:           fanOutConfig{enabled: true, auto: true, name: "c", activation: time.Hour, resubscribe: 5 * time.Minute, deregister: true},
 		maxBufferedBytes: 5,
 		wireFormat:       wireCBOR,
+		deaggregate:      true,
+		dropForeign:      true,
 		batching:         service.BatchPolicy{Count: 7, ByteSize: 8, Period: "9s", Check: "this.end"},
 		kinesis: session.Options{Region: "r1", Endpoint: "http://e1", Credentials: session.Credentials{
 			Profile: "p1", ID: "i1", Secret: "s1", Token: "t1", FromEC2Role: true, Role: "r1", RoleExternalID: "x1",

@@ -141,7 +141,11 @@ func assemble(conf config, res *service.Resources) *input {
 		}
 		return res.Logger().With(fields...)
 	}
-	in.signals = newSignals(&in.conf, newMetrics(res.Metrics(), conf.shardMetrics), in.emit)
+	metrics := newMetrics(res.Metrics(), conf.shardMetrics)
+	if !conf.deaggregate {
+		metrics.idle = ofAggregates
+	}
+	in.signals = newSignals(&in.conf, metrics, in.emit)
 	return in
 }
 

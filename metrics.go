@@ -46,6 +46,11 @@ var (
 	ofShard  = []string{labelStream, labelShard}
 )
 
+// ofAggregates are the metrics of aggregated records.
+var ofAggregates = []string{
+	"kinesis_user_records", "kinesis_foreign_user_records", "kinesis_dropped_aggregates", "kinesis_broken_aggregates",
+}
+
 // The results of calls.
 const (
 	resultOK        = "ok"
@@ -102,6 +107,25 @@ var metricTable = []metric{
 	{
 		"kinesis_bytes", counter, "bytes", ofShard, "Their data and partition keys.",
 		"A shard gives 2 MB a second to all its readers together.",
+	},
+	{
+		"kinesis_user_records", counter, "user records", ofShard,
+		"With `deaggregate`, user records that came out of aggregated records and are delivered.", "",
+	},
+	{
+		"kinesis_foreign_user_records", counter, "user records", ofShard,
+		"With `deaggregate`, those of them that are in the wrong shard, by their hash keys. With `deaggregate_foreign: drop` they are dropped, and with each the rest of its aggregated record.",
+		"They come for some seconds after a split or merge, from producers that had not noticed it. If they keep coming, a producer goes by an old list of shards: restart it.",
+	},
+	{
+		"kinesis_dropped_aggregates", counter, "records", ofShard,
+		"Aggregated records that were dropped whole, with `deaggregate_foreign: drop`, since a user record in them is in the wrong shard.",
+		"Their user records are lost to this pipeline. `deaggregate_foreign: keep` delivers them.",
+	},
+	{
+		"kinesis_broken_aggregates", counter, "records", ofShard,
+		"With `deaggregate`, records that begin as aggregated ones do and are none. They are delivered as they are, with the metadata `kinesis_deaggregation_error`.",
+		"The metadata says what is wrong. Look at the producer that made them.",
 	},
 	{
 		"kinesis_fetches", counter, "calls",
@@ -248,6 +272,9 @@ type inputMetrics struct {
 	timers   map[string]*service.MetricTimer
 	shardly  map[string]bool
 
+	// idle are counters that nothing is to count, by the configuration: they do not begin at 0.
+	idle []string
+
 	mu   sync.Mutex
 	last map[string]int64 // values of gauges, so that one is written when it changes
 }
@@ -311,7 +338,7 @@ func (m *inputMetrics) add(name string, n int64, labels ...string) {
 // they count is an increase.
 func (m *inputMetrics) begin(labels []string, values ...string) {
 	for _, each := range metricTable {
-		if each.kind == counter && slices.Equal(each.labels, labels) {
+		if each.kind == counter && slices.Equal(each.labels, labels) && !slices.Contains(m.idle, each.name) {
 			m.add(each.name, 0, values...)
 		}
 	}

@@ -18,7 +18,9 @@ import (
 	"github.com/benthos-plugins/aws-kinesis/internal/consumer"
 	"github.com/benthos-plugins/aws-kinesis/internal/group"
 	"github.com/benthos-plugins/aws-kinesis/internal/journal"
+	"github.com/benthos-plugins/aws-kinesis/internal/kpl"
 	"github.com/benthos-plugins/aws-kinesis/internal/lease"
+	"github.com/benthos-plugins/aws-kinesis/internal/lineage"
 	"github.com/benthos-plugins/aws-kinesis/internal/retrieval"
 )
 
@@ -696,6 +698,7 @@ func (b *balancer) claimAndPlace(ctx context.Context, c group.Claim, h *holding,
 		Shard:        c.Written,
 		Open:         func(after string) consumer.Source { return b.open(c, h, after, budgetWait) },
 		Batcher:      batcher,
+		Deaggregate:  b.deaggregation(c.Shard),
 		Processors:   processors,
 		Limit:        b.conf.checkpointLimit,
 		Budget:       b.budget,
@@ -712,6 +715,16 @@ func (b *balancer) claimAndPlace(ctx context.Context, c group.Claim, h *holding,
 		b.group.Began(c.Key)
 	}
 	return reader, nil
+}
+
+// deaggregation says how aggregates of a shard come out as their user records; nil where
+// they do not.
+func (b *balancer) deaggregation(shard lineage.Shard) *consumer.Deaggregation {
+	if !b.conf.deaggregate {
+		return nil
+	}
+	keys, known := kpl.ParseRange(shard.FirstKey, shard.LastKey)
+	return &consumer.Deaggregation{Keys: keys, Bounded: known, DropForeign: b.conf.dropForeign}
 }
 
 // awaitFinalCheckpoint waits for the input that a shard was stolen from, also while this

@@ -40,6 +40,7 @@ type shardSignals struct {
 	// each time that it is told, which costs as much as a record that was pushed.
 	fetches        map[string]int64 // by result
 	records, bytes int64
+	aggregates     aggregates
 	// subscribed is whether a subscription is open, of which something was read at heard.
 	subscribed bool
 	heard      time.Time
@@ -139,6 +140,7 @@ func (s *shardSignals) tell(now time.Time) (state consumer.State, lag int64, cha
 
 // count tells the counters what has been read.
 func (s *shardSignals) count() {
+	s.countAggregates()
 	s.mu.Lock()
 	if len(s.fetches) == 0 {
 		s.mu.Unlock()
@@ -151,6 +153,39 @@ func (s *shardSignals) count() {
 		s.add("kinesis_fetches", n, result)
 	}
 	for name, n := range map[string]int64{"kinesis_records": records, "kinesis_bytes": bytes, "kinesis_throttled": fetches[resultThrottled]} {
+		if n > 0 {
+			s.add(name, n)
+		}
+	}
+}
+
+// aggregates is what came of aggregated records since it was counted last.
+type aggregates struct{ userRecords, foreign, dropped, broken int64 }
+
+// fed takes in what came of a record that is aggregated, or looks like it.
+func (s *shardSignals) fed(a consumer.Aggregate) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.aggregates.userRecords += int64(a.UserRecords)
+	s.aggregates.foreign += int64(a.Foreign)
+	if a.Dropped {
+		s.aggregates.dropped++
+	}
+	if a.Err != nil {
+		s.aggregates.broken++
+	}
+}
+
+// countAggregates tells the counters what came of aggregated records.
+func (s *shardSignals) countAggregates() {
+	s.mu.Lock()
+	came := s.aggregates
+	s.aggregates = aggregates{}
+	s.mu.Unlock()
+	for name, n := range map[string]int64{
+		"kinesis_user_records": came.userRecords, "kinesis_foreign_user_records": came.foreign,
+		"kinesis_dropped_aggregates": came.dropped, "kinesis_broken_aggregates": came.broken,
+	} {
 		if n > 0 {
 			s.add(name, n)
 		}
@@ -367,5 +402,6 @@ func (s *shardSignals) hooks() consumer.Hooks {
 			j.Changed(journal.Warning, stream, shard, fmt.Sprintf("is closed, and its batching policy could not be: %v", err),
 				"are closed, and their batching policies could not be", time.Now())
 		},
+		OnAggregate: s.fed,
 	}
 }

@@ -79,6 +79,7 @@ var rules = []struct {
 	{"enhanced_fan_out.consumer_activation_timeout", `{"field": "enhanced_fan_out.consumer_activation_timeout", "value": this, "example": "1m", "least": "1s", "why": "a consumer takes some seconds to be registered", "most": "1h", "longest": "an hour"}.apply("period")`, atLint | atBuild},
 	{"enhanced_fan_out.max_resubscribe_interval", `{"field": "enhanced_fan_out.max_resubscribe_interval", "value": this, "example": "30s", "least": "1s", "why": "Kinesis lets a consumer subscribe to a shard once a second", "most": "5m", "longest": "five minutes"}.apply("period")`, atLint | atBuild},
 	{"wire_format", `this.apply("wire_format")`, atLint | atBuild},
+	{"deaggregate_foreign", `this.apply("deaggregate_foreign")`, atLint | atBuild},
 	{"endpoint", `{"field": "endpoint", "value": this}.apply("endpoint")`, atLint | atBuild},
 	{"credentials", `{"field": "credentials", "value": this}.apply("credentials")`, atLint | atBuild},
 	{"batching", `this.apply("batching")`, atLint | atBuild},
