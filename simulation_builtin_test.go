@@ -310,6 +310,9 @@ func (b *builtIn) checkpoint(key lease.Key, r *builtInRead) bool {
 				next := now
 				next.Key, next.Exists, next.Sequence, next.ShardStart = key, true, s.sequenceAt(r), ""
 				next.Finished = now.Finished && now.Sequence == next.Sequence
+				if now.Sequence != next.Sequence {
+					next.Within = lease.Within{} // it is stale then
+				}
 				return next, true
 			})
 		}
@@ -342,7 +345,7 @@ func (s *simulation) builtInReads(b *builtIn, r *builtInRead) (end bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sh := r.shard
-	d := delivery{shard: sh, from: r.next, to: min(len(sh.records), r.next+4)}
+	d := delivery{shard: sh, from: r.next, to: sh.whole(r.next + 4)}
 	for _, c := range s.clients {
 		if c.trusts(sh.key) && c.tenures[sh.key].from != b.name && !r.unsure {
 			s.broken(sh, "%s reads the shard, after all its waits, while %s trusts its lease of it for %s more",

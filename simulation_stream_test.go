@@ -3,6 +3,7 @@ package awskinesis
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"strconv"
@@ -16,6 +17,8 @@ import (
 	"github.com/aws/smithy-go/middleware"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
+	"github.com/benthos-plugins/aws-kinesis/internal/kpl"
+	"github.com/benthos-plugins/aws-kinesis/internal/kpl/kpltest"
 	"github.com/benthos-plugins/aws-kinesis/internal/lease"
 )
 
@@ -46,6 +49,8 @@ type simulatedStream struct {
 	ranged bool
 	// consumers are those of enhanced fan-out.
 	consumers []*simulatedConsumer
+	// packer has the dice of who aggregates what is put; nil where nobody does.
+	packer *rand.Rand
 }
 
 type simulatedShard struct {
@@ -57,7 +62,7 @@ type simulatedShard struct {
 	// first and last bound its sequence numbers, as far as that is told.
 	first, last string
 	records     []simulatedRecord
-	indexes     map[string]int // by sequence number
+	indexes     map[string]int // by sequence number, of the last user record of an aggregate
 
 	claimed bool
 	// Records before index seen have been delivered, before acked acknowledged,
@@ -75,8 +80,12 @@ type simulatedShard struct {
 	changed chan struct{}
 }
 
+// simulatedRecord is a record, or a user record of an aggregate: those of one stand side by
+// side, with one sequence number. of is how many they are, 0 for a record that is none, and
+// sub its place among them.
 type simulatedRecord struct {
 	sequence string
+	sub, of  int
 	arrived  time.Time
 	acked    bool
 	rejected bool // once, which is enough
@@ -122,12 +131,36 @@ func (st *simulatedStream) open() []*simulatedShard {
 
 func (st *simulatedStream) putTo(sh *simulatedShard, n int) {
 	for range n {
-		sequence := st.sequence()
-		sh.indexes[sequence] = len(sh.records)
-		sh.records = append(sh.records, simulatedRecord{sequence: sequence, arrived: serviceTime()})
+		sequence, of := st.sequence(), 0
+		if st.packer != nil && st.packer.IntN(4) == 0 {
+			of = 1 + st.packer.IntN(30)
+		}
+		for sub := range max(of, 1) {
+			sh.records = append(sh.records, simulatedRecord{sequence: sequence, sub: sub, of: of, arrived: serviceTime()})
+		}
+		sh.indexes[sequence] = len(sh.records) - 1
 	}
 	sh.wake()
 }
+
+// whole is the first index from one on at which no aggregate is torn.
+func (sh *simulatedShard) whole(index int) int {
+	for index < len(sh.records) && sh.records[index].sub > 0 {
+		index++
+	}
+	return min(index, len(sh.records))
+}
+
+// data is what a record holds of which this is the last.
+func (r *simulatedRecord) data() []byte {
+	if r.of == 0 {
+		return []byte("x")
+	}
+	return kpltest.Encode(make([]kpl.Record, r.of))
+}
+
+// last reports whether it is the last user record of its aggregate, as it is by itself.
+func (r *simulatedRecord) last() bool { return r.sub+1 >= r.of }
 
 // ofLife marks what a stream hands out that its successor under the name does not take.
 func (st *simulatedStream) ofLife(text string) string {
@@ -245,9 +278,9 @@ func (s *simulation) records(iterator string, late bool) (*kinesis.GetRecordsOut
 		panic(err)
 	}
 	sh := st.byID[at[1]]
-	to := min(len(sh.records), index+simulatedPage)
+	to := sh.whole(index + simulatedPage)
 	if late {
-		to = min(len(sh.records), index+1)
+		to = sh.whole(index + 1)
 	}
 	out := &kinesis.GetRecordsOutput{
 		Records:            []types.Record{},
@@ -257,8 +290,9 @@ func (s *simulation) records(iterator string, late bool) (*kinesis.GetRecordsOut
 		*out.MillisBehindLatest += 20_000
 	}
 	for i := range sh.records[index:to] {
-		r := &sh.records[index+i]
-		out.Records = append(out.Records, types.Record{SequenceNumber: &r.sequence, ApproximateArrivalTimestamp: &r.arrived})
+		if r := &sh.records[index+i]; r.last() {
+			out.Records = append(out.Records, types.Record{Data: r.data(), SequenceNumber: &r.sequence, ApproximateArrivalTimestamp: &r.arrived})
+		}
 	}
 	if !sh.closed || to < len(sh.records) {
 		out.NextShardIterator = st.iterator(sh, to)

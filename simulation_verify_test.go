@@ -3,6 +3,7 @@ package awskinesis
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -54,7 +55,7 @@ func (i stored) String() string {
 	case i.Owner == "":
 		state = "free"
 	}
-	return fmt.Sprintf("%s at %q, term %.4s, token %s", state, i.Sequence, i.Term, i.Token)
+	return fmt.Sprintf("%s at %v, term %.4s, token %s", state, lease.Item(i).Position(), i.Term, i.Token)
 }
 
 // wrote checks a change of an item: no checkpoint goes back or runs ahead of the
@@ -86,7 +87,7 @@ func (s *simulation) wrote(before, after lease.Item) {
 		if robbed := s.builtIns[before.Owner]; robbed != nil && robbed != by {
 			robbed.robbed[sh.key] = true
 		}
-		sh.committed = sh.after(after.Sequence)
+		sh.committed = sh.done(after.Position())
 		sh.deleted = !after.Exists
 		return
 	}
@@ -205,23 +206,31 @@ func (s *simulation) checkSequence(sh *simulatedShard, before, after lease.Item)
 	case !after.Exists && s.current(sh):
 		s.broken(sh, "the item was deleted, though its shard is in the stream")
 	case !after.Exists:
-	case after.Sequence == "" && before.Sequence != "" && s.ofEarlierStream(before):
+	case after.Position() == lease.Position{} && before.Position() != lease.Position{} && s.ofEarlierStream(before):
 		// It makes place for the position in the stream that was made anew.
-	case sequence.Compare(before.Sequence, after.Sequence) > 0:
-		s.broken(sh, "the checkpoint went back from %q to %q", before.Sequence, after.Sequence)
-	case after.Sequence != before.Sequence:
-		index, known := sh.indexes[after.Sequence]
-		if !known {
+	case before.Position().Compare(after.Position()) > 0:
+		s.broken(sh, "the checkpoint went back from %v to %v", before.Position(), after.Position())
+	case after.Position() != before.Position():
+		sh.committed = sh.done(after.Position())
+		if _, known := sh.indexes[after.Sequence]; !known && after.Sequence != "" {
 			s.broken(sh, "the checkpoint %q is no sequence number of the shard", after.Sequence)
-		} else if index >= sh.acked {
-			s.broken(sh, "the checkpoint went to %q, but only %d records before it are acknowledged, of %d", after.Sequence, sh.acked, index+1)
+		} else if sh.committed > sh.acked {
+			s.broken(sh, "the checkpoint went to %v, but only %d records before it are acknowledged, of %d", after.Position(), sh.acked, sh.committed)
 		}
-		sh.committed = index + 1
+		if in := after.Within; in != (lease.Within{}) {
+			s.tally.add("checkpoint inside of an aggregate")
+			if at := sh.committed; at >= len(sh.records) || sh.records[at].sequence != in.Sequence || sh.records[at].sub != in.Count {
+				s.broken(sh, "the checkpoint %v is not inside of the record that comes next", after.Position())
+			}
+		}
 	}
 	if after.Finished && (!sh.closed || sh.acked < len(sh.records)) {
 		s.broken(sh, "the shard was marked as finished with %d of %d records acknowledged", sh.acked, len(sh.records))
 	}
 }
+
+// done is how many records a position is after.
+func (sh *simulatedShard) done(p lease.Position) int { return sh.after(p.Sequence) + p.Within.Count }
 
 // listed reports whether a stream has a shard now.
 func (s *simulation) listed(key lease.Key) bool {
@@ -427,12 +436,24 @@ func (s *simulation) delivered(c *simulatedClient, batch service.MessageBatch) d
 		Sequence: meta("kinesis_sequence_number"),
 	})
 	d := delivery{shard: sh, from: sh.indexes[meta("kinesis_sequence_number")]}
+	if of := sh.records[d.from].of; of > 0 {
+		sub, err := strconv.Atoi(meta("kinesis_sub_sequence_number"))
+		if err != nil || sub < 0 || sub >= of {
+			s.broken(sh, "a message is user record %q of %d", meta("kinesis_sub_sequence_number"), of)
+			return d
+		}
+		d.from -= of - 1 - sub
+	}
 	d.to = d.from + len(batch)
 	s.note(sh, c.name, "reads", d)
 
 	for i, m := range batch {
 		if sequence, _ := m.MetaGet("kinesis_sequence_number"); sequence != sh.records[d.from+i].sequence {
 			s.broken(sh, "message %d of a batch has sequence %s, the record there has %s", i, sequence, sh.records[d.from+i].sequence)
+		}
+		sub, _ := m.MetaGet("kinesis_sub_sequence_number")
+		if r := sh.records[d.from+i]; r.of > 0 && sub != strconv.Itoa(r.sub) || r.of == 0 && sub != "" {
+			s.broken(sh, "message %d of a batch is user record %q, that there is %d of %d", i, sub, r.sub, r.of)
 		}
 	}
 	if d.from > sh.seen {
