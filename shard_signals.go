@@ -165,7 +165,6 @@ type aggregates struct{ userRecords, foreign, dropped, broken int64 }
 // fed takes in what came of a record that is aggregated, or looks like it.
 func (s *shardSignals) fed(a consumer.Aggregate) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.aggregates.userRecords += int64(a.UserRecords)
 	s.aggregates.foreign += int64(a.Foreign)
 	if a.Dropped {
@@ -173,6 +172,13 @@ func (s *shardSignals) fed(a consumer.Aggregate) {
 	}
 	if a.Err != nil {
 		s.aggregates.broken++
+	}
+	s.mu.Unlock()
+	switch j := s.signals.journal; {
+	case a.Dropped:
+		j.Fail(journal.Drops, s.key.Stream, s.key.Shard, fmt.Errorf("user records in the wrong shard: %d", a.Foreign), time.Now())
+	case a.Err == nil:
+		j.Works(journal.Drops, s.key.Stream, s.key.Shard, time.Now())
 	}
 }
 

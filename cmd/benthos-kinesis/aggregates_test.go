@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -61,6 +62,12 @@ pipeline:
 				}
 				return ok
 			})
+			const line = "Stream orders: aggregated records of shard shardId-000000000000 are dropped: user records in the wrong shard: 1. They are lost to this pipeline"
+			if foreign == "drop" {
+				r.await("a line about it", func() bool { return strings.Contains(p.log.String(), line) })
+			} else {
+				require.NotContains(t, p.log.String(), "are dropped")
+			}
 		})
 	}
 }

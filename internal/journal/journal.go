@@ -83,6 +83,7 @@ const (
 	Processors                  // batch processors fail
 	Stalled                     // nothing of a shard is acknowledged though something is in flight
 	Rejections                  // the output rejects messages, which are skipped
+	Drops                       // aggregated records are dropped
 	Retention                   // the retention of a stream cannot be read
 )
 

@@ -95,6 +95,12 @@ var kindWords = [kinds]words{
 		forOne:  "They are lost to this pipeline, since `auto_replay_nacks` is false",
 		forMany: "They are lost to this pipeline, since `auto_replay_nacks` is false",
 	},
+	Drops: {
+		level: Error, things: "aggregated records", of: "of",
+		fail: "are dropped", failed: "were dropped", again: "are not dropped any more", works: "none are now",
+		forOne:  "They are lost to this pipeline, since `deaggregate_foreign` is `drop`",
+		forMany: "They are lost to this pipeline, since `deaggregate_foreign` is `drop`",
+	},
 	Retention: {
 		level: Info, things: "the retention", of: "of",
 		fail: "cannot be read", failed: "could not be read", again: "can be read again", works: "it can now", every: time.Hour,
@@ -108,7 +114,7 @@ func (k Kind) String() string {
 	}
 	return [...]string{
 		Reads: "reads", Throttling: "throttling", Lists: "lists", TableReads: "table reads", TableWrites: "table writes",
-		Claims: "claims", Joining: "joining", Cleanup: "cleanup", Processors: "processors", Stalled: "stalled", Rejections: "rejections", Retention: "retention",
+		Claims: "claims", Joining: "joining", Cleanup: "cleanup", Processors: "processors", Stalled: "stalled", Rejections: "rejections", Drops: "drops", Retention: "retention",
 	}[k]
 }
 
