@@ -53,7 +53,7 @@ func (s storedShard) raw() values {
 func (s storedShard) write(expression string, v values) {
 	s.Helper()
 	_, err := s.api.UpdateItem(s.Context(), &dynamodb.UpdateItemInput{
-		TableName: aws.String(tableName), Key: keyOf(s.key), UpdateExpression: &expression, ExpressionAttributeValues: v,
+		TableName: aws.String(tableName), Key: new(checkpointer).keyOf(s.key), UpdateExpression: &expression, ExpressionAttributeValues: v,
 	})
 	require.NoError(s, err)
 }
