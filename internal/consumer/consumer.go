@@ -16,8 +16,11 @@
 // output is dropped, so that it takes no room from shards that are well, and is
 // read again when the lease is proved. What has left stays in the window.
 //
-// The window is shared by the pump, the keeper and whoever acknowledges, under a
-// lock that is never held across a channel or a call.
+// Where the order is by partition key, messages enter the window one by one as they are
+// read, and wait in the lane of their key; see keyed.go.
+//
+// The window, and the lanes, are shared by the pump, the keeper and whoever
+// acknowledges, under a lock that is never held across a channel or a call.
 package consumer
 
 import (
@@ -136,6 +139,10 @@ type Config struct {
 	Processors []*service.OwnedProcessor
 	// Limit is the greatest number of messages in flight, at least 1.
 	Limit int
+	// ByKey has a message leave when those before it of its partition key are
+	// acknowledged, and no batch have two of one key. Those that wait for their key are in
+	// flight.
+	ByKey bool
 	// Budget is where the cost of pages goes back to.
 	Budget *retrieval.Budget
 	// BudgetWait receives when the source waits for the budget: what waits here for
@@ -220,13 +227,15 @@ type Consumer struct {
 	arrivedAt time.Time
 	arrived   any // metadata value of arrivedAt
 
+	keyed *keyed // nil where the order is that of the shard
+
 	mu         sync.Mutex
 	window     *inflight.Window[lease.Position]
 	acks       int // batches that were acknowledged in order
 	lag        *lag.Tracker
 	suspended  bool
 	processing time.Time     // since when the batch processors have a batch
-	ackMoved   chan struct{} // cap 1: the window has more room than before
+	ackMoved   chan struct{} // cap 1: the window has more room than before, or a key is free
 }
 
 // New returns a consumer that is yet to run.
@@ -236,7 +245,7 @@ func New(conf Config) *Consumer {
 	if conf.Skew == nil {
 		conf.Skew = func() time.Duration { return 0 }
 	}
-	return &Consumer{
+	c := &Consumer{
 		conf:     conf,
 		stream:   key.Stream,
 		shard:    cmp.Or(conf.Shard, key.Shard),
@@ -247,6 +256,10 @@ func New(conf Config) *Consumer {
 		lag:      lag.New(conf.Since, conf.Committed.Sequence),
 		ackMoved: make(chan struct{}, 1),
 	}
+	if conf.ByKey {
+		c.keyed = newKeyed()
+	}
+	return c
 }
 
 // requestedError is why a consumer stops that is to hand its shard over.
@@ -299,11 +312,15 @@ func (c *Consumer) read(ctx context.Context) ([]retrieval.Child, error) {
 	}
 	reading, interrupt := context.WithCancelCause(ctx)
 	pages := make(chan fetched)
-	source := c.conf.Open(c.sent.Sequence)
+	source := c.conf.Open(c.begin())
 	var workers sync.WaitGroup
 	workers.Go(func() { c.guard(reading, interrupt) })
 	workers.Go(func() { c.fetch(reading, source, pages) })
-	children, err := c.pump(reading, pages)
+	pump := c.pump
+	if c.keyed != nil {
+		pump = c.pumpKeyed
+	}
+	children, err := pump(reading, pages)
 	if err == nil || reading.Err() == nil {
 		// Also where the shard is gone: what is under way is older than all records of
 		// its children.
@@ -339,10 +356,22 @@ func (c *Consumer) guard(reading context.Context, interrupt context.CancelCauseF
 	}
 }
 
+// begin returns the sequence after which the shard is read on.
+func (c *Consumer) begin() string {
+	if c.keyed != nil {
+		return c.beginKeyed()
+	}
+	return c.sent.Sequence
+}
+
 // suspend drops what has not been sent, and waits until the lease is proved. A
 // shard that is to be handed over meanwhile is so as soon as it is read again.
 func (c *Consumer) suspend(ctx context.Context) error {
-	cost, err := c.filling.discard(ctx)
+	discard := c.filling.discard
+	if c.keyed != nil {
+		discard = c.discardKeyed
+	}
+	cost, err := discard(ctx)
 	if err != nil {
 		return cmp.Or(context.Cause(ctx), fmt.Errorf("emptying the batch of shard %s: %w", c.conf.Lease.Key(), err))
 	}
@@ -375,7 +404,11 @@ func (c *Consumer) setProcessing(since time.Time) {
 func (c *Consumer) State() State {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return State{Since: c.lag.Since(), Oldest: c.lag.Oldest(), Acks: c.acks, InFlight: c.window.Held(), Processing: c.processing, Suspended: c.suspended}
+	inFlight := c.window.Held()
+	if c.keyed != nil && c.keyed.underWay == 0 {
+		inFlight = 0 // what waits for its batch to fill up waits for no acknowledgement
+	}
+	return State{Since: c.lag.Since(), Oldest: c.lag.Oldest(), Acks: c.acks, InFlight: inFlight, Processing: c.processing, Suspended: c.suspended}
 }
 
 type fetched struct {
@@ -628,7 +661,11 @@ func (c *Consumer) drain(ctx context.Context) error {
 func (c *Consumer) drainBriefly(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, c.conf.DrainTimeout)
 	defer cancel()
-	_ = c.drain(ctx)
+	drain := c.drain
+	if c.keyed != nil {
+		drain = c.drainKeyed
+	}
+	_ = drain(ctx)
 }
 
 func (c *Consumer) awaitAck(ctx context.Context) error {
@@ -644,17 +681,28 @@ func (c *Consumer) awaitAck(ctx context.Context) error {
 // the window again, so that a late call moves nothing.
 func (c *Consumer) ack(id uint64) {
 	c.mu.Lock()
-	moved := c.window.Ack(id)
+	moved := c.ackLocked(id)
+	c.mu.Unlock()
+	if moved {
+		c.tellAck()
+	}
+}
+
+// ackLocked is ack under the lock, and reports whether the window has moved.
+func (c *Consumer) ackLocked(id uint64) (moved bool) {
+	moved = c.window.Ack(id)
 	if position, ok := c.window.Acked(); moved && ok {
 		c.lag.Acked(position.Sequence)
 		c.acks++
 	}
-	c.mu.Unlock()
-	if moved {
-		select {
-		case c.ackMoved <- struct{}{}:
-		default:
-		}
+	return moved
+}
+
+// tellAck wakes who waits for an acknowledgement.
+func (c *Consumer) tellAck() {
+	select {
+	case c.ackMoved <- struct{}{}:
+	default:
 	}
 }
 
@@ -711,5 +759,9 @@ func (c *Consumer) close() {
 	if err != nil {
 		c.conf.Hooks.OnClose(err)
 	}
-	c.conf.Budget.Release(c.filling.cost + c.unfed)
+	cost := c.filling.cost + c.unfed
+	if c.keyed != nil {
+		cost += c.dropUnsent()
+	}
+	c.conf.Budget.Release(cost)
 }

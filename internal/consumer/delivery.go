@@ -10,9 +10,15 @@ import (
 // Delivery is a batch on its way to the output.
 type Delivery struct {
 	consumer *Consumer
-	id       uint64
+	id       uint64 // in the window; unused where the order is by key
 	batch    service.MessageBatch
 	cost     atomic.Int64 // of the budget; zero once it was given back
+
+	// Where the order is by key, keyed are the messages that are not acknowledged, under
+	// the consumer's lock. They are those of the batch, one by one, if single; otherwise
+	// batch processors have made it of them.
+	keyed  []*queued
+	single bool
 }
 
 func newDelivery(c *Consumer, id uint64, batch service.MessageBatch, cost int64) *Delivery {
@@ -42,6 +48,18 @@ func (d *Delivery) Ack(messages int, rejection error) {
 		}
 		d.consumer.conf.Hooks.OnReject(messages, rejection)
 	}
-	d.consumer.ack(d.id)
+	if d.consumer.keyed != nil {
+		d.consumer.ackKeyed(d, func(int) bool { return true })
+	} else {
+		d.consumer.ack(d.id)
+	}
 	d.Drop()
+}
+
+// ackPart acknowledges those messages of the batch that the output has, by their index,
+// where each is acknowledged by itself, so that their keys go on.
+func (d *Delivery) ackPart(delivered func(index int) bool) {
+	if d.single {
+		d.consumer.ackKeyed(d, delivered)
+	}
 }

@@ -94,6 +94,7 @@ func (o *Outgoing) Delivered(err error) (all bool) {
 		}
 	}
 	if len(kept) < len(o.batch) {
+		o.delivery.ackPart(func(i int) bool { return seen[i] == shown })
 		o.batch = kept
 		o.number()
 	}
