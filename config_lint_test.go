@@ -155,6 +155,9 @@ var configMistakes = []struct {
 	{"group with a slash", minimal + "group: a/b\n", []string{malformedGroup("a/b")}},
 	{"group with a space", minimal + "group: my group\n", []string{malformedGroup("my group")}},
 	{"group too long", minimal + "group: " + strings.Repeat("x", 129) + "\n", []string{malformedGroup(strings.Repeat("x", 129))}},
+	{"ordering", minimal + "ordering: key\n", []string{
+		"field `ordering`: `key` is nothing that messages are kept in order by: write `shard` or `partition_key`",
+	}},
 	{"format on the wire", minimal + "wire_format: protobuf\n", []string{
 		"field `wire_format`: `protobuf` is no format of Kinesis: write `json` or `cbor`",
 	}},
@@ -380,6 +383,7 @@ func TestUnsetVariableIsNoMistakeOfTheFileButOneAtTheStart(t *testing.T) {
 		{minimal + "steal_grace_period: ''\n", notADuration("steal_grace_period", "", "2s")},
 		{minimal + "poll_period: ''\n", "field `poll_period`: `` is not a duration: write a number and a unit (ns, us, ms, s, m or h), such as `1s`, or `0s`"},
 		{minimal + "max_buffered_bytes: ''\n", notASize("")},
+		{minimal + "ordering: ''\n", "field `ordering`: `` is nothing that messages are kept in order by: write `shard` or `partition_key`"},
 		{minimal + "wire_format: ''\n", "field `wire_format`: `` is no format of Kinesis: write `json` or `cbor`"},
 		{minimal + "deaggregate_foreign: ''\n", "field `deaggregate_foreign`: `` says nothing of user records in the wrong shard: write `keep` or `drop`"},
 		{fanOut("mode: ''"), "field `enhanced_fan_out.mode`: `` is no mode of enhanced fan-out: write `always` or `auto`"},

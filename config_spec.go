@@ -36,6 +36,12 @@ const (
 	wireCBOR = "cbor"
 )
 
+// What messages of a shard are kept in order by.
+const (
+	orderShard = "shard"
+	orderKey   = "partition_key"
+)
+
 //go:embed config_spec.md
 var description string
 
@@ -97,6 +103,10 @@ func configSpec() *service.ConfigSpec {
 				Description("The number of messages of one shard that may be under way at once, read but not yet acknowledged; a whole number, 1 or more (of 1.5 Benthos takes the 1). A higher limit allows more parallel processing and batching at the output. 1 keeps strict order, see [Ordering](#ordering). A batch larger than the limit goes alone. Whatever the limit, a sequence number is stored only when all before it are acknowledged.").
 				Default(1024).
 				LintRule(configlint.Rule("checkpoint_limit")),
+			service.NewStringEnumField("ordering", orderShard, orderKey).
+				Description("What keeps its order: `shard` hands on the records of a shard in order, and up to `checkpoint_limit` of them are under way at once, which may overtake one another. With `partition_key` a message is handed on when those before it of its partition key are acknowledged, and different keys go beside one another, as many as `checkpoint_limit` allows. See [Ordering](#ordering).").
+				Default(orderShard).
+				LintRule(configlint.Rule("ordering")),
 			service.NewDurationField("commit_period").
 				Description("How often the progress of a shard is stored in the table. Records acknowledged since then come again after a crash. It must be shorter than `lease_period`, and 100 ms or longer.").
 				Default("5s").
@@ -265,6 +275,7 @@ type config struct {
 	table            tableConfig
 	group            string // in the table; empty where the table is the group
 	checkpointLimit  int    // messages of a shard; at least 1
+	orderByKey       bool
 	commitPeriod     time.Duration
 	rebalancePeriod  time.Duration
 	stealGracePeriod time.Duration
@@ -383,6 +394,7 @@ func parseConfig(conf *service.ParsedConfig) (config, error) {
 		},
 		group:            read(r, conf.FieldString, "group"),
 		checkpointLimit:  read(r, conf.FieldInt, "checkpoint_limit"),
+		orderByKey:       strings.EqualFold(read(r, conf.FieldString, "ordering"), orderKey),
 		commitPeriod:     read(r, conf.FieldDuration, "commit_period"),
 		rebalancePeriod:  read(r, conf.FieldDuration, "rebalance_period"),
 		leasePeriod:      read(r, conf.FieldDuration, "lease_period"),

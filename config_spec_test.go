@@ -55,6 +55,7 @@ var specFields = []fieldSpec{
 	{path: "dynamodb.credentials.role_external_id", typ: "string", def: `""`, flags: "advanced"},
 	{path: "group", typ: "string", def: `""`, flags: "advanced", examples: `["replay-2024-05-01"]`}, // ours
 	{path: "checkpoint_limit", typ: "int", def: `1024`},
+	{path: "ordering", typ: "string", def: `"shard"`, options: "shard,partition_key"}, // ours
 	{path: "commit_period", typ: "string", def: `"5s"`},
 	{path: "rebalance_period", typ: "string", def: `"30s"`, flags: "advanced"},
 	{path: "lease_period", typ: "string", def: `"30s"`, flags: "advanced"},
@@ -239,6 +240,7 @@ dynamodb:
   credentials: { profile: p2, id: i2, secret: s2, token: t2, from_ec2_role: true, role: r2, role_external_id: x2 }
 group: a.B_c-1
 checkpoint_limit: 1
+ordering: Partition_Key
 commit_period: 1m30s
 rebalance_period: 1.5s
 lease_period: 2m
@@ -289,6 +291,7 @@ deaggregate_foreign: Drop
 		},
 		group:            "a.B_c-1",
 		checkpointLimit:  1,
+		orderByKey:       true,
 		commitPeriod:     90 * time.Second,
 		rebalancePeriod:  1500 * time.Millisecond,
 		leasePeriod:      2 * time.Minute,

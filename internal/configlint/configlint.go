@@ -64,6 +64,7 @@ var rules = []struct {
 	{"dynamodb.credentials", `{"field": "dynamodb.credentials", "value": this}.apply("credentials")`, atLint | atBuild},
 	{"group", `this.apply("group")`, atLint | atBuild},
 	{"checkpoint_limit", `this.apply("checkpoint_limit")`, atLint | atBuild},
+	{"ordering", `this.apply("ordering")`, atLint | atBuild},
 	{"max_buffered_bytes", `this.apply("max_buffered_bytes")`, atLint | atBuild},
 	// A shard's item takes 1,000 writes a second, and so do all items of a stream
 	// together where they share a partition: ten a second leave room for shards.
