@@ -361,16 +361,12 @@ func (c *Consumer) drainKeyed(ctx context.Context) error {
 	if _, err := c.filling.batcher.Flush(ctx); err != nil {
 		return err
 	}
-	gaps := k.sentTo
-	if len(k.dropped) > 0 {
-		gaps = min(gaps, k.dropped[0].id) // the checkpoint gets no further
-	}
 	cost := int64(0)
 	k.records = nil
-	unsent := c.unsent()
+	unsent := c.unsent() // all of it before what was dropped and is not read again
 	c.mu.Lock()
 	for _, q := range unsent {
-		if q.id < gaps {
+		if q.id < k.sentTo {
 			k.lanes.Push(q.key, q)
 		} else {
 			cost += q.cost

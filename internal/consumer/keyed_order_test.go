@@ -1,0 +1,287 @@
+package consumer
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/benthosdev/benthos/v4/public/service"
+	"github.com/stretchr/testify/require"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/retrieval"
+)
+
+// ofKeys is a whole shard, in which some keys have far more records than others.
+func ofKeys(dice *rand.Rand, records, keys int) []retrieval.Page {
+	var pages []retrieval.Page
+	for from := 0; from < records; {
+		n := min(1+dice.IntN(60), records-from)
+		p := page(from, n)
+		for i := range p.Records {
+			hot := dice.Float64()
+			p.Records[i].PartitionKey = fmt.Sprint("key-", int(float64(keys)*hot*hot*hot))
+		}
+		pages = append(pages, p)
+		from += n
+	}
+	end := &pages[len(pages)-1]
+	end.End, end.Children = true, children
+	return pages
+}
+
+// strict is an output that has many batches at once, takes each for a while, rejects
+// some as a whole and some in part, and checks that no message comes before those before
+// it of its key are accepted, nor after it was accepted itself.
+type strict struct {
+	*rig
+	outbox *Outbox
+	taking chan struct{} // has room for as many batches as it has at once
+
+	mu       sync.Mutex
+	dice     *rand.Rand
+	rejects  float64             // the part of its batches that it rejects
+	left     map[string][]string // of each key, the records that it has not accepted, in order
+	inside   map[string]bool     // whether it has a message of a key at this moment
+	accepted []bool              // by the record's index
+	wrong    string
+}
+
+func newStrict(r *rig, dice *rand.Rand, pages []retrieval.Page) *strict {
+	s := &strict{
+		rig: r, outbox: NewOutbox(), taking: make(chan struct{}, 1+dice.IntN(16)),
+		dice: dice, rejects: 0.3 * dice.Float64(), left: map[string][]string{}, inside: map[string]bool{},
+	}
+	for _, p := range pages {
+		for _, record := range p.Records {
+			s.left[record.PartitionKey] = append(s.left[record.PartitionKey], string(record.Data))
+			s.accepted = append(s.accepted, false)
+		}
+	}
+	return s
+}
+
+// run takes batches until ctx ends, as an input and its host do.
+func (s *strict) run(ctx context.Context) {
+	var handling sync.WaitGroup
+	defer handling.Wait()
+	defer s.outbox.Wait()
+	defer s.outbox.Close()
+	for {
+		select {
+		case s.taking <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		o := s.receive(ctx)
+		if o == nil {
+			return
+		}
+		handling.Go(func() {
+			defer func() { <-s.taking }()
+			s.handle(ctx, o)
+		})
+	}
+}
+
+func (s *strict) receive(ctx context.Context) *Outgoing {
+	for {
+		o, fresh := s.outbox.Take(), false
+		if o == nil {
+			select {
+			case d := <-s.out:
+				o, fresh = NewOutgoing(d), true
+			case <-s.outbox.Ready():
+				continue
+			case <-ctx.Done():
+				return nil
+			}
+		}
+		if !s.outbox.SetAside(ctx, o, fresh) {
+			return o
+		}
+	}
+}
+
+func (s *strict) handle(ctx context.Context, o *Outgoing) {
+	batch := o.Batch()
+	s.mu.Lock()
+	for _, m := range batch {
+		s.enters(m)
+	}
+	took := time.Duration(s.dice.Int64N(int64(200 * time.Millisecond)))
+	s.mu.Unlock()
+	timer := time.NewTimer(took)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+		return
+	}
+	s.mu.Lock()
+	err := s.verdict(batch)
+	s.mu.Unlock()
+	if err != nil && !o.Delivered(err) {
+		s.outbox.Reject(o)
+		return
+	}
+	o.Ack()
+}
+
+// enters checks a message as it comes.
+func (s *strict) enters(m *service.Message) {
+	key, _ := m.MetaGet("kinesis_partition_key")
+	content, _ := m.AsBytes()
+	switch {
+	case s.wrong != "":
+	case s.inside[key]:
+		s.wrong = fmt.Sprintf("record %s of %s came beside another of it", content, key)
+	case len(s.left[key]) == 0 || s.left[key][0] != string(content):
+		s.wrong = fmt.Sprintf("record %s of %s came, and not the first of %v", content, key, s.left[key])
+	}
+	s.inside[key] = true
+}
+
+// verdict accepts a batch, or some of it, or nothing.
+func (s *strict) verdict(batch service.MessageBatch) error {
+	rejects := s.dice.Float64() < s.rejects
+	inPart := s.dice.IntN(2) == 0
+	err := service.NewBatchError(batch, errElsewhere)
+	for i, m := range batch {
+		key, _ := m.MetaGet("kinesis_partition_key")
+		s.inside[key] = false
+		if rejects && (!inPart || s.dice.IntN(3) == 0) {
+			err = err.Failed(i, errElsewhere)
+			continue
+		}
+		s.left[key] = s.left[key][1:]
+		content, _ := m.AsBytes()
+		var index int
+		_, _ = fmt.Sscan(string(content), &index)
+		s.accepted[index] = true
+	}
+	switch {
+	case err.IndexedErrors() == 0:
+		return nil
+	case err.IndexedErrors() == len(batch):
+		return errElsewhere
+	}
+	return err
+}
+
+// done is the number of records before the first that is not accepted, and of all.
+func (s *strict) done() (contiguous, all int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, accepted := range s.accepted {
+		if accepted {
+			all++
+		}
+	}
+	if contiguous = slices.Index(s.accepted, false); contiguous < 0 {
+		contiguous = len(s.accepted)
+	}
+	return contiguous, all
+}
+
+// stored is the number of records before the checkpoint.
+func (s *strict) stored() (n int) {
+	stored := s.table.now().Sequence
+	for n < len(s.accepted) && stored >= sequence(n) {
+		n++
+	}
+	return n
+}
+
+// requireSound requires that no promise was broken so far.
+func (s *strict) requireSound() {
+	s.Helper()
+	stored := s.stored() // before what it must not exceed
+	contiguous, _ := s.done()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	require.Empty(s, s.wrong)
+	require.LessOrEqual(s, stored, contiguous, "the checkpoint")
+}
+
+// strictBubble runs a consumer with an order by key, and all else as the dice say.
+func strictBubble(t *testing.T, test func(s *strict, dice *rand.Rand)) {
+	t.Helper()
+	for seed := range uint64(60) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			dice := rand.New(rand.NewPCG(seed, 0))
+			pages := ofKeys(dice, 1+dice.IntN(800), 1+dice.IntN(60))
+			policy := service.BatchPolicy{Count: []int{1, 2, 10, 100}[dice.IntN(4)]}
+			if dice.IntN(2) == 0 {
+				policy.Period = "500ms"
+			}
+			bubble(t, func(c *Config) {
+				byKey(t, []int{1, 3, 20, 200, 1024}[dice.IntN(5)], policy)(c)
+				if dice.IntN(4) == 0 {
+					c.Processors = processors(t, `[ { mapping: 'root = content()' } ]`)
+				}
+			}, func(r *rig) {
+				s := newStrict(r, dice, pages)
+				ctx, stop := context.WithCancel(r.Context())
+				var running sync.WaitGroup
+				defer running.Wait()
+				defer stop()
+				running.Go(func() { s.run(ctx) })
+				r.put(pages...)
+				test(s, rand.New(rand.NewPCG(seed, 1)))
+			})
+		})
+	}
+}
+
+func TestEachKeyKeepsItsOrderWhateverTheOutputDoes(t *testing.T) {
+	strictBubble(t, func(s *strict, dice *rand.Rand) {
+		for ended := false; !ended; {
+			if dice.IntN(20) == 0 {
+				s.table.answer(false)
+				pass(time.Duration(dice.Int64N(int64(2 * leasePeriod))))
+				s.table.answer(true)
+			}
+			pass(time.Duration(dice.Int64N(int64(2 * time.Second))))
+			s.requireSound()
+			ended = len(s.ended) > 0
+		}
+		contiguous, _ := s.done()
+		require.Len(s.T, s.accepted, contiguous)
+		if result := s.result(); result.Outcome != Failed { // the table did not answer the last write
+			require.Equal(s, Result{Outcome: Finished, Children: children}, result)
+			require.Equal(s, contiguous, s.stored())
+		}
+	})
+}
+
+func TestNothingComesTwiceAfterAHandOverThatIsInTime(t *testing.T) {
+	strictBubble(t, func(s *strict, dice *rand.Rand) {
+		s.mu.Lock()
+		s.rejects = 0
+		s.mu.Unlock()
+		pass(time.Duration(dice.Int64N(int64(5 * time.Second))))
+		begun := time.Now()
+		s.give <- "other"
+		for len(s.ended) == 0 {
+			pass(10 * time.Millisecond)
+			s.requireSound()
+		}
+		inTime := time.Since(begun) < drainTimeout
+		result := s.result()
+		contiguous, all := s.done()
+		switch {
+		case result.Outcome == Finished:
+			require.Len(s.T, s.accepted, contiguous)
+		case inTime:
+			require.Equal(s, HandedOver, result.Outcome)
+			require.Equal(s, contiguous, all, "what was sent beyond the checkpoint comes again")
+			require.Equal(s, contiguous, s.stored())
+		default:
+			require.Equal(s, contiguous, s.stored())
+		}
+	})
+}
