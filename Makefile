@@ -135,8 +135,8 @@ bench-throughput: build ## Measure what a record costs over TLS, in JSON and in 
 	bin/e2e -benthos bin/benthos-kinesis -plot bin/throughput.svg
 
 .PHONY: bench-e2e
-bench-e2e: bench-throughput ## The same, and memory behind a slow output, the limits of a shard, delay, a slow link, a burst (20 minutes).
-	for scenario in slow limit trickle slow-link burst; do bin/e2e -scenario $$scenario -benthos bin/benthos-kinesis -builtin '' || exit 1; done
+bench-e2e: bench-throughput ## The same, and memory behind a slow output, the limits of a shard, delay, a slow link, a burst, order by key (20 minutes).
+	for scenario in slow limit trickle slow-link burst keys; do bin/e2e -scenario $$scenario -benthos bin/benthos-kinesis -builtin '' || exit 1; done
 
 .PHONY: bench-fan-out
 bench-fan-out: build ## Compare enhanced fan-out with polling: delay, cost, 1,000 shards, a blocked output, other readers (20 minutes).

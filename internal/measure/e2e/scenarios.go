@@ -47,6 +47,11 @@ var scenarios = []scenario{
 | input | max_buffered_bytes, MiB | held at most | memory before, MiB | at most |
 |---|---|---|---|---|
 `, burst},
+	{"keys", `One shard with 1,000 keys, an output that takes 50 ms a message and 64 messages at once, 20 s each
+
+| input | messages a second | of the first | messages | at once | inverted | overlapping | us of processor time a message |
+|---|---|---|---|---|---|---|---|
+`, keys},
 }
 
 func runScenario(ctx context.Context, out io.Writer, o options) error {
@@ -55,7 +60,7 @@ func runScenario(ctx context.Context, out io.Writer, o options) error {
 	}
 	i := slices.IndexFunc(scenarios, func(s scenario) bool { return s.name == o.scenario })
 	if i < 0 {
-		return fmt.Errorf("-scenario %s: give table, slow, limit, trickle, slow-link, burst, dead or connections, or fan-out, for all of %s", o.scenario, strings.Join(fanOutNames(), ", "))
+		return fmt.Errorf("-scenario %s: give table, slow, limit, trickle, slow-link, burst, keys, dead or connections, or fan-out, for all of %s", o.scenario, strings.Join(fanOutNames(), ", "))
 	}
 	fmt.Fprint(out, scenarios[i].title)
 	for _, c := range candidates(o) {
