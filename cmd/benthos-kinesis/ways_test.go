@@ -3,12 +3,17 @@ package main
 import (
 	"bytes"
 	"compress/gzip"
+	"fmt"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -228,6 +233,61 @@ func TestFilesOfTheArchiveExampleCanBeJoined(t *testing.T) {
 	content, err := io.ReadAll(zipped)
 	require.NoError(t, err)
 	require.Equal(t, strings.Join(records, "\n")+"\n", string(content))
+}
+
+// TestKeyOrderExampleSendsEachKeyInOrderAndManyAtOnce runs the example into a service that
+// takes a while.
+func TestKeyOrderExampleSendsEachKeyInOrderAndManyAtOnce(t *testing.T) {
+	const records, keys = 600, 30
+	example, err := filepath.Abs("../../docs/examples/key-order.yaml")
+	require.NoError(t, err)
+	var mu sync.Mutex
+	inside, most, got, wrong := map[string]bool{}, 0, map[string][]string{}, ""
+	service := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		content, err := io.ReadAll(r.Body)
+		key := r.Header.Get("X-Key")
+		mu.Lock()
+		if err != nil || inside[key] {
+			wrong = fmt.Sprintf("record %s of %s came beside another: %v", content, key, err)
+		}
+		inside[key] = true
+		most = max(most, len(inside))
+		got[key] = append(got[key], string(content))
+		mu.Unlock()
+		wait := time.NewTimer(10 * time.Millisecond)
+		defer wait.Stop()
+		<-wait.C
+		mu.Lock()
+		defer mu.Unlock()
+		delete(inside, key)
+	}))
+	defer service.Close()
+	r := newRig(t)
+	require.NoError(t, r.aws.CreateStream("orders", 1))
+	want := map[string][]string{}
+	for i := range records {
+		key := fmt.Sprint("key ", i*i%keys)
+		want[key] = append(want[key], fmt.Sprint(i))
+		_, _, err := r.aws.Put("orders", key, fmt.Append(nil, i))
+		require.NoError(t, err)
+	}
+	for name, value := range map[string]string{"STREAM": "orders", "TABLE": "checkpoints", "REGION": "us-east-1", "URL": service.URL} {
+		t.Setenv(name, value)
+	}
+	p := r.start("-c", example, "--set", "http.enabled=false", "--set", "input.aws_kinesis.endpoint="+r.url)
+	r.await("all records", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		n := 0
+		for _, contents := range got {
+			n += len(contents)
+		}
+		return n >= records || wrong != ""
+	})
+	p.stop()
+	require.Empty(t, wrong)
+	require.Equal(t, want, got)
+	require.Greater(t, most, len(want)/2)
 }
 
 // Lint looks at fields, and not at what the fields make together.
