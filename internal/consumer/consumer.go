@@ -257,7 +257,7 @@ func New(conf Config) *Consumer {
 		ackMoved: make(chan struct{}, 1),
 	}
 	if conf.ByKey {
-		c.keyed = newKeyed()
+		c.keyed = newKeyed(len(conf.Processors) > 0)
 	}
 	return c
 }

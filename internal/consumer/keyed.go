@@ -23,12 +23,20 @@ import (
 // no two messages of one key: outputs send the parts of a batch at once, and one that is
 // rejected in part comes again in part, so that the second message of a key could be
 // stored before the first.
+//
+// One that batch processors join into one message is stored or not as a whole, and has
+// runs of one key: otherwise a hot key would leave one message at a time, and hold up the
+// window. Whether they do so is seen when they have run.
 type keyed struct {
 	// Owned by the pump.
 	records []retrieval.Record // of the page at hand, those that have not entered the window
 	batch   []*queued          // whose messages the batcher has, or had and could not be sent
 	// followed is whether a message waits in the lane of one of the batch.
 	followed bool
+	// runs is whether the batch may have several messages of one key, and joined are keys
+	// in it of which more has come.
+	runs   bool
+	joined []laneKey
 	// wanted is whether the source has waited for the budget since the last page.
 	wanted bool
 	// sentTo is the number of messages from the first of all to the newest that was sent.
@@ -55,12 +63,15 @@ type queued struct {
 	key      laneKey
 	id       uint64 // in the window, which counts messages from 0 on
 	sequence string
+	more     bool             // the batch has the next message of its key as well
 	sent     bool             // it left for the output, or is about to
 	message  *service.Message // nil when it was sent or dropped
 	cost     int64            // of the budget; of the delivery once it was sent
 }
 
-func newKeyed() *keyed { return &keyed{lanes: lanes.New[laneKey, *queued]()} }
+func newKeyed(processed bool) *keyed {
+	return &keyed{lanes: lanes.New[laneKey, *queued](), runs: processed}
+}
 
 // pumpKeyed is pump where the order is by key.
 func (c *Consumer) pumpKeyed(ctx context.Context, pages <-chan fetched) ([]retrieval.Child, error) {
@@ -172,10 +183,37 @@ func (c *Consumer) fill() (full bool) {
 		k.records[0] = retrieval.Record{} // the message has what it needs
 		k.records = k.records[1:]
 	}
+	for len(k.joined) > 0 && !full {
+		full = c.join(k.joined[0])
+		k.joined = k.joined[1:]
+	}
 	for !full {
 		c.mu.Lock()
 		q, ok := k.lanes.Next()
-		k.followed = k.followed || ok && k.lanes.Followed(q.key)
+		k.followed = k.followed || ok && !k.runs && k.lanes.Followed(q.key)
+		c.mu.Unlock()
+		if !ok {
+			break
+		}
+		k.batch = append(k.batch, q)
+		if full = c.filling.batcher.Add(q.message); k.runs && !full {
+			full = c.join(q.key)
+		}
+	}
+	return full
+}
+
+// join has the batcher add what waits behind the messages of a key that the batch has,
+// and reports whether the batch is full.
+func (c *Consumer) join(key laneKey) (full bool) {
+	k := c.keyed
+	for !full {
+		c.mu.Lock()
+		before, _ := k.lanes.UnderWay(key)
+		q, ok := k.lanes.Follow(key)
+		if ok {
+			before.more = true
+		}
 		c.mu.Unlock()
 		if !ok {
 			break
@@ -218,8 +256,13 @@ func (c *Consumer) takeIn(record *retrieval.Record) (taken bool) {
 	c.unfed -= cost
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	before, ok := k.lanes.UnderWay(q.key)
-	k.followed = k.followed || ok && !before.sent
+	if before, ok := k.lanes.UnderWay(q.key); ok && !before.sent {
+		if k.runs {
+			k.joined = append(k.joined, q.key)
+		} else {
+			k.followed = true
+		}
+	}
 	k.lanes.Push(q.key, q)
 	return true
 }
@@ -234,8 +277,8 @@ func (c *Consumer) expire(before string) {
 	}
 }
 
-// sendBatch sends the batch that is being filled. After an error its messages are in
-// k.batch still.
+// sendBatch sends the batch that is being filled, or puts it back if it has runs and must
+// not. After an error its messages are in k.batch still.
 func (c *Consumer) sendBatch(ctx context.Context) error {
 	k := c.keyed
 	batch, err := c.filling.batcher.Flush(ctx)
@@ -244,6 +287,10 @@ func (c *Consumer) sendBatch(ctx context.Context) error {
 	}
 	if batch, err = c.process(ctx, batch); err != nil {
 		return err
+	}
+	if len(batch) > 1 && slices.ContainsFunc(k.batch, func(q *queued) bool { return q.more }) {
+		c.partRuns()
+		return nil
 	}
 	d := newDelivery(c, 0, batch, 0)
 	d.keyed, d.single = slices.Clone(k.batch), len(c.conf.Processors) == 0
@@ -269,8 +316,21 @@ func (c *Consumer) sendBatch(ctx context.Context) error {
 		q.message, q.cost = nil, 0
 	}
 	clear(k.batch)
-	k.batch, k.followed = k.batch[:0], false
+	k.batch, k.followed, k.joined = k.batch[:0], false, nil
 	return nil
+}
+
+// partRuns puts all that was not sent back into the lanes, for batches that have a key
+// once.
+func (c *Consumer) partRuns() {
+	k := c.keyed
+	k.runs = false
+	unsent := c.unsent()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, q := range unsent {
+		k.lanes.Push(q.key, q)
+	}
 }
 
 // leaving notes that messages leave for the output, or have not left after all.
@@ -298,7 +358,9 @@ func (c *Consumer) ackKeyed(d *Delivery, done func(index int) bool) {
 			continue
 		}
 		c.ackLocked(q.id)
-		c.keyed.lanes.Done(q.key)
+		if !q.more {
+			c.keyed.lanes.Done(q.key)
+		}
 		c.keyed.underWay--
 	}
 	d.keyed = left
@@ -322,11 +384,14 @@ func (c *Consumer) unsent() []*queued {
 	defer c.mu.Unlock()
 	unsent := k.lanes.Withdraw()
 	for _, q := range k.batch {
-		k.lanes.Done(q.key)
+		if !q.more {
+			k.lanes.Done(q.key)
+		}
+		q.more = false
 	}
 	unsent = append(unsent, k.batch...)
 	slices.SortFunc(unsent, func(a, b *queued) int { return cmp.Compare(a.id, b.id) })
-	k.batch, k.followed = nil, false
+	k.batch, k.followed, k.joined = nil, false, nil
 	return unsent
 }
 

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -43,22 +45,23 @@ type strict struct {
 
 	mu       sync.Mutex
 	dice     *rand.Rand
-	rejects  float64             // the part of its batches that it rejects
-	left     map[string][]string // of each key, the records that it has not accepted, in order
-	inside   map[string]bool     // whether it has a message of a key at this moment
-	accepted []bool              // by the record's index
+	rejects  float64                     // the part of its batches that it rejects
+	keys     []string                    // by the record's index
+	left     map[string][]int            // of each key, the records that it has not accepted, in order
+	inside   map[string]*service.Message // the message with records of a key that it has at this moment
+	accepted []bool                      // by the record's index
 	wrong    string
 }
 
 func newStrict(r *rig, dice *rand.Rand, pages []retrieval.Page) *strict {
 	s := &strict{
 		rig: r, outbox: NewOutbox(), taking: make(chan struct{}, 1+dice.IntN(16)),
-		dice: dice, rejects: 0.3 * dice.Float64(), left: map[string][]string{}, inside: map[string]bool{},
+		dice: dice, rejects: 0.3 * dice.Float64(), left: map[string][]int{}, inside: map[string]*service.Message{},
 	}
 	for _, p := range pages {
 		for _, record := range p.Records {
-			s.left[record.PartitionKey] = append(s.left[record.PartitionKey], string(record.Data))
-			s.accepted = append(s.accepted, false)
+			s.left[record.PartitionKey] = append(s.left[record.PartitionKey], len(s.keys))
+			s.keys, s.accepted = append(s.keys, record.PartitionKey), append(s.accepted, false)
 		}
 	}
 	return s
@@ -133,16 +136,33 @@ func (s *strict) handle(ctx context.Context, o *Outgoing) {
 
 // enters checks a message as it comes.
 func (s *strict) enters(m *service.Message) {
-	key, _ := m.MetaGet("kinesis_partition_key")
-	content, _ := m.AsBytes()
-	switch {
-	case s.wrong != "":
-	case s.inside[key]:
-		s.wrong = fmt.Sprintf("record %s of %s came beside another of it", content, key)
-	case len(s.left[key]) == 0 || s.left[key][0] != string(content):
-		s.wrong = fmt.Sprintf("record %s of %s came, and not the first of %v", content, key, s.left[key])
+	before := map[string]int{} // records of a key in the message
+	for _, i := range s.records(m) {
+		key := s.keys[i]
+		left := s.left[key][min(before[key], len(s.left[key])):]
+		switch {
+		case s.wrong != "":
+		case s.inside[key] != nil && s.inside[key] != m:
+			s.wrong = fmt.Sprintf("record %d of %s came beside another of it", i, key)
+		case len(left) == 0 || left[0] != i:
+			s.wrong = fmt.Sprintf("record %d of %s came, and not the first of %v", i, key, left)
+		}
+		s.inside[key] = m
+		before[key]++
 	}
-	s.inside[key] = true
+}
+
+// records returns the indexes of the records of a message.
+func (s *strict) records(m *service.Message) (indexes []int) {
+	content, _ := m.AsBytes()
+	for _, line := range strings.Split(string(content), "\n") {
+		i, err := strconv.Atoi(line)
+		if err != nil && s.wrong == "" {
+			s.wrong = err.Error()
+		}
+		indexes = append(indexes, i)
+	}
+	return indexes
 }
 
 // verdict accepts a batch, or some of it, or nothing.
@@ -151,17 +171,17 @@ func (s *strict) verdict(batch service.MessageBatch) error {
 	inPart := s.dice.IntN(2) == 0
 	err := service.NewBatchError(batch, errElsewhere)
 	for i, m := range batch {
-		key, _ := m.MetaGet("kinesis_partition_key")
-		s.inside[key] = false
-		if rejects && (!inPart || s.dice.IntN(3) == 0) {
+		failed := rejects && (!inPart || s.dice.IntN(3) == 0)
+		if failed {
 			err = err.Failed(i, errElsewhere)
-			continue
 		}
-		s.left[key] = s.left[key][1:]
-		content, _ := m.AsBytes()
-		var index int
-		_, _ = fmt.Sscan(string(content), &index)
-		s.accepted[index] = true
+		for _, index := range s.records(m) {
+			s.inside[s.keys[index]] = nil
+			if !failed {
+				s.left[s.keys[index]] = s.left[s.keys[index]][1:]
+				s.accepted[index] = true
+			}
+		}
 	}
 	switch {
 	case err.IndexedErrors() == 0:
@@ -220,8 +240,11 @@ func strictBubble(t *testing.T, test func(s *strict, dice *rand.Rand)) {
 			}
 			bubble(t, func(c *Config) {
 				byKey(t, []int{1, 3, 20, 200, 1024}[dice.IntN(5)], policy)(c)
-				if dice.IntN(4) == 0 {
+				switch dice.IntN(4) {
+				case 0:
 					c.Processors = processors(t, `[ { mapping: 'root = content()' } ]`)
+				case 1:
+					c.Processors = processors(t, `[ { archive: { format: lines } } ]`)
 				}
 			}, func(r *rig) {
 				s := newStrict(r, dice, pages)

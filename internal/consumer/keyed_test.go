@@ -510,3 +510,36 @@ func TestLateAcknowledgementOfAKeyMovesNothing(t *testing.T) {
 		require.Equal(r, other, r.table.now())
 	})
 }
+
+func TestBatchThatIsJoinedIntoOneMessageHoldsRunsOfOneKey(t *testing.T) {
+	bubble(t, func(c *Config) {
+		byKey(t, 100, service.BatchPolicy{Count: 4, Period: "1m"})(c)
+		c.Processors = processors(t, `[ { archive: { format: lines } } ]`)
+	}, func(r *rig) {
+		r.put(keyedPage(0, "aab"))
+		r.nothing()
+		r.put(keyedPage(3, "aac"))
+		first := r.requireNext("0\n1\n2\n3")
+		pass(time.Minute)
+		other := r.requireNext("5")
+		first.Ack(1, nil)
+		pass(time.Minute)
+		r.requireNext("4").Ack(1, nil)
+		other.Ack(1, nil)
+		pass(commitPeriod)
+		require.Equal(r, sequence(5), r.table.now().Sequence)
+	})
+}
+
+func TestBatchThatIsNotJoinedIntoOneMessageHoldsAKeyOnce(t *testing.T) {
+	bubble(t, func(c *Config) {
+		byKey(t, 100, service.BatchPolicy{Count: 3})(c)
+		c.Processors = processors(t, `[ { mapping: 'root = content() + "!"' } ]`)
+	}, func(r *rig) {
+		r.put(lastKeyedPage(0, "aabab"))
+		for _, contents := range [][]string{{"0!", "2!"}, {"1!", "4!"}, {"3!"}} {
+			r.requireNext(contents...).Ack(1, nil)
+		}
+		require.Equal(r, Finished, r.result().Outcome)
+	})
+}

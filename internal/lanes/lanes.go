@@ -85,8 +85,26 @@ func (q *Queue[K, M]) Next() (message M, ok bool) {
 	return l.underWay, true
 }
 
-// Done notes that the message of a key that was under way is done with, so that the
-// next one may go. It panics when none was: two of that key might go at once.
+// Follow takes the message that is next behind the one of a key that is under way, to go
+// with it: the two are done with at once. ok is false when none waits. It panics when
+// none is under way.
+func (q *Queue[K, M]) Follow(key K) (message M, ok bool) {
+	l := q.lanes[key]
+	if l == nil || !l.busy {
+		panic("lanes: no message of the key is under way")
+	}
+	if len(l.waiting) == 0 {
+		return message, false
+	}
+	l.underWay = l.waiting[0].message
+	l.waiting[0] = entry[M]{}
+	l.waiting = l.waiting[1:]
+	q.waiting--
+	return l.underWay, true
+}
+
+// Done notes that what was under way of a key is done with, so that the next message
+// may go. It panics when none was: two of that key might go at once.
 func (q *Queue[K, M]) Done(key K) {
 	l := q.lanes[key]
 	switch {
@@ -101,7 +119,8 @@ func (q *Queue[K, M]) Done(key K) {
 	}
 }
 
-// UnderWay returns the message of a key that is under way; ok is false when none is.
+// UnderWay returns the message of a key that is under way, the last one of several; ok is
+// false when none is.
 func (q *Queue[K, M]) UnderWay(key K) (message M, ok bool) {
 	l := q.lanes[key]
 	if l == nil || !l.busy {

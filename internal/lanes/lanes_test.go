@@ -35,6 +35,24 @@ func TestOldestMessageThatMayGoIsNext(t *testing.T) {
 	requireNext(t, q, 3)
 }
 
+func TestMessagesThatFollowAreDoneWithAtOnce(t *testing.T) {
+	q := New[string, int]()
+	require.Panics(t, func() { q.Follow("a") })
+	for i := range 3 {
+		q.Push("a", i)
+	}
+	require.Panics(t, func() { q.Follow("a") })
+	requireNext(t, q, 0)
+	got, ok := q.Follow("a")
+	require.True(t, ok)
+	require.Equal(t, 1, got)
+	requireNone(t, q)
+	q.Done("a")
+	requireNext(t, q, 2)
+	_, ok = q.Follow("a")
+	require.False(t, ok)
+}
+
 func TestKeyThatIsDoneWithTakesNoMemory(t *testing.T) {
 	q := New[int, int]()
 	for i := range 1000 {
@@ -93,7 +111,12 @@ func (m model) next() int {
 }
 
 func (m model) underWay(key string) int {
-	return slices.IndexFunc(m, func(one modelled) bool { return one.underWay && one.key == key })
+	for i, one := range slices.Backward(m) {
+		if one.underWay && one.key == key {
+			return i
+		}
+	}
+	return -1
 }
 
 func (m model) waiting() []int {
@@ -135,7 +158,21 @@ func TestQueueAgreesWithNaiveModel(t *testing.T) {
 					return
 				}
 				q.Done(k)
-				m = slices.Delete(m, i, i+1)
+				m = slices.DeleteFunc(m, func(one modelled) bool { return one.key == k && one.underWay })
+			},
+			"follow": func(t *rapid.T) {
+				k := key.Draw(t, "followed")
+				if m.underWay(k) < 0 {
+					require.Panics(t, func() { q.Follow(k) })
+					return
+				}
+				want := slices.IndexFunc(m, func(one modelled) bool { return one.key == k && !one.underWay })
+				got, ok := q.Follow(k)
+				require.Equal(t, want >= 0, ok)
+				if ok {
+					require.Equal(t, m[want].message, got)
+					m[want].underWay = true
+				}
 			},
 			"withdraw": func(t *rapid.T) {
 				require.Equal(t, m.waiting(), q.Withdraw())
