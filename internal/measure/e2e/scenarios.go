@@ -47,10 +47,10 @@ var scenarios = []scenario{
 | input | max_buffered_bytes, MiB | held at most | memory before, MiB | at most |
 |---|---|---|---|---|
 `, burst},
-	{"keys", `One shard with 1,000 keys, an output that takes 50 ms a message and 64 messages at once, 20 s each
+	{"keys", `One shard, an output that takes 50 ms a request and has 64 at once, 20 s each
 
-| input | messages a second | of the first | messages | at once | inverted | overlapping | us of processor time a message |
-|---|---|---|---|---|---|---|---|
+| | order | messages a second | of the first | messages | of a request | requests at once | inverted | overlapping | us of processor time a message |
+|---|---|---|---|---|---|---|---|---|---|
 `, keys},
 }
 
