@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -104,9 +105,9 @@ func pipeline(t *testing.T, env *service.Environment, yaml string) (stop func())
 	stream, err := b.Build()
 	require.NoError(t, err)
 	ended := make(chan error, 1)
-	go func() { ended <- stream.Run(context.Background()) }()
+	go func() { ended <- stream.Run(t.Context()) }()
 	return func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
 		require.NoError(t, stream.Stop(ctx))
 		require.NoError(t, <-ended)
@@ -179,6 +180,95 @@ output: { keyed: {} }
 			accepted, most, _ := out.state()
 			require.Equal(t, 2*half, accepted)
 			require.Greater(t, most, keys/4, "keys go beside one another")
+		})
+	}
+}
+
+// joinParallel is join with an output that has many batches at once, takes each for a
+// while, and rejects some.
+func (f *fleet) joinParallel() *member {
+	f.Helper()
+	in := f.open(f.conf)
+	ctx, cancel := context.WithCancel(context.Background())
+	m := &member{process: in, stop: cancel, stopped: make(chan struct{})}
+	number := len(f.inputs)
+	handle := func(b received) {
+		rejects := rand.IntN(20) == 0
+		if wait(ctx, rand.N(100*time.Millisecond)) != nil {
+			return // it was killed
+		}
+		if rejects {
+			_ = b.ack(ctx, errBusy) // it comes again
+			return
+		}
+		f.mu.Lock()
+		for _, content := range b.contents() {
+			f.seen = append(f.seen, seen{time.Now(), number, b.meta("kinesis_shard"), content})
+		}
+		f.mu.Unlock()
+		_ = b.ack(ctx, nil) // it never fails
+	}
+	go func() {
+		defer close(m.stopped)
+		var handling sync.WaitGroup
+		defer handling.Wait()
+		for {
+			messages, ack, err := readAsHost(ctx, in.BatchInput)
+			if err != nil {
+				return
+			}
+			handling.Go(func() { handle(received{messages, ack}) })
+		}
+	}()
+	return m
+}
+
+func TestKeysKeepTheirOrderThroughReshardingAndCrashes(t *testing.T) {
+	for seed := range uint64(3) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			bubble(t, func(r *rig) {
+				dice := rand.New(rand.NewPCG(seed, 0))
+				r.table()
+				r.neverBack()
+				r.stream("orders", 3)
+				f := &fleet{rig: r, conf: `{ streams: [ orders ], ordering: partition_key, commit_period: 1s, lease_period: 5s, rebalance_period: 5s }`}
+				if seed > 0 {
+					f.conf = strings.Replace(f.conf, "ordering", "batching: { count: 20, period: 50ms }, ordering", 1)
+				}
+				members := []*member{f.joinParallel(), f.joinParallel()}
+				const step = 100 * time.Millisecond
+				n := 0
+				for i := range 600 { // a minute
+					r.putKeyed(n, 40, 200)
+					n += 40
+					pass(step)
+					if i%40 == 20 {
+						r.reshard(dice)
+					}
+					if i%97 == 96 {
+						m := dice.IntN(2)
+						if dice.IntN(2) == 0 {
+							members[m].kill()
+						} else {
+							members[m].leave()
+						}
+						members[m] = f.joinParallel()
+					}
+				}
+				pass(time.Minute)
+				for _, m := range members {
+					m.leave()
+				}
+				missing := map[string]bool{}
+				for _, content := range r.puts(0, n, 200) {
+					missing[content] = true
+				}
+				for _, content := range f.contents() {
+					delete(missing, content)
+				}
+				require.Empty(r, missing)
+				require.Zero(r, f.inversions())
+			})
 		})
 	}
 }

@@ -155,7 +155,7 @@ func (s *strict) enters(m *service.Message) {
 // records returns the indexes of the records of a message.
 func (s *strict) records(m *service.Message) (indexes []int) {
 	content, _ := m.AsBytes()
-	for _, line := range strings.Split(string(content), "\n") {
+	for line := range strings.SplitSeq(string(content), "\n") {
 		i, err := strconv.Atoi(line)
 		if err != nil && s.wrong == "" {
 			s.wrong = err.Error()
