@@ -52,5 +52,5 @@ func TestPlotIsWellFormedAndHasEachFigure(t *testing.T) {
 
 func TestUnknownScenarioIsRefused(t *testing.T) {
 	err := runScenario(t.Context(), io.Discard, options{scenario: "fast"})
-	require.EqualError(t, err, "-scenario fast: give table, slow, limit, trickle, slow-link, burst, dead or connections, or fan-out, for all of fan-out-latency, fan-out-cpu, fan-out-many, fan-out-blocked, fan-out-auto")
+	require.EqualError(t, err, "-scenario fast: give table, slow, limit, trickle, slow-link, burst, keys, dead or connections, or fan-out, for all of fan-out-latency, fan-out-cpu, fan-out-many, fan-out-blocked, fan-out-auto")
 }
