@@ -240,7 +240,7 @@ func straying(n int) retrieval.Record {
 	})}
 }
 
-func lowerHalf(t *testing.T) *Deaggregation {
+func lowerHalf(t testing.TB) *Deaggregation {
 	t.Helper()
 	keys, ok := kpl.ParseRange("0", "170141183460469231731687303715884105727")
 	require.True(t, ok)
