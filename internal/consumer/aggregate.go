@@ -50,60 +50,110 @@ type Aggregate struct {
 // userRecordSize is what a user record takes while its aggregate is fed.
 const userRecordSize = int64(unsafe.Sizeof(kpl.Record{}))
 
+// openAggregate is a record whose user records are being fed.
+type openAggregate struct {
+	record *retrieval.Record
+	users  []kpl.Record // none where it is broken
+	before string       // sequence number of the record before it
+	next   int          // the user record that is to be fed; those before it are done with
+	held   int64        // of the budget, for users
+	// broken is why it is fed as it is; nil mostly.
+	broken error
+	// foreign is whether nothing of it is fed, since a user record is foreign.
+	foreign bool
+}
+
+// isAggregate reports whether a record is to be taken apart.
+func (c *Consumer) isAggregate(record *retrieval.Record) bool {
+	return c.conf.Deaggregate != nil && kpl.Looks(record.Data)
+}
+
+// open takes a record apart that comes after a position.
+func (c *Consumer) open(record *retrieval.Record, at lease.Position) *openAggregate {
+	a := &openAggregate{record: record, before: at.Sequence}
+	var err error
+	if a.users, err = kpl.Decode(record.Data); err != nil {
+		c.conf.Hooks.OnAggregate(Aggregate{Err: err})
+		a.broken = err
+		return a
+	}
+	if c.conf.Deaggregate.DropForeign {
+		if foreign := c.conf.Deaggregate.foreign(a.users); foreign > 0 {
+			c.conf.Hooks.OnAggregate(Aggregate{Foreign: foreign, Dropped: true})
+			a.foreign = true
+			return a
+		}
+	}
+	// A place that is not in the record is none of it, and what is delivered twice is not lost.
+	if in := at.Within; in.Sequence == record.SequenceNumber && in.Count < len(a.users) {
+		a.next = in.Count
+	}
+	fed := Aggregate{UserRecords: len(a.users) - a.next}
+	if !c.conf.Deaggregate.DropForeign {
+		fed.Foreign = c.conf.Deaggregate.foreign(a.users[a.next:])
+	}
+	c.conf.Hooks.OnAggregate(fed)
+
+	a.held = int64(len(a.users)) * userRecordSize
+	c.conf.Budget.Release(-a.held)
+	c.unfed += a.held
+	return a
+}
+
+// position returns the position after a user record.
+func (a *openAggregate) position(user int) lease.Position {
+	if user == len(a.users)-1 {
+		return lease.After(a.record.SequenceNumber)
+	}
+	return lease.Position{Sequence: a.before, Within: lease.Within{Sequence: a.record.SequenceNumber, Count: user + 1}}
+}
+
+// userMessage makes the message of a user record, and takes from the budget what it costs.
+func (c *Consumer) userMessage(a *openAggregate, user int) (m *service.Message, cost int64) {
+	r := retrieval.Record{
+		Data: a.users[user].Data, SequenceNumber: a.record.SequenceNumber, PartitionKey: a.users[user].PartitionKey, Arrived: a.record.Arrived,
+	}
+	m = c.message(&r)
+	m.MetaSetMut("kinesis_sub_sequence_number", strconv.Itoa(user))
+	if key := a.users[user].ExplicitHashKey; key != "" {
+		m.MetaSetMut("kinesis_explicit_hash_key", key)
+	}
+	cost = retrieval.Cost(&r)
+	c.conf.Budget.Release(-cost)
+	return m, cost
+}
+
+// brokenMessage makes the message of an aggregate that is fed as it is.
+func (c *Consumer) brokenMessage(a *openAggregate) *service.Message {
+	m := c.message(a.record)
+	m.MetaSetMut("kinesis_deaggregation_error", a.broken.Error())
+	return m
+}
+
 // feedAggregate feeds the user records of an aggregate, one after the other, so that no
 // more of them are messages than a batch holds. Who has acknowledged some of them before
 // gets the others.
 func (c *Consumer) feedAggregate(ctx context.Context, record *retrieval.Record) error {
-	users, err := kpl.Decode(record.Data)
-	if err != nil {
-		c.conf.Hooks.OnAggregate(Aggregate{Err: err})
-		m := c.message(record)
-		m.MetaSetMut("kinesis_deaggregation_error", err.Error())
+	at := c.sent
+	if c.filling.messages > 0 {
+		at = c.filling.last
+	}
+	a := c.open(record, at)
+	switch {
+	case a.broken != nil:
 		cost := retrieval.Cost(record)
 		c.unfed -= cost
-		return c.feedMessage(ctx, m, lease.After(record.SequenceNumber), cost)
+		return c.feedMessage(ctx, c.brokenMessage(a), lease.After(record.SequenceNumber), cost)
+	case a.foreign:
+		return c.leaveOut(ctx, record)
 	}
-	if c.conf.Deaggregate.DropForeign {
-		if foreign := c.conf.Deaggregate.foreign(users); foreign > 0 {
-			c.conf.Hooks.OnAggregate(Aggregate{Foreign: foreign, Dropped: true})
-			return c.leaveOut(ctx, record)
-		}
-	}
-	done := 0
-	// A place that is not in the record is none of it, and what is delivered twice is not lost.
-	if at := c.sent.Within; at.Sequence == record.SequenceNumber && at.Count < len(users) {
-		done = at.Count
-	}
-	fed := Aggregate{UserRecords: len(users) - done}
-	if !c.conf.Deaggregate.DropForeign {
-		fed.Foreign = c.conf.Deaggregate.foreign(users[done:])
-	}
-	c.conf.Hooks.OnAggregate(fed)
-
-	held := int64(len(users)) * userRecordSize
-	c.conf.Budget.Release(-held)
-	c.unfed += held
-	before := c.fedTo().Sequence
-	for i := done; i < len(users); i++ {
-		after := lease.Position{Sequence: before, Within: lease.Within{Sequence: record.SequenceNumber, Count: i + 1}}
-		if i == len(users)-1 {
-			after = lease.After(record.SequenceNumber)
-		}
-		user := retrieval.Record{
-			Data: users[i].Data, SequenceNumber: record.SequenceNumber, PartitionKey: users[i].PartitionKey, Arrived: record.Arrived,
-		}
-		m := c.message(&user)
-		m.MetaSetMut("kinesis_sub_sequence_number", strconv.Itoa(i))
-		if key := users[i].ExplicitHashKey; key != "" {
-			m.MetaSetMut("kinesis_explicit_hash_key", key)
-		}
-		cost := retrieval.Cost(&user)
-		c.conf.Budget.Release(-cost)
-		if err := c.feedMessage(ctx, m, after, cost); err != nil {
+	for ; a.next < len(a.users); a.next++ {
+		m, cost := c.userMessage(a, a.next)
+		if err := c.feedMessage(ctx, m, a.position(a.next), cost); err != nil {
 			return err
 		}
 	}
-	c.fed(retrieval.Cost(record) + held)
+	c.fed(retrieval.Cost(record) + a.held)
 	return nil
 }
 
@@ -137,12 +187,4 @@ func (c *Consumer) leaveOut(ctx context.Context, record *retrieval.Record) error
 func (c *Consumer) fed(cost int64) {
 	c.conf.Budget.Release(cost)
 	c.unfed -= cost
-}
-
-// fedTo returns the position after the newest message.
-func (c *Consumer) fedTo() lease.Position {
-	if c.filling.messages > 0 {
-		return c.filling.last
-	}
-	return c.sent
 }

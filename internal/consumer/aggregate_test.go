@@ -182,15 +182,35 @@ func TestReadingGoesOnInsideOfTheAggregate(t *testing.T) {
 }
 
 func TestPlaceIsKeptWhereAggregatesStayAsTheyAre(t *testing.T) {
-	bubble(t, func(c *Config) { c.Committed = inside(1, 2) }, func(r *rig) {
-		r.put(pageOf(aggregate(1, 4)))
-		d, _ := r.next()
-		pass(commitPeriod)
-		require.Equal(r, inside(1, 2), r.table.now().Position(), "no write stores less")
-		d.Ack(1, nil)
-		pass(commitPeriod)
-		require.Equal(r, lease.After(sequence(1)), r.table.now().Position())
-	})
+	for _, byKey := range []bool{false, true} {
+		bubble(t, func(c *Config) { c.Committed, c.ByKey = inside(1, 2), byKey }, func(r *rig) {
+			r.put(pageOf(aggregate(1, 4)))
+			d, _ := r.next()
+			pass(commitPeriod)
+			require.Equal(r, inside(1, 2), r.table.now().Position(), "no write stores less")
+			d.Ack(1, nil)
+			pass(commitPeriod)
+			require.Equal(r, lease.After(sequence(1)), r.table.now().Position())
+		})
+	}
+}
+
+func TestPlaceThatIsNotInTheAggregateSkipsNothing(t *testing.T) {
+	for _, byKey := range []bool{false, true} {
+		bubble(t, func(c *Config) {
+			deaggregating(c)
+			c.Committed, c.ByKey, c.Batcher = inside(1, 9), byKey, batcher(t, service.BatchPolicy{Count: 1})
+		}, func(r *rig) {
+			r.put(pageOf(aggregate(1, 3), broken(2)))
+			for _, want := range []string{"1/0", "1/1", "1/2", string(broken(2).Data)} {
+				d, got := r.next()
+				require.Equal(r, []string{want}, got)
+				d.Ack(1, nil)
+			}
+			pass(commitPeriod)
+			require.Equal(r, lease.After(sequence(2)), r.table.now().Position())
+		})
+	}
 }
 
 func TestBrokenAggregateIsDeliveredAsItIs(t *testing.T) {
@@ -413,6 +433,7 @@ type fate struct {
 	count   int   // of a batch
 	limit   int
 	filter  int    // of the user records only each so manieth is delivered; 1 for all
+	byKey   bool   // all records have one
 	seed    uint64 // of what happens
 
 	failure string
@@ -436,10 +457,11 @@ func drawFate(t *rapid.T) *fate {
 		count:   rapid.SampledFrom([]int{1, 2, 7, 100}).Draw(t, "count"),
 		limit:   rapid.SampledFrom([]int{1, 10, 1000}).Draw(t, "limit"),
 		filter:  rapid.SampledFrom([]int{1, 1, 3, 200}).Draw(t, "filter"),
+		byKey:   rapid.Bool().Draw(t, "by key"),
 		seed:    rapid.Uint64().Draw(t, "seed"),
 	}
 	if i := slices.Index(f.records, 5000); i >= 0 { // one will do, since each delivery takes its time
-		f.count = max(f.count, 41)
+		f.count, f.byKey = max(f.count, 41), false
 		for j := range f.records[i+1:] {
 			f.records[i+1+j] = min(f.records[i+1+j], 50)
 		}
@@ -483,6 +505,7 @@ func (f *fate) contents() (pages []retrieval.Page, all []message) {
 		if n%3 == 0 {
 			pages = append(pages, retrieval.Page{})
 		}
+		r.PartitionKey = "customer 1" // that of the user records
 		p := &pages[len(pages)-1]
 		p.Records = append(p.Records, r)
 	}
@@ -555,6 +578,7 @@ func (f *fate) live(
 		Open:  func(after string) Source { return reserving{source.open(after), budget} },
 		Limit: f.limit, Budget: budget, HandOver: handOver, DrainTimeout: drainTimeout,
 		Awaited: func(context.Context, string) bool { return true }, Out: out, Deaggregate: lowerHalf(t),
+		ByKey: f.byKey,
 	}
 	conf.Deaggregate.DropForeign = true
 	if f.filter > 1 {

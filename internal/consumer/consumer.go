@@ -35,7 +35,6 @@ import (
 	"github.com/benthosdev/benthos/v4/public/service"
 
 	"github.com/benthos-plugins/aws-kinesis/internal/inflight"
-	"github.com/benthos-plugins/aws-kinesis/internal/kpl"
 	"github.com/benthos-plugins/aws-kinesis/internal/lag"
 	"github.com/benthos-plugins/aws-kinesis/internal/lease"
 	"github.com/benthos-plugins/aws-kinesis/internal/retrieval"
@@ -480,7 +479,7 @@ func (c *Consumer) feed(ctx context.Context, page retrieval.Page) error {
 	c.unfed = page.Cost
 	for i := range page.Records {
 		record := &page.Records[i]
-		if c.conf.Deaggregate != nil && kpl.Looks(record.Data) {
+		if c.isAggregate(record) {
 			if err := c.feedAggregate(ctx, record); err != nil {
 				return err
 			}

@@ -30,6 +30,7 @@ import (
 type keyed struct {
 	// Owned by the pump.
 	records []retrieval.Record // of the page at hand, those that have not entered the window
+	open    *openAggregate     // the first of them, where its user records enter one by one
 	batch   []*queued          // whose messages the batcher has, or had and could not be sent
 	// followed is whether a message waits in the lane of one of the batch.
 	followed bool
@@ -63,6 +64,7 @@ type queued struct {
 	key      laneKey
 	id       uint64 // in the window, which counts messages from 0 on
 	sequence string
+	user     int              // of the user records of an aggregate, which have one sequence
 	more     bool             // the batch has the next message of its key as well
 	sent     bool             // it left for the output, or is about to
 	message  *service.Message // nil when it was sent or dropped
@@ -180,7 +182,7 @@ func (c *Consumer) sendAll(ctx context.Context) error {
 func (c *Consumer) fill() (full bool) {
 	k := c.keyed
 	for len(k.records) > 0 && c.takeIn(&k.records[0]) {
-		k.records[0] = retrieval.Record{} // the message has what it needs
+		k.records[0], k.open = retrieval.Record{}, nil // the message has what it needs
 		k.records = k.records[1:]
 	}
 	for len(k.joined) > 0 && !full {
@@ -230,30 +232,108 @@ func (c *Consumer) join(key laneKey) (full bool) {
 func (c *Consumer) takeIn(record *retrieval.Record) (taken bool) {
 	k, cost := c.keyed, retrieval.Cost(record)
 	c.expire(record.SequenceNumber)
-	var q *queued
-	switch {
-	case len(k.dropped) > 0 && k.dropped[0].sequence == record.SequenceNumber:
-		q, k.dropped = k.dropped[0], k.dropped[1:]
-	case numbers.Compare(record.SequenceNumber, c.sent.Sequence) <= 0:
-		c.conf.Budget.Release(cost)
-		c.unfed -= cost
+	if numbers.Compare(record.SequenceNumber, c.sent.Sequence) <= 0 && (len(k.dropped) == 0 || k.dropped[0].sequence != record.SequenceNumber) {
+		c.fed(cost)
 		return true
-	default:
-		q = &queued{sequence: record.SequenceNumber}
-		c.mu.Lock()
-		if !c.window.Fits(1) {
-			c.mu.Unlock()
+	}
+	if c.isAggregate(record) {
+		return c.takeInAggregate(record)
+	}
+	q := c.placeWhole(record)
+	if q == nil {
+		return false
+	}
+	c.unfed -= cost
+	c.wait(q, c.message(record), cost)
+	return true
+}
+
+// takeInAggregate is takeIn for the user records of an aggregate, each of which is ordered
+// by its own key. Where there is no room for all of them, it goes on at the next call.
+func (c *Consumer) takeInAggregate(record *retrieval.Record) (taken bool) {
+	k := c.keyed
+	if k.open == nil {
+		k.open = c.open(record, c.sent)
+		switch {
+		case len(k.dropped) > 0:
+			k.open.next = 0 // they may be among those that entered the window
+		case k.open.next == 0 && c.sent.Within.Sequence == record.SequenceNumber:
+			c.sent.Within = lease.Within{} // the table has a place that is not in the record
+		}
+	}
+	a := k.open
+	switch {
+	case a.broken != nil:
+		q := c.placeWhole(record)
+		if q == nil {
 			return false
 		}
-		q.id = c.window.Add(1, lease.After(record.SequenceNumber))
-		c.mu.Unlock()
-		if q.key.partition = record.PartitionKey; q.key.partition == "" {
-			q.key.alone = q.id + 1
+		cost := retrieval.Cost(record)
+		c.unfed -= cost
+		c.wait(q, c.brokenMessage(a), cost)
+		return true
+	case a.foreign:
+		q := c.placeWhole(record)
+		if q == nil {
+			return false
 		}
-		c.sent = lease.After(record.SequenceNumber)
+		c.ack(q.id)
 	}
-	q.message, q.cost = c.message(record), cost
-	c.unfed -= cost
+	for ; !a.foreign && a.next < len(a.users); a.next++ {
+		q, passed := c.place(record.SequenceNumber, a.next, a.users[a.next].PartitionKey, a.position(a.next))
+		switch {
+		case passed:
+		case q == nil:
+			return false
+		default:
+			m, cost := c.userMessage(a, a.next)
+			c.wait(q, m, cost)
+		}
+	}
+	c.fed(retrieval.Cost(record) + a.held)
+	return true
+}
+
+// placeWhole is place for a record that is one message, of which a place inside means nothing:
+// the table has one where aggregates were taken apart before, and are not any more.
+func (c *Consumer) placeWhole(record *retrieval.Record) *queued {
+	if c.sent.Within.Sequence == record.SequenceNumber {
+		c.sent.Within = lease.Within{}
+	}
+	q, _ := c.place(record.SequenceNumber, 0, record.PartitionKey, lease.After(record.SequenceNumber))
+	return q
+}
+
+// place gives a message a place in the window, or the one that it had when it was dropped.
+// It returns nil where there is no room, and passed where it has left already, or was done
+// with before.
+func (c *Consumer) place(sequence string, user int, key string, after lease.Position) (q *queued, passed bool) {
+	k := c.keyed
+	if len(k.dropped) > 0 && k.dropped[0].sequence == sequence && k.dropped[0].user == user {
+		q, k.dropped = k.dropped[0], k.dropped[1:]
+		return q, false
+	}
+	if numbers.Compare(sequence, c.sent.Sequence) <= 0 || c.sent.Within.Sequence == sequence && user < c.sent.Within.Count {
+		return nil, true
+	}
+	q = &queued{sequence: sequence, user: user}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.window.Fits(1) {
+		return nil, false
+	}
+	q.id = c.window.Add(1, after)
+	if q.key.partition = key; key == "" {
+		q.key.alone = q.id + 1
+	}
+	c.sent = after
+	return q, false
+}
+
+// wait has a message wait for its turn.
+func (c *Consumer) wait(q *queued, m *service.Message, cost int64) {
+	k := c.keyed
+	q.message, q.cost = m, cost
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if before, ok := k.lanes.UnderWay(q.key); ok && !before.sent {
@@ -264,7 +344,6 @@ func (c *Consumer) takeIn(record *retrieval.Record) (taken bool) {
 		}
 	}
 	k.lanes.Push(q.key, q)
-	return true
 }
 
 // expire gives up what was dropped before a record that is read, all of it where that is
@@ -399,7 +478,7 @@ func (c *Consumer) unsent() []*queued {
 // emptied apart from that.
 func (c *Consumer) dropUnsent() (cost int64) {
 	k := c.keyed
-	k.records = nil
+	k.records, k.open = nil, nil
 	for _, q := range c.unsent() {
 		cost += q.cost
 		q.message, q.cost = nil, 0
@@ -427,7 +506,7 @@ func (c *Consumer) drainKeyed(ctx context.Context) error {
 		return err
 	}
 	cost := int64(0)
-	k.records = nil
+	k.records, k.open = nil, nil
 	unsent := c.unsent() // all of it before what was dropped and is not read again
 	c.mu.Lock()
 	for _, q := range unsent {

@@ -14,6 +14,8 @@ import (
 	"github.com/benthosdev/benthos/v4/public/service"
 	"github.com/stretchr/testify/require"
 
+	"github.com/benthos-plugins/aws-kinesis/internal/kpl"
+	"github.com/benthos-plugins/aws-kinesis/internal/kpl/kpltest"
 	"github.com/benthos-plugins/aws-kinesis/internal/retrieval"
 )
 
@@ -58,13 +60,50 @@ func newStrict(r *rig, dice *rand.Rand, pages []retrieval.Page) *strict {
 		rig: r, outbox: NewOutbox(), taking: make(chan struct{}, 1+dice.IntN(16)),
 		dice: dice, rejects: 0.3 * dice.Float64(), left: map[string][]int{}, inside: map[string]*service.Message{},
 	}
+	add := func(key string) {
+		s.left[key] = append(s.left[key], len(s.keys))
+		s.keys, s.accepted = append(s.keys, key), append(s.accepted, false)
+	}
 	for _, p := range pages {
 		for _, record := range p.Records {
-			s.left[record.PartitionKey] = append(s.left[record.PartitionKey], len(s.keys))
-			s.keys, s.accepted = append(s.keys, record.PartitionKey), append(s.accepted, false)
+			if !kpl.Looks(record.Data) {
+				add(record.PartitionKey)
+				continue
+			}
+			users, err := kpl.Decode(record.Data)
+			require.NoError(r, err)
+			for _, user := range users {
+				add(user.PartitionKey)
+			}
 		}
 	}
 	return s
+}
+
+// aggregated makes aggregates of some runs of the records of a page. Each has the sequence
+// number of its last one.
+func aggregated(dice *rand.Rand, p retrieval.Page) retrieval.Page {
+	var records []retrieval.Record
+	for left := p.Records; len(left) > 0; {
+		n := 1
+		if dice.IntN(3) == 0 {
+			n = 1 + dice.IntN(len(left))
+		}
+		run := left[:n]
+		left = left[n:]
+		if n == 1 {
+			records = append(records, run[0])
+			continue
+		}
+		users := make([]kpl.Record, n)
+		for i, r := range run {
+			users[i] = kpl.Record{Data: r.Data, PartitionKey: r.PartitionKey}
+		}
+		records = append(records, retrieval.Record{Data: kpltest.Encode(users), SequenceNumber: run[n-1].SequenceNumber, PartitionKey: "a"})
+	}
+	whole := pageOf(records...)
+	whole.End, whole.Children = p.End, p.Children
+	return whole
 }
 
 // run takes batches until ctx ends, as an input and its host do.
@@ -209,11 +248,11 @@ func (s *strict) done() (contiguous, all int) {
 
 // stored is the number of records before the checkpoint.
 func (s *strict) stored() (n int) {
-	stored := s.table.now().Sequence
-	for n < len(s.accepted) && stored >= sequence(n) {
+	stored := s.table.now().Position()
+	for n < len(s.accepted) && stored.Sequence >= sequence(n) {
 		n++
 	}
-	return n
+	return n + stored.Within.Count
 }
 
 // requireSound requires that no promise was broken so far.
@@ -234,12 +273,20 @@ func strictBubble(t *testing.T, test func(s *strict, dice *rand.Rand)) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			dice := rand.New(rand.NewPCG(seed, 0))
 			pages := ofKeys(dice, 1+dice.IntN(800), 1+dice.IntN(60))
+			var apart *Deaggregation
+			if dice.IntN(2) == 0 {
+				apart = new(Deaggregation)
+				for i, p := range pages {
+					pages[i] = aggregated(dice, p)
+				}
+			}
 			policy := service.BatchPolicy{Count: []int{1, 2, 10, 100}[dice.IntN(4)]}
 			if dice.IntN(2) == 0 {
 				policy.Period = "500ms"
 			}
 			bubble(t, func(c *Config) {
 				byKey(t, []int{1, 3, 20, 200, 1024}[dice.IntN(5)], policy)(c)
+				c.Deaggregate = apart
 				switch dice.IntN(4) {
 				case 0:
 					c.Processors = processors(t, `[ { mapping: 'root = content()' } ]`)
