@@ -93,6 +93,9 @@ const (
 	Reading
 	// Finished shards were read to the end, and everything acknowledged.
 	Finished
+	// Cut shards were read up to a moment at which their reading ends, and everything
+	// acknowledged. They were open then, so that their children began after it.
+	Cut
 )
 
 func (s State) String() string {
@@ -105,6 +108,8 @@ func (s State) String() string {
 		return "reading"
 	case Finished:
 		return "finished"
+	case Cut:
+		return "cut"
 	}
 	return "invalid"
 }
@@ -128,6 +133,8 @@ type Graph struct {
 	progress map[string]Progress
 
 	descended map[string]descent // memo of descent
+	// beyond is a memo of Beyond, nil where no shard is cut.
+	beyond map[string]bool
 }
 
 // NewGraph returns the graph of the shards that a stream lists. progress may have shards that the stream lists no more: one of them that still
@@ -138,6 +145,12 @@ func NewGraph(shards []Shard, progress map[string]Progress) *Graph {
 		children:  make(map[string][]string, len(shards)),
 		progress:  progress,
 		descended: make(map[string]descent, len(shards)),
+	}
+	for _, p := range progress {
+		if p.State == Cut {
+			g.beyond = make(map[string]bool, len(shards))
+			break
+		}
 	}
 	for _, s := range shards {
 		g.shards[s.ID] = s
@@ -158,6 +171,8 @@ func (g *Graph) Finished(id string) bool {
 	switch {
 	case state == Finished:
 		return true
+	case state == Cut:
+		return false // its children are not to be read
 	case state == Reading:
 		// Also of a shard that the list has dropped: what its reader has under way
 		// is older than all records of its children.
@@ -168,6 +183,29 @@ func (g *Graph) Finished(id string) bool {
 		return false
 	}
 	return shard.Closed && g.descent(id) == provenDescent
+}
+
+// Done reports whether nothing will be left to read of a shard, here or elsewhere: it is
+// finished or cut, or comes out of one that was cut.
+func (g *Graph) Done(id string) bool { return g.Finished(id) || g.Beyond(id) }
+
+// Beyond reports whether all that is left of a shard lies beyond the moment at which
+// reading ends: it was cut there, or a shard was that it comes out of. A shard that
+// somebody reads all the same is not done with.
+func (g *Graph) Beyond(id string) bool {
+	switch {
+	case g.beyond == nil, g.progress[id].State == Reading:
+		return false
+	case g.progress[id].State == Cut:
+		return true
+	}
+	beyond, known := g.beyond[id]
+	if known {
+		return beyond
+	}
+	g.beyond[id] = false // a cycle, which no stream has, must not hang us
+	g.beyond[id] = slices.ContainsFunc(g.shards[id].Parents, g.Beyond)
+	return g.beyond[id]
 }
 
 // Undecided reports whether it is not known yet if a shard is finished: it is closed
@@ -184,11 +222,11 @@ func (g *Graph) Unproven(id string) bool {
 	return listed && shard.Closed && g.progress[id].State == Unknown && g.descent(id) == unprovenDescent
 }
 
-// Ready reports whether a shard may be read: it is listed and not finished, and
+// Ready reports whether a shard may be read: it is listed and not done with, and
 // each of its parents is finished.
 func (g *Graph) Ready(id string) bool {
 	shard, listed := g.shards[id]
-	if !listed || g.Finished(id) || g.Undecided(id) {
+	if !listed || g.Done(id) || g.Undecided(id) {
 		return false
 	}
 	for _, parent := range shard.Parents {

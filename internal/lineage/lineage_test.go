@@ -71,6 +71,11 @@ func TestParentThatIsStillBeingReadHoldsItsBegunChild(t *testing.T) {
 	require.Equal(t, []string{"old"}, ready(g, "old", "new"))
 }
 
+func TestStatesHaveNames(t *testing.T) {
+	require.Equal(t, "cut", Cut.String())
+	require.Equal(t, "invalid", (Cut + 1).String())
+}
+
 func TestTrimmedParentHoldsNobody(t *testing.T) {
 	g := NewGraph([]Shard{{ID: "ab", Parents: []string{"a", "b"}}}, nil)
 	require.True(t, g.Ready("ab"))
@@ -114,6 +119,34 @@ func TestParentThatHasLeftTheStreamHoldsItsChildWhileItIsRead(t *testing.T) {
 		g := NewGraph(shards, balanced(map[string]State{"old": state}))
 		require.Equal(t, want, g.Ready("new"), "%v", state)
 	}
+}
+
+func TestNothingComesOutOfAShardThatWasCut(t *testing.T) {
+	g := NewGraph([]Shard{
+		{ID: "cut", Closed: true},
+		{ID: "read", Closed: true},
+		{ID: "other", Closed: true},
+		{ID: "child", Parents: []string{"cut"}, Closed: true},
+		{ID: "merged", Parents: []string{"read", "child"}, Closed: true},
+		{ID: "grandchild", Parents: []string{"merged"}},
+		{ID: "kept", Parents: []string{"read"}},
+		{ID: "late", Parents: []string{"other"}},
+		{ID: "taken", Parents: []string{"cut"}},
+	}, balanced(map[string]State{"cut": Cut, "read": Finished, "other": Begun, "taken": Reading}))
+	var done []string
+	all := []string{"cut", "read", "other", "child", "merged", "grandchild", "kept", "late", "taken"}
+	for _, id := range all {
+		if g.Done(id) {
+			done = append(done, id)
+		}
+	}
+	require.Equal(t, []string{"cut", "read", "child", "merged", "grandchild"}, done)
+	require.Equal(t, []string{"other", "kept"}, ready(g, all...))
+	require.False(t, g.Finished("cut"))
+	require.True(t, g.Beyond("cut"))
+
+	g = NewGraph([]Shard{{ID: "a", Parents: []string{"b"}}, {ID: "b", Parents: []string{"a"}}}, balanced(map[string]State{"c": Cut}))
+	require.False(t, g.Done("a"), "a cycle, which no stream has")
 }
 
 func TestShardHoldsNoSequenceBelowItsFirst(t *testing.T) {
