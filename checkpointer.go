@@ -42,6 +42,10 @@ const (
 	// attrFinished is the sequence with which the shard was finished, and stands
 	// only while attrSequence is the same and nobody owns the item.
 	attrFinished = "FinishedSequence"
+	// attrCut is the moment up to which the shard was read, RFC 3339, and stands only while
+	// attrSequence is the sequence attrCutSequence and nobody owns the item.
+	attrCut         = "CutAt"
+	attrCutSequence = "CutSequence"
 	// attrShardStart is the starting sequence number of the shard that was claimed,
 	// and stands only while attrSequence is empty: from then on that tells the shard.
 	attrShardStart = "ShardStart"
@@ -71,6 +75,15 @@ const (
 	attrRequests = "Requests"
 	// attrChanges is a number that grows with what the member changes.
 	attrChanges = "Changes"
+)
+
+// The end of a group that ends at its first start stands in an item of its own, under a
+// stream name that no stream can have either.
+const (
+	ends     = "/end"
+	endShard = "now"
+	// attrEnd is that moment, RFC 3339.
+	attrEnd = "EndTimestamp"
 )
 
 // tableWait bounds the wait for a table that is being created. DynamoDB takes
@@ -383,7 +396,8 @@ func (c *checkpointer) mirror(ctx context.Context, seen lease.Item, next string)
 	v := values{}
 	condition := asSeen(seen, v)
 	v[":sequence"] = text(next)
-	return c.update(ctx, seen.Key, "SET "+attrSequence+" = :sequence REMOVE "+attrFinished+", "+attrShardStart+", "+attrInside, condition, v)
+	return c.update(ctx, seen.Key, "SET "+attrSequence+" = :sequence REMOVE "+
+		strings.Join([]string{attrFinished, attrCut, attrCutSequence, attrShardStart, attrInside}, ", "), condition, v)
 }
 
 // query returns all items of a stream, or of the members, all pages of them, and their
@@ -493,7 +507,7 @@ func (c *checkpointer) Claim(ctx context.Context, seen lease.Item, grant lease.G
 		attrTerm + " = :term",
 		nextNumber,
 	}
-	remove := []string{attrFinished}
+	remove := []string{attrFinished, attrCut, attrCutSequence}
 	if !seen.Exists {
 		v[":first"] = text(grant.Position.Sequence)
 		if within := encodeWithin(grant.Position); within != "" {
@@ -562,15 +576,13 @@ func asSeen(seen lease.Item, v values) string {
 	}
 	if seen.Owner == "" {
 		// Not an item that was deleted meanwhile, which would come back as a
-		// phantom, nor one that somebody took and gave back further on or finished.
-		finished := "(attribute_not_exists(" + attrFinished + ") OR " + attrFinished + " <> " + attrSequence + ")"
+		// phantom, nor one that somebody took and gave back further on, finished or cut.
+		condition := "attribute_exists(" + attrShard + ") AND attribute_not_exists(" + attrOwner + ") AND " +
+			same(attrSequence, ":seenSequence", seen.Sequence)
 		if _, malformed := odd[attrSequence]; malformed {
-			finished = same(attrSequence, ":seenSequence", "") // it can be no mark then
-		} else if seen.Finished {
-			finished = attrFinished + " = " + attrSequence
+			return condition // there can be no mark then
 		}
-		return "attribute_exists(" + attrShard + ") AND attribute_not_exists(" + attrOwner + ") AND " +
-			same(attrSequence, ":seenSequence", seen.Sequence) + " AND " + finished
+		return condition + marked(attrFinished, seen.Finished) + marked(attrCutSequence, !seen.CutAt.IsZero())
 	}
 	condition := same(attrOwner, ":seenOwner", seen.Owner) + " AND " + same(attrToken, ":seenToken", seen.Token)
 	if seen.Term != "" {
@@ -580,6 +592,14 @@ func asSeen(seen lease.Item, v values) string {
 		condition += " AND " + same(attrSequence, ":seenSequence", "")
 	}
 	return condition
+}
+
+// marked is the condition that a mark stands, or does not, beside others.
+func marked(attribute string, stands bool) string {
+	if stands {
+		return " AND " + attribute + " = " + attrSequence
+	}
+	return " AND (attribute_not_exists(" + attribute + ") OR " + attribute + " <> " + attrSequence + ")"
 }
 
 // Renew implements lease.Store.
@@ -621,6 +641,46 @@ func (c *checkpointer) Finish(ctx context.Context, key lease.Key, at lease.Link,
 	_, err := c.update(ctx, key,
 		"SET "+attrSequence+" = :sequence, "+attrFinished+" = :sequence"+set+" REMOVE "+freed+remove, condition, v, lastWrite())
 	return err
+}
+
+// Cut implements lease.Store.
+func (c *checkpointer) Cut(ctx context.Context, key lease.Key, at lease.Link, position lease.Move, end time.Time) error {
+	condition, v := heldWith(at, position)
+	v[":cut"] = text(end.UTC().Format(time.RFC3339Nano))
+	set, remove := moved(position, v)
+	_, err := c.update(ctx, key,
+		"SET "+attrSequence+" = :sequence, "+attrCut+" = :cut, "+attrCutSequence+" = :sequence"+set+" REMOVE "+freed+remove, condition, v, lastWrite())
+	return err
+}
+
+// agreeOnEnd returns the moment at which the group ends that ends at its first start: the
+// one that stands in the table, or else the one that is given, which stands there from
+// now on. first is whether it is that one. Whoever tries again after an answer that was
+// lost gets the same.
+func (c *checkpointer) agreeOnEnd(ctx context.Context, now time.Time) (end time.Time, first bool, err error) {
+	proposed := now.UTC().Format(time.RFC3339Nano)
+	key := lease.Key{Stream: ends, Shard: endShard}
+	out, err := c.api.UpdateItem(ctx, &dynamodb.UpdateItemInput{
+		TableName:                 &c.table.name,
+		Key:                       c.keyOf(key),
+		UpdateExpression:          aws.String("SET " + attrEnd + " = if_not_exists(" + attrEnd + ", :end)"),
+		ExpressionAttributeValues: values{":end": text(proposed)},
+		ReturnValues:              types.ReturnValueAllNew,
+	})
+	if err != nil {
+		return time.Time{}, false, fmt.Errorf("agreeing on the end of the group: %w", err)
+	}
+	if len(out.Attributes) == 0 {
+		return time.Time{}, false, errors.New("agreeing on the end of the group: the answer has no item")
+	}
+	stored, _ := out.Attributes[attrEnd].(*types.AttributeValueMemberS)
+	if stored == nil {
+		return time.Time{}, false, fmt.Errorf("the item %q of %q in table %s has %s that is no text: delete it, and the group ends at the next start", endShard, c.hashKey(ends), c.table.name, attrEnd)
+	}
+	if end, err = time.Parse(time.RFC3339Nano, stored.Value); err != nil {
+		return time.Time{}, false, fmt.Errorf("the item %q of %q in table %s has %s that is no time: delete it, and the group ends at the next start: %w", endShard, c.hashKey(ends), c.table.name, attrEnd, err)
+	}
+	return end, stored.Value == proposed, nil
 }
 
 // HandOver implements lease.Store.
@@ -777,6 +837,12 @@ func decodeItem(attributes map[string]types.AttributeValue) lease.Item {
 		item.Within = decodeWithin(str(attrInside), item.Sequence)
 	}
 	item.Finished = marked && !unknown && item.Owner == "" && str(attrFinished) == item.Sequence
+	if _, marked := attributes[attrCutSequence].(*types.AttributeValueMemberS); marked && !unknown && item.Owner == "" && str(attrCutSequence) == item.Sequence {
+		var err error
+		if item.CutAt, err = time.Parse(time.RFC3339Nano, str(attrCut)); err != nil {
+			item.CutAt = time.Unix(0, 0).UTC() // before the end of whoever looks, who reads on
+		}
+	}
 	return item
 }
 

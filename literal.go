@@ -152,6 +152,15 @@ func (m *mirroring) Finish(ctx context.Context, key lease.Key, at lease.Link, po
 	return err
 }
 
+// Cut implements lease.Store.
+func (m *mirroring) Cut(ctx context.Context, key lease.Key, at lease.Link, position lease.Move, end time.Time) error {
+	err := m.leaseTable.Cut(ctx, key, at, position, end)
+	if err == nil {
+		m.follow(ctx, position.To.Sequence)
+	}
+	return err
+}
+
 // follow moves the literal item on. It is behind if that fails, and moves the next
 // time: nothing that this input decides depends on it.
 func (m *mirroring) follow(ctx context.Context, next string) {

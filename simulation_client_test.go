@@ -288,6 +288,11 @@ func (c simulatedStore) Finish(ctx context.Context, key lease.Key, link lease.Li
 	return c.do(ctx, key, "finish", func(ctx context.Context) error { return c.sim.table.Finish(ctx, key, link, position) })
 }
 
+func (c simulatedStore) Cut(ctx context.Context, key lease.Key, link lease.Link, position lease.Move, end time.Time) error {
+	link = c.outbound(link)
+	return c.do(ctx, key, "cut", func(ctx context.Context) error { return c.sim.table.Cut(ctx, key, link, position, end) })
+}
+
 func (c simulatedStore) HandOver(ctx context.Context, key lease.Key, link lease.Link, position lease.Move, to lease.Link) error {
 	c.passes(to.Term)
 	link, to.Token = c.outbound(link), c.written(to.Token)

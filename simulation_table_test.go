@@ -144,7 +144,7 @@ func (m *memoryTable) vacate(ctx context.Context, seen lease.Item) (lease.Item, 
 
 func (m *memoryTable) mirror(ctx context.Context, literal lease.Item, sequence string) (lease.Item, error) {
 	return m.Update(ctx, literal, func(next *lease.Item) {
-		next.Sequence, next.Within, next.ShardStart, next.Finished = sequence, lease.Within{}, "", false
+		next.Sequence, next.Within, next.ShardStart, next.Finished, next.CutAt = sequence, lease.Within{}, "", false, time.Time{}
 	})
 }
 
@@ -260,6 +260,13 @@ func compareTables(t *rapid.T, stored, memory leaseTable) {
 			sequence := moveOf(item)
 			both("finish", func(s leaseTable) error {
 				return s.Finish(ctx, item.Key, item.Link(), sequence)
+			})
+		},
+		"cut": func(t *rapid.T) {
+			item := seen()
+			sequence, end := moveOf(item), time.Unix(int64(rapid.IntRange(1, 9).Draw(t, "end")), 5)
+			both("cut", func(s leaseTable) error {
+				return s.Cut(ctx, item.Key, item.Link(), sequence, end)
 			})
 		},
 		"hand over": func(*rapid.T) {

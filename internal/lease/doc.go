@@ -15,6 +15,7 @@
 //
 //	free ──Claim──▶ held ──Release──▶ free
 //	dead ──Claim──▶ held ──Finish───▶ finished
+//	                held ──Cut──────▶ free, and read up to the end of its reader
 //	                held ──HandOver─▶ the recipient's ──Claim──▶ held
 //	                held ──(conflict, or the session is lost)──▶ lost
 //

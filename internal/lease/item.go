@@ -51,6 +51,10 @@ type Item struct {
 	UpTo time.Time
 	// Finished marks a closed shard that was read to its end and acknowledged.
 	Finished bool
+	// CutAt is the moment up to which the shard was read and acknowledged, by a reader that
+	// ends there: what arrived after it is left to others. The shard was open then. Zero
+	// when nobody has left it so.
+	CutAt time.Time
 	// ShardStart is the starting sequence number of the shard that was claimed,
 	// while nothing is committed: it tells a shard from that of the same id in a
 	// stream that was deleted and made anew. Empty when nobody has written it.
@@ -124,6 +128,8 @@ type Store interface {
 	Release(ctx context.Context, key Key, at Link, position Move) error
 	// Finish moves the position, frees the item and marks it finished.
 	Finish(ctx context.Context, key Key, at Link, position Move) error
+	// Cut moves the position, frees the item and notes up to which moment it was read.
+	Cut(ctx context.Context, key Key, at Link, position Move, end time.Time) error
 	// HandOver moves the position and makes another member the owner, in a term of its
 	// own: that member claims the item from itself before it reads.
 	HandOver(ctx context.Context, key Key, at Link, position Move, to Link) error

@@ -525,6 +525,15 @@ func (l *Lease) Finish(ctx context.Context, position Position) error {
 	})
 }
 
+// Cut commits the last position of a shard that was read up to the moment at which its
+// reader ends, notes that moment, and is otherwise like Release.
+func (l *Lease) Cut(ctx context.Context, position Position, end time.Time) error {
+	write := func(ctx context.Context, key Key, at Link, position Move) error {
+		return l.store.Cut(ctx, key, at, position, end)
+	}
+	return l.end(ctx, "cutting", position, write, func(now Item) bool { return now.CutAt.Equal(end) })
+}
+
 // HandOver commits the last position and passes the shard to the member that
 // requested it, and is otherwise like Release.
 func (l *Lease) HandOver(ctx context.Context, position Position, to string) error {

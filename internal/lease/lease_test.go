@@ -105,7 +105,7 @@ func (s *table) carry(ctx context.Context, method string, serve func() error) er
 
 func (s *table) serve(method string, serve func() error) error {
 	err := serve()
-	if err == nil && slices.Contains([]string{"Renew", "Release", "Finish", "HandOver", "Yield"}, method) {
+	if err == nil && slices.Contains([]string{"Renew", "Release", "Finish", "Cut", "HandOver", "Yield"}, method) {
 		s.mu.Lock()
 		s.writes++
 		s.history = append(s.history, s.now().Sequence)
@@ -707,8 +707,11 @@ func TestEarlierAttemptThatTookEffectIsBuiltUpon(t *testing.T) {
 	})
 }
 
+// moment is at which a shard is cut.
+var moment = time.Date(2024, 5, 1, 13, 0, 0, 5, time.UTC)
+
 func TestLastWritesSurviveALostAnswer(t *testing.T) {
-	for _, method := range []string{"Release", "Finish", "HandOver"} {
+	for _, method := range []string{"Release", "Finish", "Cut", "HandOver"} {
 		t.Run(method, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newTable()
@@ -719,6 +722,8 @@ func TestLastWritesSurviveALostAnswer(t *testing.T) {
 					require.NoError(t, l.Release(t.Context(), lease.After("100")))
 				case "Finish":
 					require.NoError(t, l.Finish(t.Context(), lease.After("100")))
+				case "Cut":
+					require.NoError(t, l.Cut(t.Context(), lease.After("100"), moment))
 				case "HandOver":
 					require.NoError(t, l.HandOver(t.Context(), lease.After("100"), "other"))
 				}
@@ -726,6 +731,7 @@ func TestLastWritesSurviveALostAnswer(t *testing.T) {
 				require.Equal(t, method == "HandOver", s.now().Owner == "other")
 				require.Equal(t, method != "HandOver", s.now().Owner == "")
 				require.Equal(t, method == "Finish", s.now().Finished)
+				require.Equal(t, method == "Cut", s.now().CutAt.Equal(moment))
 				require.Equal(t, 1, s.written())
 				require.False(t, l.Trusted())
 			})
@@ -778,6 +784,7 @@ func TestLostSessionWritesToNoShardsItem(t *testing.T) {
 	for name, last := range map[string]func(ctx context.Context, l *lease.Lease) error{
 		"Release":  func(ctx context.Context, l *lease.Lease) error { return l.Release(ctx, lease.After("500")) },
 		"Finish":   func(ctx context.Context, l *lease.Lease) error { return l.Finish(ctx, lease.After("500")) },
+		"Cut":      func(ctx context.Context, l *lease.Lease) error { return l.Cut(ctx, lease.After("500"), moment) },
 		"HandOver": func(ctx context.Context, l *lease.Lease) error { return l.HandOver(ctx, lease.After("500"), "other") },
 		"Keep": func(ctx context.Context, l *lease.Lease) error {
 			return l.Keep(ctx, func() lease.Position { return lease.After("600") })
@@ -977,6 +984,7 @@ func TestEachWriteSaysUpToWhenTheShardIsAcknowledged(t *testing.T) {
 	for name, last := range map[string]func(context.Context, *lease.Lease) error{
 		"release":   func(ctx context.Context, l *lease.Lease) error { return l.Release(ctx, lease.After("7")) },
 		"finish":    func(ctx context.Context, l *lease.Lease) error { return l.Finish(ctx, lease.After("7")) },
+		"cut":       func(ctx context.Context, l *lease.Lease) error { return l.Cut(ctx, lease.After("7"), moment) },
 		"hand-over": func(ctx context.Context, l *lease.Lease) error { return l.HandOver(ctx, lease.After("7"), "other") },
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -149,7 +149,7 @@ func AsSeen(seen lease.Item) func(now lease.Item) bool {
 		case !seen.Exists:
 			return !now.Exists
 		case seen.Owner == "":
-			return now.Exists && now.Owner == "" && now.Sequence == seen.Sequence && now.Finished == seen.Finished
+			return now.Exists && now.Owner == "" && now.Sequence == seen.Sequence && now.Finished == seen.Finished && now.CutAt.IsZero() == seen.CutAt.IsZero()
 		}
 		return now.Link() == seen.Link()
 	}
@@ -217,7 +217,7 @@ func (t *Table) Claim(ctx context.Context, seen lease.Item, grant lease.Grant) (
 		}
 		next.Owner, next.Term, next.Token = grant.Owner, grant.Term, grant.Token
 		next.Number++
-		next.Finished = false
+		next.Finished, next.CutAt = false, time.Time{}
 		next.Pinned, next.ShardStart = grant.Pinned, ""
 		if !seen.Exists {
 			next.Sequence, next.Within = grant.Position.Sequence, grant.Position.Within
@@ -261,6 +261,16 @@ func (t *Table) Finish(ctx context.Context, key lease.Key, at lease.Link, positi
 		move(next, position)
 		Free(next)
 		next.Finished = true
+	})
+	return err
+}
+
+// Cut implements lease.Store.
+func (t *Table) Cut(ctx context.Context, key lease.Key, at lease.Link, position lease.Move, end time.Time) error {
+	_, err := t.write(ctx, "Cut", key, heldWith(at, position), func(next *lease.Item) {
+		move(next, position)
+		Free(next)
+		next.CutAt = end.UTC().Round(0)
 	})
 	return err
 }
