@@ -27,8 +27,11 @@ type Page struct {
 	// ReadTo is the moment up to which all that had arrived has been read with this page,
 	// by our own clock; zero where the service does not tell how far it is behind.
 	ReadTo time.Time
-	// End is set on the last page of a closed shard.
+	// End is set on the last page of a closed shard, and of a Bounded source.
 	End bool
+	// Cut is set with End where the shard goes on, beyond the moment at which its source
+	// ends. It has no Children then.
+	Cut bool
 	// Children are the shards that follow a closed one, on its last page.
 	Children []Child
 }

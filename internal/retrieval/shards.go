@@ -69,6 +69,7 @@ type Lists struct {
 type list struct {
 	done   chan struct{} // closed when the rest is there
 	shards []lineage.Shard
+	at     time.Time // by the service's clock
 	err    error
 }
 
@@ -82,20 +83,27 @@ func (l *Lists) Wait() { l.calls.Wait() }
 
 // Find returns a shard of a stream; ok is false when the stream does not list it.
 func (l *Lists) Find(ctx context.Context, stream, id string) (shard lineage.Shard, ok bool, err error) {
+	shard, _, ok, err = l.FindAt(ctx, stream, id)
+	return shard, ok, err
+}
+
+// FindAt is Find, and tells when the stream was listed by the service's clock, in whole
+// seconds; zero where the service does not tell.
+func (l *Lists) FindAt(ctx context.Context, stream, id string) (shard lineage.Shard, at time.Time, ok bool, err error) {
 	call := l.join(stream)
 	select {
 	case <-call.done:
 	case <-ctx.Done():
-		return lineage.Shard{}, false, ctx.Err()
+		return lineage.Shard{}, time.Time{}, false, ctx.Err()
 	}
 	if call.err != nil {
-		return lineage.Shard{}, false, call.err
+		return lineage.Shard{}, time.Time{}, false, call.err
 	}
 	i := slices.IndexFunc(call.shards, func(s lineage.Shard) bool { return s.ID == id })
 	if i < 0 {
-		return lineage.Shard{}, false, nil
+		return lineage.Shard{}, call.at, false, nil
 	}
-	return call.shards[i], true, nil
+	return call.shards[i], call.at, true, nil
 }
 
 // join returns the next call to begin.
@@ -125,7 +133,7 @@ func (l *Lists) join(stream string) *list {
 		l.mu.Unlock()
 		ctx, cancel := context.WithTimeout(l.life, listTimeout)
 		defer cancel()
-		call.shards, _, call.err = ListShards(ctx, l.api, stream)
+		call.shards, call.at, call.err = ListShards(ctx, l.api, stream)
 	})
 	return call
 }
