@@ -129,7 +129,10 @@ type Config struct {
 	Shard string
 	// Open makes a source that begins after a sequence number, or where the shard
 	// is to begin when it is empty.
-	Open    func(after string) Source
+	Open func(after string) Source
+	// End is the moment at which the source ends, though the shard may go on; zero where it
+	// ends with the shard.
+	End     time.Time
 	Batcher Batcher
 	// Deaggregate says how aggregates come out as their user records; nil where they stay
 	// what they are.
@@ -179,6 +182,8 @@ const (
 	// Failed: the last write has no known outcome. The table may still name this member,
 	// which then claims the shard anew.
 	Failed
+	// Cut: the shard goes on, and was read up to the end of its source and acknowledged.
+	Cut
 )
 
 func (o Outcome) String() string {
@@ -195,6 +200,8 @@ func (o Outcome) String() string {
 		return "gone"
 	case Failed:
 		return "failed"
+	case Cut:
+		return "cut"
 	}
 	return fmt.Sprintf("Outcome(%d)", int(o))
 }
@@ -223,6 +230,7 @@ type Consumer struct {
 	filling   filling
 	unfed     int64          // cost of what the page at hand has beyond it
 	sent      lease.Position // after the newest message that is done with or under way
+	cut       bool           // what was read ended before the shard did
 	arrivedAt time.Time
 	arrived   any // metadata value of arrivedAt
 
@@ -269,7 +277,7 @@ func (recipient requestedError) Error() string { return "requested by " + string
 // errSuspended is why reading stops while the lease cannot be proved.
 var errSuspended = errors.New("the lease cannot be proved")
 
-// Run reads the shard until it is finished, is to be handed over, its lease is
+// Run reads the shard until it is finished or cut, is to be handed over, its lease is
 // lost or the context of the lease ends. It returns within a few seconds of that,
 // and when it is to be handed over, within the drain time-out more.
 func (c *Consumer) Run() Result {
@@ -458,6 +466,7 @@ func (c *Consumer) pump(ctx context.Context, pages <-chan fetched) ([]retrieval.
 				return nil, err
 			}
 			if f.page.End {
+				c.cut = f.page.Cut
 				return f.page.Children, c.flush(ctx)
 			}
 		case <-c.conf.BudgetWait:
@@ -728,6 +737,9 @@ func (c *Consumer) end(children []retrieval.Child, recipient string, err error) 
 
 	last, result := l.Release, Result{Outcome: Released}
 	switch {
+	case err == nil && c.cut:
+		last = func(ctx context.Context, position lease.Position) error { return l.Cut(ctx, position, c.conf.End) }
+		result = Result{Outcome: Cut}
 	case err == nil:
 		last, result = l.Finish, Result{Outcome: Finished, Children: children}
 	case l.Context().Err() != nil:

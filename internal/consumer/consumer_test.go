@@ -447,3 +447,51 @@ func TestOutcomesHaveNames(t *testing.T) {
 		require.Equal(t, want, outcome.String())
 	}
 }
+
+func TestShardThatIsCutIsFreeAndSaysUpToWhen(t *testing.T) {
+	end := time.Date(2024, 5, 1, 13, 0, 0, 0, time.UTC)
+	bubble(t, func(conf *Config) { conf.End = end }, func(r *rig) {
+		last := page(0, 2)
+		last.End, last.Cut = true, true
+		r.put(last)
+		first, _ := r.next()
+		second, _ := r.next()
+		second.Ack(1, nil)
+		pass(time.Minute)
+		r.running()
+		require.True(r, r.table.now().CutAt.IsZero(), "the first is not acknowledged")
+		first.Ack(1, nil)
+		require.Equal(r, Result{Outcome: Cut}, r.result())
+		want := free(sequence(1))
+		want.CutAt = end
+		got := r.table.now()
+		got.UpTo = time.Time{}
+		require.Equal(r, want, got)
+	})
+}
+
+func TestShardThatIsCutWithoutARecordHasNoSequence(t *testing.T) {
+	end := time.Date(2024, 5, 1, 13, 0, 0, 0, time.UTC)
+	bubble(t, func(conf *Config) { conf.End = end }, func(r *rig) {
+		r.put(retrieval.Page{End: true, Cut: true})
+		require.Equal(r, Result{Outcome: Cut}, r.result())
+		require.Empty(r, r.table.now().Sequence)
+		require.Empty(r, r.table.now().Owner)
+		require.True(r, r.table.now().CutAt.Equal(end))
+	})
+}
+
+// A shard is handed over while the last of it is under way, and cut by its next reader.
+func TestShardThatIsHandedOverBeforeItIsCutIsNotMarked(t *testing.T) {
+	bubble(t, func(conf *Config) { conf.End = time.Unix(1, 0) }, func(r *rig) {
+		last := page(0, 1)
+		last.End, last.Cut = true, true
+		r.put(last)
+		r.next()
+		r.give <- "other"
+		pass(drainTimeout + time.Second)
+		require.Equal(r, HandedOver, r.result().Outcome)
+		require.True(r, r.table.now().CutAt.IsZero())
+		require.Equal(r, "other", r.table.now().Owner)
+	})
+}

@@ -101,6 +101,7 @@ func (c *Consumer) pumpKeyed(ctx context.Context, pages <-chan fetched) ([]retri
 		if f.err == nil && !f.page.End {
 			continue
 		}
+		c.cut = f.page.Cut
 		// Also where the shard is gone: nobody can read again what waits here.
 		if err := c.sendAll(ctx); err != nil {
 			return nil, err

@@ -64,7 +64,7 @@ func (s *table) carry(ctx context.Context, method string, serve func() error) er
 		<-ctx.Done()
 		return ctx.Err()
 	}
-	last := method == "Release" || method == "Finish" || method == "HandOver"
+	last := method == "Release" || method == "Finish" || method == "Cut" || method == "HandOver"
 	if last && s.source != nil && s.source.opened.Load() != 0 {
 		s.mu.Lock()
 		s.early++

@@ -77,7 +77,7 @@ func (b *Bounded) Next(ctx context.Context) (Page, error) {
 func (b *Bounded) cut(page Page, n int) Page {
 	var left int64
 	for i := range page.Records[n:] {
-		left += page.Records[n+i].Cost()
+		left += Cost(&page.Records[n+i])
 	}
 	clear(page.Records[n:])
 	b.budget.Release(left)

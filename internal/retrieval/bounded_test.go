@@ -26,7 +26,7 @@ func bounded(t *testing.T, s *awsfake.Server, end time.Time, budget *retrieval.B
 		require.NoError(t, err)
 		for _, r := range page.Records {
 			got = append(got, string(r.Data))
-			budget.Release(r.Cost())
+			budget.Release(retrieval.Cost(&r))
 		}
 		if page.End {
 			return got, page, b
