@@ -75,7 +75,7 @@ func (s *stream) gone() []lease.Item {
 func (g *Group) expired(s *stream, now time.Time) []lease.Item {
 	var expired []lease.Item
 	for id, sh := range s.shards {
-		if !sh.item.Exists || sh.inList || sh.item.Finished || id >= s.newest || g.owner(sh) != "" || !s.covered(id) {
+		if !sh.item.Exists || sh.inList || sh.item.Finished || g.isCut(sh.item) || id >= s.newest || g.owner(sh) != "" || !s.covered(id) {
 			sh.unlistedSince = time.Time{}
 			continue
 		}

@@ -30,10 +30,12 @@ const (
 	Gone
 	// Failed: the last write has no known outcome.
 	Failed
+	// Cut: it was read up to the end of the group and acknowledged, and goes on.
+	Cut
 )
 
 func (o Outcome) String() string {
-	names := [...]string{"none", "not claimed", "released", "finished", "handed over", "lost", "gone", "failed"}
+	names := [...]string{"none", "not claimed", "released", "finished", "handed over", "lost", "gone", "failed", "cut"}
 	if o < 0 || int(o) >= len(names) {
 		return fmt.Sprintf("Outcome(%d)", int(o))
 	}
@@ -124,6 +126,9 @@ func (g *Group) record(s *stream, sh *shard, e Exit, now time.Time) {
 		for _, child := range e.Children {
 			s.at(child.ID).atOnce = true
 		}
+	case Cut:
+		g.tellOf(sh.key, Info, "has been read up to the end", "have been read up to the end")
+		sh.item = lease.Item{Key: sh.key, Exists: true, CutAt: g.conf.EndAt, ShardStart: sh.first, UpTo: e.Since}
 	case Lost:
 		g.recordLoss(sh, e)
 	case Gone:

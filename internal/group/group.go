@@ -25,7 +25,8 @@
 //
 // shard.go has the shard and its states, stream.go what is known of a stream,
 // members.go who is there and who asks, assign.go who reads what, chores.go what may be
-// removed from the table, monitor.go what nobody reads, and timing.go when to read.
+// removed from the table, monitor.go what nobody reads, end.go when nothing is left to read,
+// and timing.go when to read.
 package group
 
 import (
@@ -48,6 +49,10 @@ type Config struct {
 	// start: at the oldest record or at a time, by default that of the service.
 	StartFromOldest bool
 	StartFrom       time.Time
+	// EndAt is the moment, by the service's clock, up to which the group reads; zero for one
+	// that goes on for ever. Begun is whether it began just now, with this input.
+	EndAt time.Time
+	Begun bool
 	// Table is its name in messages.
 	Table string
 	// Random is a source in [0, 1) that spreads what many would do at once.
@@ -87,6 +92,7 @@ type Group struct {
 	pending  Actions   // decided, and not handed out yet
 	cleaning bool
 	cleanAt  time.Time // not before
+	ended    bool      // it was told that nothing is left to read
 	// cleanFailures is how many rounds of chores failed in a row.
 	cleanFailures int
 }
@@ -212,8 +218,8 @@ type Actions struct {
 	// Planned is whether a plan was made by a member that knows the others, after which Unread
 	// tells of all shards.
 	Planned bool
-	// Finished is set when nothing will ever be left to read, which only shards that
-	// were named can come to.
+	// Finished is set when nothing will ever be left to read, which shards that were named
+	// can come to, and a group that has an end.
 	Finished bool
 	// Wake is when to ask again, unless something is told before.
 	Wake time.Time
@@ -327,10 +333,6 @@ func (g *Group) shard(key lease.Key) *shard {
 	}
 	return nil
 }
-
-// explicit reports whether the configuration names the shards. It does so for all
-// streams or for none.
-func (g *Group) explicit() bool { return len(g.streams[0].explicit) > 0 }
 
 // Held returns the number of shards of a stream whose leases are held here.
 func (g *Group) Held(name string) (held int) {

@@ -55,6 +55,10 @@ type world struct {
 	members map[string][]version[lease.Member]
 	lists   []version[[]lineage.Shard]
 
+	end      time.Time // of the group; zero for none
+	closedAt map[string]time.Time
+	cut      map[string]bool // by the table's own words
+
 	finished   map[string]bool // by the table's own words
 	unreadFrom map[string]time.Time
 	processes  []*process
@@ -105,6 +109,7 @@ func newWorld(t *rapid.T) *world {
 		rand:  rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0)),
 		items: map[lease.Key][]version[lease.Item]{}, members: map[string][]version[lease.Member]{},
 		finished: map[string]bool{}, unreadFrom: map[string]time.Time{},
+		closedAt: map[string]time.Time{}, cut: map[string]bool{},
 	}
 	w.table.Wrote = w.wrote
 	w.table.Beaten = func(before, after lease.Member) {
@@ -119,6 +124,11 @@ func (w *world) wrote(before, after lease.Item) {
 	w.items[after.Key] = append(w.items[after.Key], version[lease.Item]{w.now, after})
 	if after.Finished {
 		w.finished[after.Shard] = true
+	}
+	if !after.CutAt.IsZero() {
+		w.cut[after.Shard] = true
+		closed, is := w.closedAt[after.Shard]
+		w.require(!is || closed.After(w.end), "%s is cut, which was closed before the end", after.Shard)
 	}
 	w.log("%s: %s/%s -> %s/%s", after.Shard, before.Owner, before.Term, after.Owner, after.Term)
 }
@@ -194,6 +204,7 @@ func (w *world) add(parents ...string) string {
 	for i := range shards {
 		if slices.Contains(parents, shards[i].ID) {
 			shards[i].Closed, shards[i].LastSequence = true, "9"
+			w.closedAt[shards[i].ID] = w.now
 		}
 	}
 	id := id(w.born)
@@ -231,7 +242,7 @@ func (w *world) trim() {
 
 // readable reports whether a shard is to be read by somebody.
 func (w *world) readable(s lineage.Shard) bool {
-	return !w.finished[s.ID] && !slices.ContainsFunc(s.Parents, func(p string) bool { return !w.finished[p] })
+	return !w.finished[s.ID] && !w.cut[s.ID] && !slices.ContainsFunc(s.Parents, func(p string) bool { return !w.finished[p] })
 }
 
 // gone reports whether a member is in the group no more.
@@ -305,7 +316,7 @@ func (w *world) start(name string) {
 	p := &process{w: w, name: name, holdings: map[lease.Key]*modelHolding{}, seen: map[string]lease.Member{}, given: map[string]int{}, spoke: map[string]time.Time{}}
 	p.g = New(Config{
 		Streams: []StreamConfig{{Name: "foo"}}, LeasePeriod: modelLease, RebalancePeriod: modelLease / 2,
-		StartFromOldest: true, Table: "leases", Random: w.rand.Float64,
+		StartFromOldest: true, EndAt: w.end, Table: "leases", Random: w.rand.Float64,
 	})
 	p.g.Begin([]StreamSnapshot{{Stream: "foo", Shards: w.shards(), Listed: w.now, ServerTime: w.now}}, w.now)
 	w.processes = append(w.processes, p)
@@ -457,6 +468,11 @@ func (p *process) act() {
 	w := p.w
 	a := p.g.Next(w.now, p.trusted())
 	w.require(a.Wake.After(w.now), "%s is to wake at %v", p.name, a.Wake)
+	if a.Finished {
+		w.requireDone(p)
+		p.leave()
+		return
+	}
 	p.woken++
 	turn := p.woken
 	p.after(a.Wake.Sub(w.now), func() {
@@ -466,7 +482,8 @@ func (p *process) act() {
 	})
 	for owner := range a.Report.Requests {
 		_, there := p.seen[owner]
-		w.require(there && owner != p.id, "%s requests shards of %s", p.id, owner)
+		// In a group that ends, members leave all the time, also while others get acquainted.
+		w.require((there || !w.end.IsZero()) && owner != p.id, "%s requests shards of %s", p.id, owner)
 	}
 	if p.often != a.Often || !reflect.DeepEqual(p.report, a.Report) {
 		p.often, p.report = a.Often, a.Report
@@ -602,6 +619,7 @@ func (p *process) evict(m lease.Member) {
 
 // exit tells that an assignment came to its end.
 func (p *process) exit(key lease.Key, e Exit) {
+	p.holdings[key].ending = true // a session that is lost meanwhile does not end it again
 	p.tell(p.w.delay(500*time.Millisecond), func() {
 		h := p.holdings[key]
 		if to := h.to; to != "" && e.Outcome != HandedOver && !h.at.Before(p.spoke[to]) {
@@ -664,7 +682,7 @@ func (p *process) claim(c Claim) {
 // mayClaim holds a claim that took effect against what is true at that moment.
 func (w *world) mayClaim(id string, before lease.Item) {
 	w.require(before.Owner == "" || before.Owner == id || w.gone(before.Owner), "%s claims %s, whose owner %s is in the group", id, before.Shard, before.Owner)
-	w.require(!before.Finished, "%s claims %s, which is finished", id, before.Shard)
+	w.require(!before.Finished && before.CutAt.IsZero(), "%s claims %s, which is finished or cut", id, before.Shard)
 	for _, v := range w.lists {
 		for _, s := range v.is {
 			if s.ID != before.Shard {
@@ -688,6 +706,12 @@ func (p *process) consume(key lease.Key, h *modelHolding) {
 			p.exit(key, Exit{Outcome: Lost, Acked: lease.After("1"), Err: lease.ErrLost})
 			return
 		}
+		if p.trusted() && p.w.passes(key.Shard) {
+			h.reading, h.ending = false, true
+			write := func() error { return p.w.table.Cut(context.Background(), key, h.link, lease.Move{}, p.w.end) }
+			p.end(key, write, Exit{Outcome: Cut})
+			return
+		}
 		if !p.w.closed(key.Shard) || !p.trusted() {
 			p.consume(key, h)
 			return
@@ -696,6 +720,32 @@ func (p *process) consume(key lease.Key, h *modelHolding) {
 		write := func() error { return p.w.table.Finish(context.Background(), key, h.link, lease.Move{}) }
 		p.end(key, write, Exit{Outcome: Finished, Children: p.w.childrenOf(key.Shard)})
 	})
+}
+
+// passes reports whether a shard that is read has something that arrived after the end, or
+// has had nothing since. One that was closed after it may have had nothing in between.
+func (w *world) passes(id string) bool {
+	if w.end.IsZero() || !w.now.After(w.end) {
+		return false
+	}
+	at, closed := w.closedAt[id]
+	return !closed || at.After(w.end) && w.rand.IntN(2) == 0
+}
+
+// requireDone requires that nothing is left to read up to the end, and nobody reads.
+func (w *world) requireDone(p *process) {
+	w.require(!w.end.IsZero(), "%s ends", p.name)
+	beyond := map[string]bool{} // parents come before their children
+	for _, s := range w.shards() {
+		beyond[s.ID] = w.cut[s.ID] || slices.ContainsFunc(s.Parents, func(parent string) bool { return beyond[parent] })
+		w.require(w.finished[s.ID] || beyond[s.ID], "%s ends, and %s is unread", p.name, s.ID)
+	}
+	for _, other := range w.processes {
+		for key, h := range other.holdings {
+			// One that has left the stream, with its mark, may be claimed by an old list.
+			w.require(!h.reading || !other.trusted() || w.finished[key.Shard], "%s ends, and %s reads %s", p.name, other.name, key.Shard)
+		}
+	}
 }
 
 // end makes the last write of a lease.
@@ -719,7 +769,9 @@ func (p *process) handOver(h HandOver) {
 	w, held := p.w, p.holdings[h.Key]
 	w.require(held != nil, "%s hands over %s, which it has not", p.id, h.Key)
 	p.given[h.To]++
-	w.require(p.given[h.To] <= p.seen[h.To].Requests[p.id], "%s gives %d shards to %s, which has requested %d", p.id, p.given[h.To], h.To, p.seen[h.To].Requests[p.id])
+	// In a group that ends, shards change hands right after they were claimed, and a reading
+	// from before the claim makes the owner forget what it has given.
+	w.require(p.given[h.To] <= p.seen[h.To].Requests[p.id] || !w.end.IsZero(), "%s gives %d shards to %s, which has requested %d", p.id, p.given[h.To], h.To, p.seen[h.To].Requests[p.id])
 	w.moves++
 	held.to, held.at = h.To, w.now
 	if held.ending {
@@ -811,6 +863,26 @@ func TestNextAgainstANaiveModel(t *testing.T) {
 		moves := w.moves
 		w.run(w.now.Add(modelStill))
 		w.require(w.moves == moves, "it is balanced, and shards move still")
+	})
+}
+
+func TestEndOfAGroupAgainstANaiveModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := newWorld(t)
+		w.end = w.now.Add(time.Duration(rapid.IntRange(int(-time.Minute), int(modelChaos)).Draw(t, "end")))
+		for range rapid.IntRange(1, 6).Draw(t, "shards") {
+			w.add()
+		}
+		w.start("p0")
+		what := rapid.SampledFrom([]string{"start", "start", "start", "crash", "pause", "split", "merge", "trim"})
+		for range rapid.IntRange(0, 12).Draw(t, "happenings") {
+			what, n := what.Draw(t, "what"), rapid.IntRange(0, 100).Draw(t, "n")
+			w.after(time.Duration(rapid.IntRange(0, int(modelChaos)).Draw(t, "when")), func() { w.happens(what, n) })
+		}
+		w.run(w.now.Add(modelChaos + 40*time.Second)) // none stands still any more
+		w.faults = false
+		w.run(w.now.Add(2*modelSettled + 20*time.Second))
+		w.require(len(w.alive()) == 0, "%d have not ended", len(w.alive()))
 	})
 }
 

@@ -8,9 +8,9 @@ import (
 // monitor counts the open shards whose records nobody reads, nor will when a shard
 // before them is finished. It overlooks those that are on their way to an owner, which
 // takes a reading or two, and warns of one that stays. It notices the end of all
-// explicit shards, too.
+// explicit shards, and of the group, too.
 func (g *Group) monitor(now time.Time) {
-	done := g.explicit()
+	done := g.ends()
 	for _, s := range g.streams {
 		s.unreadFrom = time.Time{}
 		switch {
@@ -27,6 +27,10 @@ func (g *Group) monitor(now time.Time) {
 		done = done && g.finished(s)
 	}
 	g.pending.Finished = done
+	if done && !g.ended && !g.conf.EndAt.IsZero() {
+		g.say(Info, "All shards have been read up to %s: the input ends", g.conf.EndAt.UTC().Format(time.RFC3339Nano))
+	}
+	g.ended = done
 }
 
 func (g *Group) watch(s *stream, now time.Time) {
@@ -35,7 +39,7 @@ func (g *Group) watch(s *stream, now time.Time) {
 	s.unread = 0
 	for _, sh := range s.listed {
 		id := sh.key.Shard
-		if s.lineage.Finished(id) {
+		if s.lineage.Done(id) {
 			sh.unreadSince = time.Time{}
 			continue
 		}
@@ -74,7 +78,7 @@ func (g *Group) watch(s *stream, now time.Time) {
 // reads.
 func (g *Group) watchNamed(s *stream, now time.Time) {
 	for _, c := range s.candidates() {
-		if c.key.Shard > s.newest || s.lineage.Finished(c.key.Shard) || g.isRead(c.shard) {
+		if c.key.Shard > s.newest || s.lineage.Done(c.key.Shard) || g.isRead(c.shard) {
 			c.unreadSince = time.Time{}
 			continue
 		}

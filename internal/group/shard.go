@@ -138,7 +138,7 @@ func (sh *shard) exited(o Outcome, now time.Time) {
 	sh.exit.at, sh.exit.finished = now, o == Finished
 	// A claim that came to nothing may have been released or not.
 	sh.exit.failed = o == Failed || o == NotClaimed
-	sh.uncertain = o != Finished && o != HandedOver
+	sh.uncertain = o != Finished && o != Cut && o != HandedOver
 }
 
 // stale reports whether an item that was read shows the shard in a term of ours that

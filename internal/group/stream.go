@@ -318,6 +318,9 @@ func (g *Group) applyItems(s *stream, v *StreamSnapshot, now time.Time) {
 			g.applyAbsence(s, sh, v, now)
 		}
 	}
+	if first {
+		g.tellBeyond(s, v.Items)
+	}
 	if first && len(v.Items) == 0 {
 		s.startAt = g.conf.StartFrom
 		if !g.conf.StartFromOldest {
@@ -556,6 +559,8 @@ func (g *Group) progressOf(sh *shard) (p lineage.Progress) {
 		p.State = lineage.Begun
 	case sh.item.Finished && (of == ofThisStream || sh.listed.FirstSequence == ""):
 		p.State = lineage.Finished
+	case g.isCut(sh.item):
+		p.State = lineage.Cut
 	default:
 		p.State = lineage.Begun
 	}
@@ -580,23 +585,6 @@ func (g *Group) names(item lease.Item) bool {
 	return m != nil && len(m.Streams) == 0
 }
 
-// finished reports whether nothing will ever be left to read of a stream, which only
-// explicit shards can come to.
-func (g *Group) finished(s *stream) bool {
-	if len(s.explicit) == 0 || !s.known || s.missing {
-		return false
-	}
-	for _, sh := range s.shards {
-		if !sh.suspectSince.IsZero() && !sh.recreated || !sh.unlistedSince.IsZero() || sh.assignment != Idle {
-			return false
-		}
-	}
-	return !slices.ContainsFunc(s.candidates(), func(c candidate) bool {
-		// Ids are given out in ascending order: one above all is of a shard to come.
-		return c.key.Shard > s.newest || !s.lineage.Finished(c.key.Shard)
-	})
-}
-
 // tellUnbegun tells of the shards that have left the stream and that nobody here or
 // elsewhere has ever begun.
 func (g *Group) tellUnbegun(s *stream, next []lineage.Shard) {
@@ -614,7 +602,7 @@ func (g *Group) tellUnbegun(s *stream, next []lineage.Shard) {
 		if listed[id] || id > last {
 			continue
 		}
-		if !sh.item.Exists && !sh.assignment.reads() && !graph.Finished(id) {
+		if !sh.item.Exists && !sh.assignment.reads() && !graph.Done(id) {
 			g.tellExpired(s, id, "")
 		}
 	}
