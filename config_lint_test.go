@@ -213,6 +213,16 @@ var configMistakes = []struct {
 	{"start in no known form", minimal + "start_from_timestamp: yesterday\n", []string{notATime("yesterday")}},
 	{"start in a thirteenth month", minimal + "start_from_timestamp: '2024-13-01T12:00:00Z'\n", []string{notATime("2024-13-01T12:00:00Z")}},
 	{"start on a day that there is not", minimal + "start_from_timestamp: '2023-02-29T12:00:00Z'\n", []string{notATime("2023-02-29T12:00:00Z")}},
+	{"end in no known form", minimal + "end_at_timestamp: tomorrow\n", []string{notAnEnd("tomorrow")}},
+	{"end that is almost now", minimal + "end_at_timestamp: NOW\n", []string{notAnEnd("NOW")}},
+	{"end on a day that there is not", minimal + "end_at_timestamp: '2023-02-29T12:00:00Z'\n", []string{notAnEnd("2023-02-29T12:00:00Z")}},
+	{"end before the start", minimal + "start_from_timestamp: '2024-05-01T12:00:00Z'\nend_at_timestamp: '2024-05-01T13:59:59.999+02:00'\n", []string{
+		"field `end_at_timestamp`: 2024-05-01T13:59:59.999+02:00 is before `start_from_timestamp` (2024-05-01T12:00:00Z): write a time after it",
+	}},
+	{"malformed start and an end", minimal + "start_from_timestamp: yesterday\nend_at_timestamp: '2024-05-01T13:00:00Z'\n", []string{notATime("yesterday")}},
+	{"start and end now", minimal + "start_from_oldest: false\nend_at_timestamp: now\n", []string{
+		"field `end_at_timestamp`: `start_from_oldest: false` says to start now, and so there is nothing to read up to `now`: write a time to come, or leave start_from_oldest at `true`",
+	}},
 	{"two starts", minimal + "start_from_oldest: false\nstart_from_timestamp: 2024-05-01T12:00:00Z\n", []string{
 		"field `start_from_timestamp`: `start_from_oldest: false` says to start from now on: write one of the two",
 	}},
@@ -260,6 +270,10 @@ const (
 
 // fanOut is a configuration with fields of enhanced_fan_out.
 func fanOut(fields string) string { return minimal + "enhanced_fan_out: { " + fields + " }\n" }
+
+func notAnEnd(at string) string {
+	return "field `end_at_timestamp`: `" + at + "` is neither a time in RFC 3339 nor `now`: write one such as `2024-05-01T13:00:00Z`"
+}
 
 func malformedGroup(name string) string {
 	return "field `group`: `" + name + "` is not a group's name, which has 1 to 128 letters, digits, dots, dashes and underscores: write one such as `replay-2024-05-01`"
@@ -497,6 +511,10 @@ func TestSoundConfigurationsPassBoth(t *testing.T) {
 		"streams: [ consumer ]\n" + table + "enhanced_fan_out: { consumer_arn: 'arn:aws-cn:kinesis:cn-north-1:111122223333:stream/consumer/consumer/consumer:1' }\n",
 		strings.Replace(entries("foo")+consumerOfFoo, "enabled: true", "enabled: false", 1),
 		minimal + "start_from_timestamp: '2024-02-29T23:59:59.123456789+14:00'\n",
+		minimal + "start_from_timestamp: '2024-05-01T12:00:00Z'\nend_at_timestamp: '2024-05-01T12:00:00Z'\n",
+		minimal + "start_from_timestamp: '2024-05-01T12:00:00Z'\nend_at_timestamp: now\n",
+		minimal + "start_from_oldest: false\nend_at_timestamp: '2024-05-01T12:00:00Z'\n",
+		minimal + "end_at_timestamp: ''\n",
 		minimal + "credentials: { id: x, secret: y }\n",
 		minimal + "credentials: { role: x, role_external_id: y }\n",
 		minimal + "batching: { count: 1, byte_size: 0, period: 1us }\n",

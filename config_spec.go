@@ -144,6 +144,11 @@ func configSpec() *service.ConfigSpec {
 				Example("2024-05-01T12:00:00Z").
 				Default("").
 				Advanced(),
+			service.NewStringField("end_at_timestamp").
+				Description("Where to end: a time in RFC 3339, or `now`, the moment at which the group was first started. Each shard is read up to its first record that arrived after that time, and the pipeline ends when all have been, and all is acknowledged. Empty: it does not end. Write a `group` of its own beside it, see [Replays](#replays).").
+				Examples("2024-05-01T13:00:00Z", "now").
+				Default("").
+				Advanced(),
 		).
 		Fields(deaggregationFields()...).
 		Fields(sessionFields()...).
@@ -285,6 +290,8 @@ type config struct {
 	leasePeriod      time.Duration // Invariant: 0 < commitPeriod < leasePeriod
 	startFromOldest  bool
 	startFrom        time.Time // zero when there is none
+	endAt            time.Time // zero when there is none, or with endNow
+	endNow           bool      // the end is the first start of the group
 
 	// batching has the triggers alone; without any its Count is 1. The
 	// processors stand apart because Benthos' batcher drops a batch on which
@@ -403,7 +410,9 @@ func parseConfig(conf *service.ParsedConfig) (config, error) {
 		fanOut:           r.fanOut(),
 		maxBufferedBytes: r.size("max_buffered_bytes"),
 		startFromOldest:  read(r, conf.FieldBool, "start_from_oldest"),
-		startFrom:        r.startFrom(),
+		startFrom:        r.time("start_from_timestamp"),
+		endAt:            r.time("end_at_timestamp"),
+		endNow:           read(r, conf.FieldString, "end_at_timestamp") == endNow,
 		batching:         r.batching(),
 		newProcessors:    r.processors(),
 		autoReplayNacks:  read(r, conf.FieldBool, service.AutoRetryNacksToggleFieldName),
@@ -500,9 +509,13 @@ func (r *reader) size(field string) int64 {
 	return bytes
 }
 
-func (r *reader) startFrom() time.Time {
-	written := read(r, r.conf.FieldString, "start_from_timestamp")
-	if written == "" {
+// endNow is an `end_at_timestamp` that is no time.
+const endNow = "now"
+
+// time is a field that has passed its rule; zero where it has no time.
+func (r *reader) time(field string) time.Time {
+	written := read(r, r.conf.FieldString, field)
+	if written == "" || written == endNow {
 		return time.Time{}
 	}
 	at, err := time.Parse(time.RFC3339Nano, written)

@@ -71,9 +71,10 @@ var specFields = []fieldSpec{
 	{path: "enhanced_fan_out.deregister_on_close", typ: "bool", def: `false`, flags: "advanced"},
 	{path: "max_buffered_bytes", typ: "string", def: `"256MiB"`, flags: "advanced"}, // ours
 	{path: "start_from_oldest", typ: "bool", def: `true`},
-	{path: "start_from_timestamp", typ: "string", def: `""`, flags: "advanced", examples: `["2024-05-01T12:00:00Z"]`}, // ours
-	{path: "deaggregate", typ: "bool", def: `false`},                                                                  // ours
-	{path: "deaggregate_foreign", typ: "string", def: `"keep"`, flags: "advanced", options: "keep,drop"},              // ours
+	{path: "start_from_timestamp", typ: "string", def: `""`, flags: "advanced", examples: `["2024-05-01T12:00:00Z"]`},   // ours
+	{path: "end_at_timestamp", typ: "string", def: `""`, flags: "advanced", examples: `["2024-05-01T13:00:00Z","now"]`}, // ours
+	{path: "deaggregate", typ: "bool", def: `false`},                                                                    // ours
+	{path: "deaggregate_foreign", typ: "string", def: `"keep"`, flags: "advanced", options: "keep,drop"},                // ours
 	{path: "region", typ: "string", def: `""`, flags: "advanced"},
 	{path: "endpoint", typ: "string", def: `""`, flags: "advanced"},
 	{path: "credentials", typ: "object", flags: "advanced"},
@@ -255,6 +256,7 @@ enhanced_fan_out:
   deregister_on_close: true
 max_buffered_bytes: 5
 start_from_oldest: false
+end_at_timestamp: 2024-05-01T13:00:00.5Z
 region: r1
 endpoint: http://e1
 credentials: { profile: p1, id: i1, secret: s1, token: t1, from_ec2_role: true, role: r1, role_external_id: x1 }
@@ -299,6 +301,7 @@ deaggregate_foreign: Drop
 		pollPeriod:       4 * time.Second,
 		fanOut:           fanOutConfig{enabled: true, auto: true, name: "c", activation: time.Hour, resubscribe: 5 * time.Minute, deregister: true},
 		maxBufferedBytes: 5,
+		endAt:            time.Date(2024, 5, 1, 13, 0, 0, 500_000_000, time.UTC),
 		wireFormat:       wireCBOR,
 		deaggregate:      true,
 		dropForeign:      true,

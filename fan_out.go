@@ -64,14 +64,19 @@ func (b *balancer) open(c group.Claim, h *holding, after string, budgetWait chan
 		default:
 		}
 	}
-	fan := b.fans[c.Key.Stream]
-	switch {
+	var source consumer.Source
+	switch fan := b.fans[c.Key.Stream]; {
 	case fan == nil:
-		return retrieval.NewPoller(b.reader, b.lists, shard, position, b.budget, b.conf.pollPeriod, hooks)
+		source = retrieval.NewPoller(b.reader, b.lists, shard, position, b.budget, b.conf.pollPeriod, hooks)
 	case b.conf.fanOut.auto:
-		return retrieval.NewAuto(b.reader, fan, b.lists, shard, position, b.budget, b.conf.pollPeriod, hooks)
+		source = retrieval.NewAuto(b.reader, fan, b.lists, shard, position, b.budget, b.conf.pollPeriod, hooks)
+	default:
+		source = retrieval.NewSubscriber(b.reader, fan, b.lists, shard, position, b.budget, hooks)
 	}
-	return retrieval.NewSubscriber(b.reader, fan, b.lists, shard, position, b.budget, hooks)
+	if b.end.IsZero() {
+		return source
+	}
+	return retrieval.NewBounded(source, b.lists, shard, b.end, b.budget, b.signals.clockSkew)
 }
 
 // deregister removes the consumers of a process that has stopped, where it was the last one

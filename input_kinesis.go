@@ -9,7 +9,7 @@
 //
 // The input connects when the table is usable and every stream can be listed. It
 // then runs until it is closed, or until all shards are finished that the
-// configuration names explicitly. Faults of the services never end it: what can
+// configuration names explicitly, or read up to the end that it names. Faults of the services never end it: what can
 // be retried is, what cannot be proved is waited for, and what was lost to
 // another process is left to that process.
 package awskinesis
@@ -101,6 +101,7 @@ type input struct {
 	signals *signals
 	newID   func() string // of a member
 	outbox  *consumer.Outbox
+	bound   bound // set before running is
 
 	mu      sync.Mutex
 	running *balancing // nil until connected
@@ -112,6 +113,12 @@ type input struct {
 	// connected is the delivery for which Connect has returned though the input is not
 	// ready; nil mostly.
 	connected *consumer.Delivery
+}
+
+// bound is where reading ends.
+type bound struct {
+	end   time.Time // by the service's clock; zero where it does not end
+	first bool      // whether this input was the first to say so
 }
 
 // balancing is a balancer with its life.
@@ -282,7 +289,36 @@ func (in *input) tryConnect(ctx context.Context, c clients) error {
 			in.signals.missing(list.Stream, list.Err, list.Listed)
 		}
 	}
+	if in.bound, err = in.boundOf(ctx, store, lists); err != nil {
+		return in.signals.explain(err, serviceTable, "")
+	}
 	return in.start(c, store, lists, checkForm)
+}
+
+// boundOf returns where reading ends. For an input that ends at its first start that is
+// the service's own time, agreed upon by the group: the local clock may be wrong, and
+// another instance may have been first, or this one in an earlier life.
+func (in *input) boundOf(ctx context.Context, store *checkpointer, lists []group.StreamSnapshot) (b bound, err error) {
+	b.end = in.conf.endAt
+	if in.conf.endNow {
+		now := time.Time{}
+		for _, list := range lists {
+			if list.ServerTime.After(now) {
+				// It has whole seconds, and what arrived in this one is to be read.
+				now = list.ServerTime.Add(time.Second)
+			}
+		}
+		if now.IsZero() {
+			now = time.Now() // the service does not tell
+		}
+		if b.end, b.first, err = store.agreeOnEnd(ctx, now); err != nil {
+			return bound{}, err
+		}
+	}
+	if !b.end.IsZero() {
+		in.signals.say(journal.Info, "Each shard is read up to what arrived at %s, and the input ends when all have been", b.end.UTC().Format(time.RFC3339Nano))
+	}
+	return b, nil
 }
 
 // listStream lists the shards of a stream that is about to be read, and checks what

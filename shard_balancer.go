@@ -70,7 +70,8 @@ type balancer struct {
 	budget    *retrieval.Budget
 	signals   *signals
 
-	finished chan struct{} // closed when every explicit shard has been read to its end
+	end      time.Time     // at which the group ends; zero where it does not
+	finished chan struct{} // closed when nothing will ever be left to read
 	events   chan event
 	urged    chan struct{}            // cap 1: the items of all streams are to be read soon
 	claims   chan struct{}            // a token for each claim under way
@@ -122,6 +123,7 @@ func newBalancer(life context.Context, in *input, c clients, store leaseTable, l
 	conf := group.Config{
 		LeasePeriod: in.conf.leasePeriod, RebalancePeriod: in.conf.rebalancePeriod,
 		StartFromOldest: in.conf.startFromOldest, StartFrom: in.conf.startFrom,
+		EndAt: in.bound.end, Begun: in.bound.first,
 		Table: in.conf.table.name, Random: rand.Float64,
 	}
 	foreign, turns := map[string]*atomic.Bool{}, map[string]chan struct{}{}
@@ -137,6 +139,7 @@ func newBalancer(life context.Context, in *input, c clients, store leaseTable, l
 		fans:  newFanOuts(life, &in.conf, c, in.signals),
 		newID: in.newID, joined: func(id string) { in.client.Store(&id) }, newBatch: in.newBatch, checkForm: checkForm,
 		out: out, budget: retrieval.NewBudget(in.conf.maxBufferedBytes), signals: in.signals,
+		end:       in.bound.end,
 		finished:  make(chan struct{}),
 		events:    make(chan event),
 		urged:     make(chan struct{}, 1),
@@ -623,7 +626,7 @@ func (b *balancer) count(key lease.Key, h *holding, exit group.Exit, now time.Ti
 		if !errors.Is(exit.Err, lease.ErrConflict) && !errors.Is(exit.Err, context.Canceled) {
 			b.signals.claimFailed(key, exit.Err, h.signals.begun)
 		}
-	case group.Released, group.Finished, group.Gone, group.Failed:
+	case group.Released, group.Finished, group.Cut, group.Gone, group.Failed:
 	}
 }
 
@@ -697,6 +700,7 @@ func (b *balancer) claimAndPlace(ctx context.Context, c group.Claim, h *holding,
 		Skew:         b.signals.clockSkew,
 		Shard:        c.Written,
 		Open:         func(after string) consumer.Source { return b.open(c, h, after, budgetWait) },
+		End:          b.end,
 		Batcher:      batcher,
 		Deaggregate:  b.deaggregation(c.Shard),
 		Processors:   processors,
@@ -798,6 +802,8 @@ func exitOf(r consumer.Result) group.Exit {
 		e.Outcome = group.Released
 	case consumer.Finished:
 		e.Outcome = group.Finished
+	case consumer.Cut:
+		e.Outcome = group.Cut
 	case consumer.HandedOver:
 		e.Outcome = group.HandedOver
 	case consumer.Lost:

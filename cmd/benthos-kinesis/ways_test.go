@@ -290,6 +290,44 @@ func TestKeyOrderExampleSendsEachKeyInOrderAndManyAtOnce(t *testing.T) {
 	require.Greater(t, most, len(want)/2)
 }
 
+// TestReplayExampleReadsAnHourBesideALivePipelineAndEnds runs the example on a stream of
+// three hours, which its clock has passed through.
+func TestReplayExampleReadsAnHourBesideALivePipelineAndEnds(t *testing.T) {
+	example, err := filepath.Abs("../../docs/examples/replay.yaml")
+	require.NoError(t, err)
+	r := newRig(t)
+	require.NoError(t, r.aws.CreateStream("orders", 2))
+	live := r.start("-c", r.write("live.yaml", "http: { enabled: false }\ninput: { "+input("orders")+" }\noutput: { "+lines("live")+" }\n"))
+	begun := time.Now().Truncate(time.Second)
+	all := r.put("orders", 0, 50)
+	r.aws.SetClockOffset(time.Hour)
+	hour := r.put("orders", 50, 50)
+	r.aws.SetClockOffset(2 * time.Hour)
+	all = append(append(all, hour...), r.put("orders", 100, 50)...)
+	r.awaitLines("live", all)
+
+	for name, value := range map[string]string{
+		"STREAM": "orders", "TABLE": "checkpoints", "REGION": "us-east-1",
+		"START": begun.Add(time.Hour).UTC().Format(time.RFC3339), "END": begun.Add(2 * time.Hour).UTC().Format(time.RFC3339),
+	} {
+		t.Setenv(name, value)
+	}
+	for _, want := range [][]string{hour, nil} { // it ends at once when all has been read
+		p := r.start("-c", example, "--set", "http.enabled=false", "--set", "input.aws_kinesis.endpoint="+r.url)
+		p.wait()
+		var got []string
+		for line := range strings.SplitSeq(p.log.String(), "\n") {
+			if strings.HasPrefix(line, "orders ") {
+				got = append(got, line)
+			}
+		}
+		require.ElementsMatch(t, want, got)
+	}
+	all = append(all, r.put("orders", 150, 50)...)
+	r.awaitLines("live", all)
+	live.stop()
+}
+
 // Lint looks at fields, and not at what the fields make together.
 func TestExamplesCanBeStarted(t *testing.T) {
 	files, err := filepath.Glob("../../docs/examples/*.yaml")

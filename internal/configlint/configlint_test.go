@@ -220,3 +220,29 @@ func FuzzStreamEntry(f *testing.F) {
 		}
 	})
 }
+
+func TestSecondsBetweenTimesAreThoseOfTheCalendar(t *testing.T) {
+	seconds := compile(t, `this.apply("seconds")`)
+	rapid.Check(t, func(t *rapid.T) {
+		of := func(label string) (unix, got float64) {
+			zone := time.FixedZone("", 60*rapid.IntRange(-23*60-59, 23*60+59).Draw(t, "offset of "+label))
+			at := time.Date(rapid.IntRange(0, 9999).Draw(t, "year of "+label), time.Month(rapid.IntRange(1, 12).Draw(t, "month")), rapid.IntRange(1, 28).Draw(t, "day"),
+				rapid.IntRange(0, 23).Draw(t, "hour"), rapid.IntRange(0, 59).Draw(t, "minute"), rapid.IntRange(0, 59).Draw(t, "second"), rapid.IntRange(0, 999).Draw(t, "ms")*1e6, zone)
+			if month := at.Month(); rapid.Bool().Draw(t, "end of month") {
+				for at.AddDate(0, 0, 1).Month() == month {
+					at = at.AddDate(0, 0, 1)
+				}
+			}
+			value, err := seconds.Query(at.Format(time.RFC3339Nano))
+			require.NoError(t, err)
+			got, ok := value.(float64)
+			if !ok {
+				got = float64(value.(int64))
+			}
+			return float64(at.Unix()) + float64(at.Nanosecond())/1e9, got
+		}
+		one, oneGot := of("one")
+		other, otherGot := of("other")
+		require.InDelta(t, one-other, oneGot-otherGot, 1e-3)
+	})
+}
