@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,7 +15,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/benthos-plugins/aws-kinesis/internal/awsfake"
-	"github.com/benthos-plugins/aws-kinesis/internal/journal"
 )
 
 var no = awsfake.NewError("AccessDeniedException", "no")
@@ -512,12 +510,6 @@ func TestClaimInAStreamThatIsGoneKeepsNoInputFromBeingReady(t *testing.T) {
 	})
 }
 
-var (
-	_ = errors.Is
-	_ = service.ErrEndOfInput
-	_ = journal.Info
-)
-
 func (r *rig) deleteItem(stream, shard string) error {
 	return r.aws.DeleteItem(tableName, awsfake.Item{attrStream: awsfake.String(stream), attrShard: awsfake.String(shard)})
 }
@@ -897,12 +889,7 @@ func TestCommitsGoOnWhileHeartbeatsAloneFail(t *testing.T) {
 	})
 }
 
-var (
-	_ = slices.Contains[[]string]
-	_ = strings.Contains
-)
-
-// the default budget, twenty shards with a backlog of small records.
+// With the default budget and many shards that have a backlog of small records.
 func TestInputIsNotReadyWhileAllReadsFailThoughSomeWaitForRoom(t *testing.T) {
 	byPolling(t)
 	for _, shards := range []int{10, 20, 40} {

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -169,13 +168,11 @@ func troubles() []trouble {
 			return o.hold(5 * time.Second)
 		}, ready: true, most: 0},
 		// The host marks the messages of a processor that fails, and they go on.
-		{name: "processors failing", begin: func(*rig, *output) func() {
-			failingNow.Store(true)
-			return func() { failingNow.Store(false) }
+		{name: "processors failing", begin: func(r *rig, _ *output) func() {
+			return r.processorsAre(failingProcessors)
 		}, ready: true, most: 0},
-		{name: "processors hanging", begin: func(*rig, *output) func() {
-			hanging.Store(true)
-			return func() { hanging.Store(false) }
+		{name: "processors hanging", begin: func(r *rig, _ *output) func() {
+			return r.processorsAre(hangingProcessors)
 		}, ready: true, says: "the batch processors have had a batch", ends: "come again after", most: 12},
 	}
 }
@@ -195,12 +192,25 @@ func (o *output) hold(d time.Duration) (end func()) {
 
 var errHang = errors.New("the processor hangs")
 
-// hanging has the processors named hang do so, and failingNow has them fail.
-var hanging, failingNow atomic.Bool
+// What the processors named hang do that are not well.
+const (
+	failingProcessors = "fail"
+	hangingProcessors = "hang"
+)
+
+// processorTroubles is what those of a test do, by its name.
+var processorTroubles sync.Map
+
+func (r *rig) processorsAre(what string) (end func()) {
+	processorTroubles.Store(r.Name(), what)
+	return func() { processorTroubles.Delete(r.Name()) }
+}
 
 func init() {
-	err := service.RegisterBatchProcessor("hang", service.NewConfigSpec(), func(*service.ParsedConfig, *service.Resources) (service.BatchProcessor, error) {
-		return hang{}, nil
+	spec := service.NewConfigSpec().Field(service.NewStringField("test"))
+	err := service.RegisterBatchProcessor("hang", spec, func(conf *service.ParsedConfig, _ *service.Resources) (service.BatchProcessor, error) {
+		test, err := conf.FieldString("test")
+		return hang{test}, err
 	})
 	if err != nil {
 		panic(err)
@@ -229,7 +239,7 @@ const (
 func (f trouble) run(r *rig) {
 	r.table()
 	r.stream("orders", troubleShards)
-	in := r.open(`{ streams: [ orders ], batching: { processors: [ { hang: {} } ] } }`)
+	in := r.open(fmt.Sprintf(`{ streams: [ orders ], batching: { processors: [ { hang: { test: %q } } ] } }`, r.Name()))
 	o := attach(in, func() time.Duration { return 10 * time.Millisecond })
 	defer o.end()
 	records := &fed{at: map[string]map[string]time.Time{}}
@@ -331,14 +341,19 @@ func (trouble) check(r *rig, in *process, o *output, records *fed, shard string)
 	require.GreaterOrEqual(r, told, truth-2000, "shard %s", shard)
 }
 
-// hang is a batch processor that hangs while it is told to.
-type hang struct{}
+// hang is a batch processor that fails or hangs while its test wants it to.
+type hang struct{ test string }
 
-func (hang) ProcessBatch(ctx context.Context, batch service.MessageBatch) ([]service.MessageBatch, error) {
-	if failingNow.Load() {
+func (h hang) is(what string) bool {
+	now, _ := processorTroubles.Load(h.test)
+	return now == what
+}
+
+func (h hang) ProcessBatch(ctx context.Context, batch service.MessageBatch) ([]service.MessageBatch, error) {
+	if h.is(failingProcessors) {
 		return nil, errHang
 	}
-	for hanging.Load() {
+	for h.is(hangingProcessors) {
 		if err := wait(ctx, 100*time.Millisecond); err != nil {
 			return nil, errHang
 		}
