@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"compress/gzip"
+	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -16,6 +18,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/kpl"
+	"github.com/benthos-plugins/aws-kinesis/internal/kpl/kpltest"
 )
 
 // quiet is the head of a configuration without an HTTP service.
@@ -288,6 +293,72 @@ func TestKeyOrderExampleSendsEachKeyInOrderAndManyAtOnce(t *testing.T) {
 	require.Empty(t, wrong)
 	require.Equal(t, want, got)
 	require.Greater(t, most, len(want)/2)
+}
+
+// TestDeadLetterExamplePutsAsideWhatTheServiceRejects runs the example before a service
+// that rejects some user records.
+func TestDeadLetterExamplePutsAsideWhatTheServiceRejects(t *testing.T) {
+	example, err := filepath.Abs("../../docs/examples/dead-letter.yaml")
+	require.NoError(t, err)
+	var mu sync.Mutex
+	var taken []string
+	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		content, err := io.ReadAll(r.Body)
+		if err != nil || strings.HasPrefix(string(content), "bad") {
+			w.WriteHeader(http.StatusUnprocessableEntity)
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		taken = append(taken, string(content))
+	}))
+	defer service.Close()
+	r := newRig(t)
+	require.NoError(t, r.aws.CreateStream("orders", 1))
+	aggregate := kpltest.Encode([]kpl.Record{
+		{Data: []byte("good 0"), PartitionKey: "a"}, {Data: []byte("bad 1"), PartitionKey: "b"}, {Data: []byte("good 2"), PartitionKey: "c"},
+	})
+	var sequences []string
+	for _, data := range [][]byte{aggregate, []byte("bad \xff"), []byte("good 3")} {
+		_, sequence, err := r.aws.Put("orders", "key", data)
+		require.NoError(t, err)
+		sequences = append(sequences, sequence)
+	}
+	for name, value := range map[string]string{"STREAM": "orders", "TABLE": "checkpoints", "REGION": "us-east-1", "URL": service.URL} {
+		t.Setenv(name, value)
+	}
+	p := r.start("-c", example, "--set", "http.enabled=false", "--set", "input.aws_kinesis.endpoint="+r.url)
+	var letters []map[string]any
+	r.await("all records", func() bool {
+		content, err := os.ReadFile(filepath.Join(r.dir, "dead-letters.jsonl"))
+		if err != nil {
+			return false
+		}
+		letters = nil
+		for line := range strings.Lines(string(content)) {
+			var letter map[string]any
+			if json.Unmarshal([]byte(line), &letter) != nil {
+				return false // it is being written
+			}
+			letters = append(letters, letter)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		return len(letters) == 2 && len(taken) == 3
+	})
+	p.stop()
+	require.ElementsMatch(t, []string{"good 0", "good 2", "good 3"}, taken)
+	for _, letter := range letters {
+		require.Contains(t, letter["reason"], "422")
+		delete(letter, "reason")
+	}
+	place := func(record int, sub any, key, payload string) map[string]any {
+		return map[string]any{
+			"stream": "orders", "shard": "shardId-000000000000", "sequence_number": sequences[record], "sub_sequence_number": sub,
+			"partition_key": key, "payload": base64.StdEncoding.EncodeToString([]byte(payload)),
+		}
+	}
+	require.ElementsMatch(t, []map[string]any{place(0, 1.0, "b", "bad 1"), place(1, nil, "key", "bad \xff")}, letters)
 }
 
 // TestReplayExampleReadsAnHourBesideALivePipelineAndEnds runs the example on a stream of
