@@ -7,6 +7,7 @@ import (
 
 	"github.com/benthosdev/benthos/v4/public/service"
 
+	"github.com/benthos-plugins/aws-kinesis/internal/arena"
 	"github.com/benthos-plugins/aws-kinesis/internal/kpl"
 	"github.com/benthos-plugins/aws-kinesis/internal/lease"
 	"github.com/benthos-plugins/aws-kinesis/internal/retrieval"
@@ -57,6 +58,9 @@ type openAggregate struct {
 	before string       // sequence number of the record before it
 	next   int          // the user record that is to be fed; those before it are done with
 	held   int64        // of the budget, for users
+	// copies has the contents and keys of its messages: one that is kept, in a buffer of the
+	// host perhaps, would otherwise hold the whole aggregate.
+	copies arena.Arena
 	// broken is why it is fed as it is; nil mostly.
 	broken error
 	// foreign is whether nothing of it is fed, since a user record is foreign.
@@ -110,13 +114,16 @@ func (a *openAggregate) position(user int) lease.Position {
 
 // userMessage makes the message of a user record, and takes from the budget what it costs.
 func (c *Consumer) userMessage(a *openAggregate, user int) (m *service.Message, cost int64) {
+	u := &a.users[user]
+	left := (len(u.Data) + len(u.PartitionKey)) * (len(a.users) - user) // if those that follow are like it
 	r := retrieval.Record{
-		Data: a.users[user].Data, SequenceNumber: a.record.SequenceNumber, PartitionKey: a.users[user].PartitionKey, Arrived: a.record.Arrived,
+		Data: a.copies.Bytes(u.Data, left), SequenceNumber: a.record.SequenceNumber,
+		PartitionKey: a.copies.Text([]byte(u.PartitionKey), left), Arrived: a.record.Arrived,
 	}
 	m = c.message(&r)
 	m.MetaSetMut("kinesis_sub_sequence_number", strconv.Itoa(user))
-	if key := a.users[user].ExplicitHashKey; key != "" {
-		m.MetaSetMut("kinesis_explicit_hash_key", key)
+	if u.ExplicitHashKey != "" {
+		m.MetaSetMut("kinesis_explicit_hash_key", a.copies.Text([]byte(u.ExplicitHashKey), left))
 	}
 	cost = retrieval.Cost(&r)
 	c.conf.Budget.Release(-cost)

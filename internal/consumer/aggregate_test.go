@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -711,4 +712,44 @@ func TestWhateverEndsAReaderNothingIsLostAndNothingRepeatedThatWasCommitted(t *t
 	})
 	t.Logf("%d crashes; %d readers ended inside of an aggregate", crashes, insides)
 	require.Greater(t, insides, 50)
+}
+
+// A buffer of the host may keep one message of many for hours, after its acknowledgement.
+func TestMessageThatIsKeptHoldsLittleOfItsAggregate(t *testing.T) {
+	const users, apart = 5000, 250
+	records := make([]kpl.Record, users)
+	for i := range records {
+		records[i] = kpl.Record{Data: make([]byte, 100), PartitionKey: fmt.Sprintf("customer %030d", i)}
+	}
+	data := kpltest.Encode(records)
+	bubble(t, func(c *Config) {
+		deaggregating(c)
+		c.Limit, c.Batcher = users, batcher(t, service.BatchPolicy{Count: users})
+	}, func(r *rig) {
+		before := heap()
+		r.put(pageOf(retrieval.Record{Data: slices.Clone(data), SequenceNumber: sequence(0), PartitionKey: "a"}))
+		var kept service.MessageBatch
+		d := <-r.out
+		for i, m := range d.Take() {
+			if i%apart == 0 {
+				kept = append(kept, m)
+			}
+		}
+		d.Ack(users, nil)
+		synctest.Wait()
+		each := (heap() - before) / len(kept)
+		r.Logf("a message of 100 bytes holds %d", each)
+		require.Less(r, each, 8<<10)
+		runtime.KeepAlive(kept)
+	})
+}
+
+// heap is how many bytes of it are in use.
+func heap() int {
+	for range 3 { // what is pooled outlives one collection
+		runtime.GC()
+	}
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	return int(stats.HeapAlloc)
 }

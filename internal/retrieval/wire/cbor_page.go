@@ -5,13 +5,15 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/arena"
 )
 
 // cborDecoder decodes a page into memory that its messages will own, as decoder does
 // with JSON.
 type cborDecoder struct {
 	cborReader
-	arena arena
+	arena arena.Arena
 }
 
 // decodeCBOR decodes the body of an answer of GetRecords. It leaves no reference to body
@@ -141,13 +143,13 @@ func (d *cborDecoder) record(r *Record) bool {
 		switch m {
 		case recordData:
 			s, ok = d.part(cborBytes)
-			r.Data = d.arena.bytes(s, d.left()+len(s))
+			r.Data = d.arena.Bytes(s, d.left()+len(s))
 		case recordSequence:
 			s, ok = d.part(cborText)
-			r.SequenceNumber = d.arena.text(s, d.left()+len(s))
+			r.SequenceNumber = d.arena.Text(s, d.left()+len(s))
 		case recordKey:
 			s, ok = d.part(cborText)
-			r.PartitionKey = d.arena.text(s, d.left()+len(s))
+			r.PartitionKey = d.arena.Text(s, d.left()+len(s))
 		case recordArrived:
 			d.next(cborTag<<5 | epochTag)
 			var millis int64

@@ -90,11 +90,11 @@ func (d *decoder) record(r *Record) bool {
 			return ok && met.add(1)
 		case "SequenceNumber":
 			s, ok = d.text()
-			r.SequenceNumber = d.arena.text(s, d.left()+len(s))
+			r.SequenceNumber = d.arena.Text(s, d.left()+len(s))
 			return ok && met.add(2)
 		case "PartitionKey":
 			s, ok = d.text()
-			r.PartitionKey = d.arena.text(s, d.left()+len(s))
+			r.PartitionKey = d.arena.Text(s, d.left()+len(s))
 			return ok && met.add(4)
 		case "ApproximateArrivalTimestamp":
 			r.Arrived, ok = d.epoch()
@@ -121,7 +121,7 @@ func (d *decoder) blob() ([]byte, bool) {
 		return []byte{}, true
 	}
 	size := len(s) / 4 * 3
-	data := d.arena.take(size, d.left()+size)
+	data := d.arena.Take(size, d.left()+size)
 	n, err := base64.StdEncoding.Decode(data, s)
 	// The decoder passes over line ends, which no JSON string has. They show in
 	// the size, since four of them are the least that gets this far.

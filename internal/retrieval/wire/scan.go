@@ -3,6 +3,8 @@ package wire
 import (
 	"bytes"
 	"encoding/binary"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/arena"
 )
 
 // decoder goes over a body once. Its methods read one element each, from the
@@ -11,7 +13,7 @@ import (
 type decoder struct {
 	body  []byte
 	at    int // Invariant: 0 <= at <= len(body)
-	arena arena
+	arena arena.Arena
 }
 
 // object calls member for each member that is not null; member reads the value.

@@ -1,4 +1,9 @@
-package wire
+// Package arena hands out memory for the records of a page, or the user records of an
+// aggregate: many with one allocation, and yet so that one which is kept holds little of
+// the others.
+//
+// The package is pure.
+package arena
 
 import "unsafe"
 
@@ -17,16 +22,16 @@ const (
 	neighbours = 16
 )
 
-// arena hands out memory in the order of the records. Messages own it: nothing
+// Arena hands out memory in the order of the records. Messages own it: nothing
 // is ever handed out twice or taken back. The zero value is ready.
-type arena struct {
+type Arena struct {
 	free    []byte
 	largest int // piece that was taken from a block
 }
 
-// take returns n bytes that nobody else has. need is how many the page may yet
+// Take returns n bytes that nobody else has. need is how many the page may yet
 // ask for, n included: the last block of a page, or the only one, is no larger.
-func (a *arena) take(n, need int) []byte {
+func (a *Arena) Take(n, need int) []byte {
 	if n >= ownSize {
 		return make([]byte, n)
 	}
@@ -39,22 +44,22 @@ func (a *arena) take(n, need int) []byte {
 	return p
 }
 
-// bytes returns a copy of b, which is not nil.
-func (a *arena) bytes(b []byte, need int) []byte {
+// Bytes returns a copy of b, which is not nil.
+func (a *Arena) Bytes(b []byte, need int) []byte {
 	if len(b) == 0 {
 		return []byte{}
 	}
-	p := a.take(len(b), need)
+	p := a.Take(len(b), need)
 	copy(p, b)
 	return p
 }
 
-// text returns a copy of s.
-func (a *arena) text(s []byte, need int) string {
+// Text returns a copy of s.
+func (a *Arena) Text(s []byte, need int) string {
 	if len(s) == 0 {
 		return ""
 	}
-	p := a.take(len(s), need)
+	p := a.Take(len(s), need)
 	copy(p, s)
 	return unsafe.String(&p[0], len(p)) //nolint:gosec // p has no other name, so it never changes
 }
