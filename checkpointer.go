@@ -2,6 +2,7 @@ package awskinesis
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"strconv"
@@ -84,6 +85,8 @@ const (
 	endShard = "now"
 	// attrEnd is that moment, RFC 3339.
 	attrEnd = "EndTimestamp"
+	// attrEndBy is a text of whoever wrote it, used once: several may start in one second.
+	attrEndBy = "EndBy"
 )
 
 // tableWait bounds the wait for a table that is being created. DynamoDB takes
@@ -658,13 +661,14 @@ func (c *checkpointer) Cut(ctx context.Context, key lease.Key, at lease.Link, po
 // now on. first is whether it is that one. Whoever tries again after an answer that was
 // lost gets the same.
 func (c *checkpointer) agreeOnEnd(ctx context.Context, now time.Time) (end time.Time, first bool, err error) {
-	proposed := now.UTC().Format(time.RFC3339Nano)
+	proposed, by := now.UTC().Format(time.RFC3339Nano), rand.Text()[:10]
 	key := lease.Key{Stream: ends, Shard: endShard}
 	out, err := c.api.UpdateItem(ctx, &dynamodb.UpdateItemInput{
-		TableName:                 &c.table.name,
-		Key:                       c.keyOf(key),
-		UpdateExpression:          aws.String("SET " + attrEnd + " = if_not_exists(" + attrEnd + ", :end)"),
-		ExpressionAttributeValues: values{":end": text(proposed)},
+		TableName: &c.table.name,
+		Key:       c.keyOf(key),
+		UpdateExpression: aws.String("SET " + attrEnd + " = if_not_exists(" + attrEnd + ", :end), " +
+			attrEndBy + " = if_not_exists(" + attrEndBy + ", :by)"),
+		ExpressionAttributeValues: values{":end": text(proposed), ":by": text(by)},
 		ReturnValues:              types.ReturnValueAllNew,
 	})
 	if err != nil {
@@ -680,7 +684,8 @@ func (c *checkpointer) agreeOnEnd(ctx context.Context, now time.Time) (end time.
 	if end, err = time.Parse(time.RFC3339Nano, stored.Value); err != nil {
 		return time.Time{}, false, fmt.Errorf("the item %q of %q in table %s has %s that is no time: delete it, and the group ends at the next start: %w", endShard, c.hashKey(ends), c.table.name, attrEnd, err)
 	}
-	return end, stored.Value == proposed, nil
+	writer, _ := out.Attributes[attrEndBy].(*types.AttributeValueMemberS)
+	return end, stored.Value == proposed && writer != nil && writer.Value == by, nil
 }
 
 // HandOver implements lease.Store.

@@ -330,6 +330,27 @@ func TestNowIsTheFirstStartOfTheGroup(t *testing.T) {
 	}
 }
 
+// The service tells whole seconds, in which several instances of a new replay may start.
+func TestOneInstanceAloneIsTheFirstStartOfTheGroup(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.table()
+		r.stream("orders", 4)
+		r.put("orders", 0, 40)
+		f := &fleet{rig: r, conf: `{ streams: [ orders ], group: replay, end_at_timestamp: now }`}
+		one := f.join()
+		pass(950 * time.Millisecond)
+		require.NotEmpty(r, r.itemsOf("/groups/replay/orders"))
+		two := f.join()
+		require.Equal(r, one.bound.end, two.bound.end)
+		require.True(r, one.bound.first)
+		require.False(r, two.bound.first)
+		one.ends(time.Minute)
+		two.ends(time.Minute)
+		require.ElementsMatch(r, numbers(0, 40), f.contents())
+		require.Empty(r, r.journal.logged("write a `group` of its own"))
+	})
+}
+
 func TestReplayOfShardsWithoutRecordsEnds(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.table()
