@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -447,6 +448,35 @@ func TestReplayWithoutAGroupIsWarnedOf(t *testing.T) {
 				f.join().ends(time.Minute)
 				require.Empty(r, f.contents())
 				require.Len(r, r.journal.logged("write a `group` of its own"), 1)
+			})
+		})
+	}
+}
+
+// A shard that has nothing after the end is read to its tip before it is cut. Who stops
+// there has not read beyond the end.
+func TestReplayThatWasStoppedIsNotTakenForOthers(t *testing.T) {
+	for name, offset := range map[string]time.Duration{"right clocks": 0, "clock of the machine behind": 2 * time.Hour, "clock of the machine ahead": -2 * time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(r *rig) {
+				r.aws.SetClockOffset(offset)
+				r.table()
+				r.stream("orders", 4)
+				r.putTo("orders", 0, 0, 10)
+				end := time.Now().Add(offset)
+				pass(time.Hour)
+				f := &fleet{rig: r, conf: `{ streams: [ orders ], group: replay, end_at_timestamp: "` + stamp(end) + `" }`}
+				one := f.join()
+				pass(2 * time.Second)
+				one.leave()
+				for shard, item := range r.itemsOf("/groups/replay/orders") {
+					upTo, err := strconv.ParseInt(item[attrUpTo].Text, 10, 64)
+					require.NoError(r, err)
+					require.False(r, time.Unix(upTo, 0).After(end), shard)
+				}
+				f.join().ends(time.Minute)
+				require.ElementsMatch(r, numbers(0, 10), f.contents())
+				require.Empty(r, r.journal.logged("write a `group` of its own"))
 			})
 		})
 	}

@@ -505,7 +505,7 @@ func (b *balancer) refresh(ctx context.Context, r group.Refresh) event {
 	for i := range l.items {
 		l.items[i].UpTo = b.ours(l.items[i].UpTo)
 	}
-	v.Start, v.End, v.Items, v.Size = start, time.Now(), l.items, l.size
+	v.Start, v.End, v.Items, v.Size, v.Skew = start, time.Now(), l.items, l.size, b.signals.clockSkew()
 	return told
 }
 
@@ -773,9 +773,30 @@ func (b *balancer) claim(ctx context.Context, session *lease.Session, store leas
 	}
 	opts := b.leaseOptions()
 	opts.Foreign = b.foreign[c.Key.Stream].Load
-	opts.OnWrite, opts.UpTo = h.signals.wrote, h.signals.upTo
+	opts.OnWrite, opts.UpTo = h.signals.wrote, b.upTo(c, h)
 	origin := lease.Origin{StartAt: c.StartAt, ShardStart: c.Shard.FirstSequence, Position: ackedHere(c), Pinned: c.Pinned, Anew: c.Anew}
 	return lease.Take(ctx, ctx, session, store, c.Item, origin, opts)
+}
+
+// upTo returns what tells the table up to when all that arrived in a shard is acknowledged.
+// That is not beyond the end of the group: by more than that others are known, who go on.
+// What they have written stays.
+func (b *balancer) upTo(c group.Claim, h *holding) func() time.Time {
+	if b.end.IsZero() {
+		return h.signals.upTo
+	}
+	return func() time.Time {
+		upTo, latest := h.signals.upTo(), b.end
+		if !c.Item.UpTo.IsZero() {
+			if before := c.Item.UpTo.Add(b.signals.clockSkew()); before.After(latest) {
+				latest = before
+			}
+		}
+		if upTo.After(latest) {
+			return latest
+		}
+		return upTo
+	}
 }
 
 // awaited reports whether a member is in the group. It counts as there when that cannot

@@ -59,7 +59,7 @@ func (g *Group) tellBeyond(s *stream, items []lease.Item) {
 		switch {
 		case !item.CutAt.IsZero():
 			return // it is the group's own
-		case item.UpTo.After(g.conf.EndAt.Add(muchBeyond)), g.conf.Begun:
+		case g.beyond(item, muchBeyond), g.conf.Begun:
 			beyond++
 		}
 	}
@@ -68,6 +68,13 @@ func (g *Group) tellBeyond(s *stream, items []lease.Item) {
 	}
 }
 
-// muchBeyond is how far beyond the end a group itself may have read shards that had
-// nothing, before they are cut.
+// beyond reports whether everything that arrived in a shard up to some time after the end
+// is acknowledged, by its item. A group that has an end does not write that of what it
+// reads: others have read it, who go on.
+func (g *Group) beyond(item lease.Item, by time.Duration) bool {
+	return !g.conf.EndAt.IsZero() && !item.UpTo.IsZero() && item.UpTo.Add(g.skew).After(g.conf.EndAt.Add(by))
+}
+
+// muchBeyond is by how much the clocks of those who wrote how far a shard was read may
+// have differed.
 const muchBeyond = time.Minute

@@ -222,16 +222,20 @@ func TestPositionsBeyondTheEndAreWarnedOf(t *testing.T) {
 	const text = "Stream foo has been read beyond `end_at_timestamp` by others"
 	for name, test := range map[string]struct {
 		change func(*Config)
-		upTo   time.Time
+		upTo   time.Time     // by the clock of this process
+		skew   time.Duration // by which that of the service is ahead
 		cut    bool
 		want   int
 	}{
-		"of a group that goes on": {ending, endOfTests.Add(time.Hour), false, 1},
-		"before the end":          {ending, endOfTests, false, 0},
-		"of idle shards":          {ending, endOfTests.Add(10 * time.Second), false, 0},
-		"of the group itself":     {ending, endOfTests.Add(time.Hour), true, 0},
-		"of one that begins now":  {func(c *Config) { c.EndAt, c.Begun = endOfTests, true }, endOfTests, false, 1},
-		"without an end":          {func(*Config) {}, endOfTests.Add(time.Hour), false, 0},
+		"of a group that goes on":        {ending, endOfTests.Add(time.Hour), 0, false, 1},
+		"before the end":                 {ending, endOfTests, 0, false, 0},
+		"at the end by another clock":    {ending, endOfTests.Add(10 * time.Second), 0, false, 0},
+		"of the group itself":            {ending, endOfTests.Add(time.Hour), 0, true, 0},
+		"of one that begins now":         {func(c *Config) { c.EndAt, c.Begun = endOfTests, true }, endOfTests, 0, false, 1},
+		"without an end":                 {func(*Config) {}, endOfTests.Add(time.Hour), 0, false, 0},
+		"before the end by a fast clock": {ending, endOfTests.Add(time.Hour), -time.Hour, false, 0},
+		"beyond the end by a slow clock": {ending, endOfTests, time.Hour, false, 1},
+		"of which nothing is known":      {ending, time.Time{}, 1000 * time.Hour, false, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStage(t, test.change)
@@ -242,12 +246,18 @@ func TestPositionsBeyondTheEndAreWarnedOf(t *testing.T) {
 			if test.cut {
 				other.CutAt = endOfTests
 			}
-			s.read(item, other)
+			read := func() {
+				s.put(item, other)
+				v := s.snapshot("foo", s.now, s.now)
+				v.Skew = test.skew
+				s.Apply(Snapshot{Stream: v}, s.now)
+			}
+			read()
 			warned := 0
 			for range 3 {
 				warned += len(said(s.next(), text))
 				s.pass(time.Second)
-				s.read(item, other)
+				read()
 			}
 			require.Equal(t, test.want, warned)
 		})

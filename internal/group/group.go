@@ -76,6 +76,7 @@ type Group struct {
 	self     string          // the member's id; empty while it has none
 	joinedAt time.Time       // when it got that
 	ids      map[string]bool // that, and those that it had before
+	skew     time.Duration   // by how much the service's clock is ahead of ours
 	// began is the start of the input by the service's clock. Streams that were missing
 	// then and are found later are read from that time on.
 	began time.Time

@@ -149,6 +149,9 @@ type StreamSnapshot struct {
 	Items      []lease.Item
 	Start, End time.Time
 	Size       int
+	// Skew is by how much the service's clock is ahead of ours, in which the items have
+	// their moments.
+	Skew time.Duration
 	// ListErr is what kept the shards from being listed, and Err the items from being read,
 	// or a stream that was missing from being found.
 	ListErr, Err error
@@ -286,7 +289,7 @@ func (s *stream) addChildren(parent *shard, children []Child) {
 
 func (g *Group) applyItems(s *stream, v *StreamSnapshot, now time.Time) {
 	first := !s.known
-	s.known, s.size, s.itemsAt = true, v.Size, v.Start
+	s.known, s.size, s.itemsAt, g.skew = true, v.Size, v.Start, v.Skew
 	there := make(map[lease.Key]bool, len(v.Items))
 	for _, item := range v.Items {
 		there[item.Key] = true
