@@ -482,6 +482,33 @@ func TestReplayThatWasStoppedIsNotTakenForOthers(t *testing.T) {
 	}
 }
 
+// A replay in the group of a pipeline that goes on leaves it what it reads, and waits.
+func TestReplayInTheLiveGroupTakesNoShardsFromIt(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.table()
+		r.stream("orders", 4)
+		n := 0
+		live := &fleet{rig: r, conf: `{ streams: [ orders ] }`}
+		m := live.join()
+		r.load(4, &n, 30*time.Second)
+		owner := m.id()
+		remove := r.aws.OnWrite(func(w awsfake.Write) {
+			if w.Key[attrStream].Text == "orders" && w.After[attrOwner].Text != owner {
+				r.Errorf("shard %s changes hands", w.Key[attrShard].Text)
+			}
+		})
+		f := &fleet{rig: r, conf: `{ streams: [ orders ], end_at_timestamp: "` + stamp(time.Now().Add(-10*time.Second)) + `" }`}
+		replay := f.join()
+		r.load(4, &n, 2*time.Minute)
+		require.Less(r, live.silence(), 2*time.Second)
+		remove()
+		m.leave()
+		replay.ends(time.Minute)
+		require.Empty(r, f.contents())
+		require.ElementsMatch(r, numbers(0, n), live.contents())
+	})
+}
+
 func TestSignalsOfAReplayAreTrue(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.table()

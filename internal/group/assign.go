@@ -321,6 +321,7 @@ func (g *Group) request(shards []eligible, wanted []int, now time.Time) {
 	requests, stolen := map[string]int{}, map[string]bool{}
 	for _, i := range wanted {
 		switch e := &shards[i]; {
+		case g.leftToOwner(e):
 		case g.members.byID[e.owner] != nil:
 			if e.stream.receives(now) {
 				requests[e.owner]++

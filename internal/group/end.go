@@ -68,6 +68,13 @@ func (g *Group) tellBeyond(s *stream, items []lease.Item) {
 	}
 }
 
+// leftToOwner reports whether a shard that another reads has nothing for a group that has
+// an end: it was read beyond that, or its reader is a built-in input, which has none. Who
+// goes on would claim it again as soon as it is cut here, to be asked for it again.
+func (g *Group) leftToOwner(e *eligible) bool {
+	return !g.conf.EndAt.IsZero() && e.assignment == Idle && (e.item.Foreign() || e.of() != ofEarlierStream && g.beyond(e.item, 0))
+}
+
 // beyond reports whether everything that arrived in a shard up to some time after the end
 // is acknowledged, by its item. A group that has an end does not write that of what it
 // reads: others have read it, who go on.

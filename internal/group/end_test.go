@@ -263,3 +263,42 @@ func TestPositionsBeyondTheEndAreWarnedOf(t *testing.T) {
 		})
 	}
 }
+
+// Who goes on would claim such a shard again as soon as it is cut.
+func TestShardsThatWereReadBeyondTheEndAreNotRequested(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(*Config)
+		upTo   time.Time
+		skew   time.Duration
+		want   int
+	}{
+		"read beyond the end":                  {ending, endOfTests.Add(time.Second), 0, 0},
+		"read up to the end":                   {ending, endOfTests, 0, 2},
+		"of which nothing is known":            {ending, time.Time{}, 0, 2},
+		"read beyond the end, by a slow clock": {ending, endOfTests.Add(-time.Minute), time.Hour, 0},
+		"read up to the end, by a fast clock":  {ending, endOfTests.Add(time.Minute), -time.Hour, 2},
+		"for a group without an end":           {func(*Config) {}, endOfTests.Add(time.Hour), 0, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStage(t, test.change)
+			s.list("foo", open(4)...)
+			s.join(anna)
+			var requested map[string]int
+			for range 12 {
+				s.pass(time.Second)
+				s.see(me, anna)
+				s.put()
+				for n := range 4 {
+					item := owned(n, anna)
+					item.UpTo = test.upTo
+					s.rows[item.Key] = item
+				}
+				v := s.snapshot("foo", s.now, s.now)
+				v.Skew = test.skew
+				s.Apply(Snapshot{Stream: v}, s.now)
+				requested = s.next().Report.Requests
+			}
+			require.Equal(t, test.want, requested[anna])
+		})
+	}
+}

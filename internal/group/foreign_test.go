@@ -116,3 +116,14 @@ func TestShardThatWasStolenWithoutAnAnswerIsWaitedForAsWell(t *testing.T) {
 	require.Equal(t, stolen.Key, again[0].Key)
 	require.True(t, again[0].Stolen)
 }
+
+// It would begin again as soon as the shard is cut, to be stolen from again.
+func TestGroupWithAnEndStealsNothingFromABuiltInInput(t *testing.T) {
+	b := newBeside(t, 3, 0)
+	b.group.conf.EndAt = b.now.Add(-time.Hour)
+	for range 5 {
+		require.Empty(t, b.look(time.Minute))
+		b.commit()
+	}
+	require.False(t, b.group.Next(b.now, true).Finished)
+}
