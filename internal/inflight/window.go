@@ -73,6 +73,19 @@ func (w *Window[P]) Withdraw(id uint64) {
 	w.batches = w.batches[:last]
 }
 
+// Pass moves past records up to a position of which nothing is sent: with the newest
+// batch, or at once where every batch has been acknowledged. They take no room. It reports
+// whether the committable position moved. The caller calls in the order of positions, and
+// does not withdraw a batch after that.
+func (w *Window[P]) Pass(position P) bool {
+	if last := len(w.batches) - 1; last >= 0 {
+		w.batches[last].position = position
+		return false
+	}
+	w.acked, w.hasAcked = position, true
+	return true
+}
+
 // Ack notes that a batch is done with and reports whether the committable
 // position moved. Acknowledging a batch again changes nothing.
 func (w *Window[P]) Ack(id uint64) bool {
