@@ -447,11 +447,13 @@ const (
 	plainRecord = -iota - 1
 	brokenRecord
 	strayingRecord
+	oldRecord
+	oldAggregate
 )
 
 func drawFate(t *rapid.T) *fate {
 	record := rapid.OneOf(
-		rapid.IntRange(1, 20), rapid.SampledFrom([]int{plainRecord, brokenRecord, strayingRecord}), rapid.SampledFrom([]int{1, 2, 50, 5000}),
+		rapid.IntRange(1, 20), rapid.SampledFrom([]int{plainRecord, brokenRecord, strayingRecord, oldRecord, oldAggregate}), rapid.SampledFrom([]int{1, 2, 50, 5000}),
 	)
 	f := &fate{
 		records: rapid.SliceOfN(record, 1, 8).Draw(t, "records"),
@@ -490,6 +492,12 @@ func (f *fate) contents() (pages []retrieval.Page, all []message) {
 			all = append(all, message{content: string(r.Data), after: last})
 		case strayingRecord:
 			r = straying(n)
+			all = append(all, message{after: last, filtered: true})
+		case oldRecord, oldAggregate:
+			if kind == oldRecord {
+				r.Data = fmt.Appendf(nil, "old %d", n)
+			}
+			r.Arrived = time.Now().Add(-old)
 			all = append(all, message{after: last, filtered: true})
 		default:
 			for i := range kind {
@@ -579,7 +587,7 @@ func (f *fate) live(
 		Open:  func(after string) Source { return reserving{source.open(after), budget} },
 		Limit: f.limit, Budget: budget, HandOver: handOver, DrainTimeout: drainTimeout,
 		Awaited: func(context.Context, string) bool { return true }, Out: out, Deaggregate: lowerHalf(t),
-		ByKey: f.byKey,
+		ByKey: f.byKey, MaxAge: maxAge,
 	}
 	conf.Deaggregate.DropForeign = true
 	if f.filter > 1 {

@@ -74,6 +74,9 @@ type Hooks struct {
 	OnClose func(err error)
 	// OnAggregate is called as an aggregate is fed, or what looks like one.
 	OnAggregate func(Aggregate)
+	// OnSkip is called with each record that is skipped since it is too old: when it arrived,
+	// by the service's clock, and how long ago that is.
+	OnSkip func(arrived time.Time, age time.Duration)
 }
 
 // orNothing puts what does nothing in the place of hooks that are nil.
@@ -92,6 +95,9 @@ func (h Hooks) orNothing() Hooks {
 	}
 	if h.OnAggregate == nil {
 		h.OnAggregate = func(Aggregate) {}
+	}
+	if h.OnSkip == nil {
+		h.OnSkip = func(time.Time, time.Duration) {}
 	}
 	return h
 }
@@ -137,6 +143,9 @@ type Config struct {
 	// Deaggregate says how aggregates come out as their user records; nil where they stay
 	// what they are.
 	Deaggregate *Deaggregation
+	// MaxAge is how old a record may be when its turn comes to be made a message; one that
+	// arrived longer ago is skipped for good. 0 for any age.
+	MaxAge time.Duration
 	// Processors are run on each batch as it is flushed.
 	Processors []*service.OwnedProcessor
 	// Limit is the greatest number of messages in flight, at least 1.
@@ -488,6 +497,10 @@ func (c *Consumer) feed(ctx context.Context, page retrieval.Page) error {
 	c.unfed = page.Cost
 	for i := range page.Records {
 		record := &page.Records[i]
+		if c.skipOld(record, c.skip) {
+			*record = retrieval.Record{}
+			continue
+		}
 		if c.isAggregate(record) {
 			if err := c.feedAggregate(ctx, record); err != nil {
 				return err
@@ -506,6 +519,46 @@ func (c *Consumer) feed(ctx context.Context, page retrieval.Page) error {
 		}
 	}
 	return nil
+}
+
+// skipOld skips a record that is older than may be, and reports whether it is. That is
+// judged by the service's clock as the record's turn comes: it may have waited here for
+// longer than it had in the stream. An aggregate is judged as a whole. One of which nobody
+// knows when it arrived is never too old.
+func (c *Consumer) skipOld(record *retrieval.Record, skip func(*retrieval.Record)) (skipped bool) {
+	if c.conf.MaxAge <= 0 || record.Arrived.IsZero() {
+		return false
+	}
+	age := time.Now().Add(c.conf.Skew()).Sub(record.Arrived)
+	if age <= c.conf.MaxAge {
+		return false
+	}
+	skip(record)
+	c.fed(retrieval.Cost(record))
+	c.conf.Hooks.OnSkip(record.Arrived, age)
+	return true
+}
+
+// skip moves past a record: with the batch that is being filled, or with what was sent.
+func (c *Consumer) skip(record *retrieval.Record) {
+	past := lease.After(record.SequenceNumber)
+	if c.filling.messages > 0 {
+		c.filling.last = past
+		return
+	}
+	c.pass(past)
+}
+
+// pass moves past what was read up to a position, behind all that was sent. It takes no room
+// in the window, however much it is, and is committed as soon as what was sent is
+// acknowledged.
+func (c *Consumer) pass(past lease.Position) {
+	c.sent = past
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.window.Pass(past) {
+		c.lag.Acked(past.Sequence)
+	}
 }
 
 // track notes what has been read, by our own clock.

@@ -237,6 +237,9 @@ func (c *Consumer) takeIn(record *retrieval.Record) (taken bool) {
 		c.fed(cost)
 		return true
 	}
+	if k.open == nil && c.skipOld(record, c.skipKeyed) {
+		return true
+	}
 	if c.isAggregate(record) {
 		return c.takeInAggregate(record)
 	}
@@ -247,6 +250,19 @@ func (c *Consumer) takeIn(record *retrieval.Record) (taken bool) {
 	c.unfed -= cost
 	c.wait(q, c.message(record), cost)
 	return true
+}
+
+// skipKeyed is skip where the order is by key. What was dropped of the record when the shard
+// was suspended has places in the window, and is done with.
+func (c *Consumer) skipKeyed(record *retrieval.Record) {
+	k := c.keyed
+	for len(k.dropped) > 0 && k.dropped[0].sequence == record.SequenceNumber {
+		c.ack(k.dropped[0].id)
+		k.dropped = k.dropped[1:]
+	}
+	if numbers.Compare(record.SequenceNumber, c.sent.Sequence) > 0 {
+		c.pass(lease.After(record.SequenceNumber))
+	}
 }
 
 // takeInAggregate is takeIn for the user records of an aggregate, each of which is ordered
