@@ -152,6 +152,20 @@ var configMistakes = []struct {
 	{"poll period that is none", minimal + "poll_period: often\n", []string{
 		"field `poll_period`: `often` is not a duration: write a number and a unit (ns, us, ms, s, m or h), such as `1s`, or `0s`",
 	}},
+	{"negative age", minimal + "max_record_age: -1m\n", []string{
+		"field `max_record_age`: -1m is below zero: write `0s` to skip nothing, or the age from which on records are skipped, such as `10m`",
+	}},
+	{"age that is none", minimal + "max_record_age: 1d\n", []string{notAnAge("1d")}},
+	{"age without a unit", minimal + "max_record_age: 10\n", []string{notAnAge("10")}},
+	{"age of which no record is", minimal + "max_record_age: 8760h1s\n", []string{
+		"field `max_record_age`: 8760h1s is longer than Kinesis keeps a record: write `8760h` or less, such as `10m`, or `0s` to skip nothing",
+	}},
+	{"age up to which records may wait to be read", minimal + "poll_period: 10s\nmax_record_age: 10s\n", []string{
+		"field `max_record_age`: 10s is not above `poll_period` (10s), for which a record may wait to be read: write a longer age, such as `10m`",
+	}},
+	{"age beside a poll period that is none", minimal + "poll_period: often\nmax_record_age: 1s\n", []string{
+		"field `poll_period`: `often` is not a duration: write a number and a unit (ns, us, ms, s, m or h), such as `1s`, or `0s`",
+	}},
 	{"group with a slash", minimal + "group: a/b\n", []string{malformedGroup("a/b")}},
 	{"group with a space", minimal + "group: my group\n", []string{malformedGroup("my group")}},
 	{"group too long", minimal + "group: " + strings.Repeat("x", 129) + "\n", []string{malformedGroup(strings.Repeat("x", 129))}},
@@ -270,6 +284,10 @@ const (
 
 // fanOut is a configuration with fields of enhanced_fan_out.
 func fanOut(fields string) string { return minimal + "enhanced_fan_out: { " + fields + " }\n" }
+
+func notAnAge(age string) string {
+	return "field `max_record_age`: `" + age + "` is not a duration: write a number and a unit (ns, us, ms, s, m or h), such as `10m`, or `0s` to skip nothing"
+}
 
 func notAnEnd(at string) string {
 	return "field `end_at_timestamp`: `" + at + "` is neither a time in RFC 3339 nor `now`: write one such as `2024-05-01T13:00:00Z`"
@@ -396,6 +414,7 @@ func TestUnsetVariableIsNoMistakeOfTheFileButOneAtTheStart(t *testing.T) {
 		{minimal + "lease_period: ''\n", notADuration("lease_period", "", "30s")},
 		{minimal + "steal_grace_period: ''\n", notADuration("steal_grace_period", "", "2s")},
 		{minimal + "poll_period: ''\n", "field `poll_period`: `` is not a duration: write a number and a unit (ns, us, ms, s, m or h), such as `1s`, or `0s`"},
+		{minimal + "max_record_age: ''\n", notAnAge("")},
 		{minimal + "max_buffered_bytes: ''\n", notASize("")},
 		{minimal + "ordering: ''\n", "field `ordering`: `` is nothing that messages are kept in order by: write `shard` or `partition_key`"},
 		{minimal + "wire_format: ''\n", "field `wire_format`: `` is no format of Kinesis: write `json` or `cbor`"},
@@ -496,6 +515,7 @@ func TestSoundConfigurationsPassBoth(t *testing.T) {
 		minimal + "commit_period: 29.999s\nrebalance_period: 1h2m3.5s4ms\nlease_period: 30s\n",
 		minimal + "commit_period: 100ms\nrebalance_period: 1s\nlease_period: 1s\nsteal_grace_period: 1ns\npoll_period: 1ns\n",
 		minimal + "commit_period: 23h\nrebalance_period: 24h\nlease_period: 24h\nsteal_grace_period: 24h\npoll_period: 24h\n",
+		minimal + "max_record_age: 0\n", minimal + "max_record_age: 8760h\n", minimal + "poll_period: 10s\nmax_record_age: 10001ms\n",
 		fanOut("enabled: true"), fanOut("enabled: true, mode: auto"), fanOut("mode: ALWAYS"),
 		fanOut("enabled: true, consumer_name: a.B_c-1, deregister_on_close: true"),
 		fanOut("consumer_name: " + strings.Repeat("x", 128)),

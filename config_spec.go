@@ -150,6 +150,7 @@ func configSpec() *service.ConfigSpec {
 				Default("").
 				Advanced(),
 		).
+		Fields(maxRecordAgeField()).
 		Fields(deaggregationFields()...).
 		Fields(sessionFields()...).
 		Fields(wireFormatField()).
@@ -172,6 +173,13 @@ func wireFormatField() *service.ConfigField {
 		Description("How shards that are polled are asked for and answered: `json`, or `cbor`, in which records are not encoded in base64. At records of 1 KB an answer in `cbor` has a quarter fewer bytes, and takes a quarter less of the processor to decode. Amazon's client for Java speaks it by default, but AWS does not document it, and here it was tried with emulators alone: see in a test that your endpoint, and proxies before it, let it pass. Enhanced fan-out and the table are in JSON in any case.").
 		Default(wireJSON).
 		LintRule(configlint.Rule("wire_format")).
+		Advanced()
+}
+
+func maxRecordAgeField() *service.ConfigField {
+	return service.NewDurationField("max_record_age").
+		Description("How old a record may be, since it arrived in the stream, when its turn comes to enter the pipeline: longer than `poll_period`, and at most `8760h`, for which Kinesis keeps one at the longest. One that is older is skipped, counted and lost to this pipeline: its position is stored as that of an acknowledged one, and it is not read again. With `0s` nothing is skipped. See [Old records](#old-records).").
+		Default("0s").
 		Advanced()
 }
 
@@ -289,9 +297,10 @@ type config struct {
 	fanOut           fanOutConfig
 	leasePeriod      time.Duration // Invariant: 0 < commitPeriod < leasePeriod
 	startFromOldest  bool
-	startFrom        time.Time // zero when there is none
-	endAt            time.Time // zero when there is none, or with endNow
-	endNow           bool      // the end is the first start of the group
+	startFrom        time.Time     // zero when there is none
+	endAt            time.Time     // zero when there is none, or with endNow
+	endNow           bool          // the end is the first start of the group
+	maxRecordAge     time.Duration // 0: any age; Invariant: otherwise > pollPeriod
 
 	// batching has the triggers alone; without any its Count is 1. The
 	// processors stand apart because Benthos' batcher drops a batch on which
@@ -413,6 +422,7 @@ func parseConfig(conf *service.ParsedConfig) (config, error) {
 		startFrom:        r.time("start_from_timestamp"),
 		endAt:            r.time("end_at_timestamp"),
 		endNow:           read(r, conf.FieldString, "end_at_timestamp") == endNow,
+		maxRecordAge:     read(r, conf.FieldDuration, "max_record_age"),
 		batching:         r.batching(),
 		newProcessors:    r.processors(),
 		autoReplayNacks:  read(r, conf.FieldBool, service.AutoRetryNacksToggleFieldName),

@@ -73,6 +73,7 @@ var specFields = []fieldSpec{
 	{path: "start_from_oldest", typ: "bool", def: `true`},
 	{path: "start_from_timestamp", typ: "string", def: `""`, flags: "advanced", examples: `["2024-05-01T12:00:00Z"]`},   // ours
 	{path: "end_at_timestamp", typ: "string", def: `""`, flags: "advanced", examples: `["2024-05-01T13:00:00Z","now"]`}, // ours
+	{path: "max_record_age", typ: "string", def: `"0s"`, flags: "advanced"},                                             // ours
 	{path: "deaggregate", typ: "bool", def: `false`},                                                                    // ours
 	{path: "deaggregate_foreign", typ: "string", def: `"keep"`, flags: "advanced", options: "keep,drop"},                // ours
 	{path: "region", typ: "string", def: `""`, flags: "advanced"},
@@ -257,6 +258,7 @@ enhanced_fan_out:
 max_buffered_bytes: 5
 start_from_oldest: false
 end_at_timestamp: 2024-05-01T13:00:00.5Z
+max_record_age: 10m
 region: r1
 endpoint: http://e1
 credentials: { profile: p1, id: i1, secret: s1, token: t1, from_ec2_role: true, role: r1, role_external_id: x1 }
@@ -302,6 +304,7 @@ deaggregate_foreign: Drop
 		fanOut:           fanOutConfig{enabled: true, auto: true, name: "c", activation: time.Hour, resubscribe: 5 * time.Minute, deregister: true},
 		maxBufferedBytes: 5,
 		endAt:            time.Date(2024, 5, 1, 13, 0, 0, 500_000_000, time.UTC),
+		maxRecordAge:     10 * time.Minute,
 		wireFormat:       wireCBOR,
 		deaggregate:      true,
 		dropForeign:      true,

@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -150,7 +151,10 @@ func assemble(conf config, res *service.Resources) *input {
 	}
 	metrics := newMetrics(res.Metrics(), conf.shardMetrics)
 	if !conf.deaggregate {
-		metrics.idle = ofAggregates
+		metrics.idle = slices.Clone(ofAggregates)
+	}
+	if conf.maxRecordAge == 0 {
+		metrics.idle = append(metrics.idle, "kinesis_skipped_records")
 	}
 	in.signals = newSignals(&in.conf, metrics, in.emit)
 	return in

@@ -128,6 +128,11 @@ var metricTable = []metric{
 		"The metadata says what is wrong. Look at the producer that made them.",
 	},
 	{
+		"kinesis_skipped_records", counter, "records", ofShard,
+		"With `max_record_age`, records that were older and were skipped.",
+		"They are lost to this pipeline, which was away, or is too slow for all there is. The log says from when to when they had arrived.",
+	},
+	{
 		"kinesis_fetches", counter, "calls",
 		[]string{labelStream, labelShard, labelResult},
 		"Reads by result: `ok`, `empty`, `throttled`, `expired` (an iterator), `denied` or `failed`. One that failed is counted when the SDK has given up repeating it, a throttled one each time.",

@@ -41,6 +41,7 @@ type shardSignals struct {
 	fetches        map[string]int64 // by result
 	records, bytes int64
 	aggregates     aggregates
+	skips          skips
 	// subscribed is whether a subscription is open, of which something was read at heard.
 	subscribed bool
 	heard      time.Time
@@ -73,6 +74,10 @@ func (s *shardSignals) begin(reader *consumer.Consumer) {
 func (s *shardSignals) end() (since time.Time) {
 	since = s.since()
 	s.count()
+	s.mu.Lock()
+	skipped := s.skips.said()
+	s.mu.Unlock()
+	s.tellSkips(skipped, "it is read here no more", time.Now())
 	s.signals.mu.Lock()
 	_, told := s.signals.shards[s.key]
 	delete(s.signals.shards, s.key)
@@ -118,8 +123,15 @@ func (s *shardSignals) tell(now time.Time) (state consumer.State, lag int64, cha
 		silence = age(s.heard, now)
 	}
 	read, written := s.read, s.written
-	change = s.stall(state, now)
+	stalled, skipped := s.stall(state, now), skips{}
+	if now.Sub(s.skips.at) >= skipsOver {
+		skipped = s.skips.said()
+	}
 	s.mu.Unlock()
+	change = func(now time.Time) {
+		stalled(now)
+		s.tellSkips(skipped, "none are any more", now)
+	}
 
 	lag = age(state.Since, now)
 	oldest := int64(0)
@@ -141,6 +153,7 @@ func (s *shardSignals) tell(now time.Time) (state consumer.State, lag int64, cha
 // count tells the counters what has been read.
 func (s *shardSignals) count() {
 	s.countAggregates()
+	s.countSkips()
 	s.mu.Lock()
 	if len(s.fetches) == 0 {
 		s.mu.Unlock()
@@ -195,6 +208,73 @@ func (s *shardSignals) countAggregates() {
 		if n > 0 {
 			s.add(name, n)
 		}
+	}
+}
+
+// skips is what was skipped since it is too old, from the first record after a while in
+// which nothing was.
+type skips struct {
+	records   int64 // zero while nothing is skipped
+	uncounted int64
+	// When the first and the newest of them arrived, by the service's clock.
+	first, newest time.Time
+	at            time.Time // when the newest was skipped
+}
+
+// skipsOver is how long nothing has to be skipped before that is said to have ended. An
+// output that is too slow for all there is gets records that are just young enough, between
+// others that are not.
+const skipsOver = 30 * time.Second
+
+// said returns the skips that the log is to say are over, and begins anew.
+func (k *skips) said() (over skips) {
+	over = *k
+	*k = skips{uncounted: k.uncounted}
+	return over
+}
+
+// skipped takes in a record that is skipped, and says that this begins.
+func (s *shardSignals) skipped(arrived time.Time, age time.Duration) {
+	now := time.Now()
+	s.mu.Lock()
+	k := &s.skips
+	begins := k.records == 0
+	if begins {
+		k.first = arrived
+	}
+	k.records++
+	k.uncounted++
+	k.newest, k.at = arrived, now
+	s.mu.Unlock()
+	if begins {
+		most := s.signals.conf.maxRecordAge
+		s.signals.journal.Changed(journal.Warning, s.key.Stream, s.key.Shard,
+			fmt.Sprintf("has records older than %s, which are skipped and lost to this pipeline, as `max_record_age` says: the first arrived at %s, %s ago", most, second(arrived), age.Round(time.Second)),
+			fmt.Sprintf("have records older than %s, which are skipped and lost to this pipeline, as `max_record_age` says", most), now)
+	}
+}
+
+// tellSkips says how much was skipped, where something was, and why that is over.
+func (s *shardSignals) tellSkips(over skips, why string, now time.Time) {
+	if over.records == 0 {
+		return
+	}
+	s.signals.journal.Changed(journal.Info, s.key.Stream, s.key.Shard,
+		fmt.Sprintf("had old records skipped, in number %d, which arrived from %s to %s; %s", over.records, second(over.first), second(over.newest), why),
+		"had old records skipped, see `kinesis_skipped_records`; that is over", now)
+}
+
+// second is a moment as the log has it.
+func second(at time.Time) string { return at.UTC().Format(time.RFC3339) }
+
+// countSkips tells the counter what was skipped.
+func (s *shardSignals) countSkips() {
+	s.mu.Lock()
+	n := s.skips.uncounted
+	s.skips.uncounted = 0
+	s.mu.Unlock()
+	if n > 0 {
+		s.add("kinesis_skipped_records", n)
 	}
 }
 
@@ -409,5 +489,6 @@ func (s *shardSignals) hooks() consumer.Hooks {
 				"are closed, and their batching policies could not be", time.Now())
 		},
 		OnAggregate: s.fed,
+		OnSkip:      s.skipped,
 	}
 }

@@ -89,13 +89,13 @@ func TestEachSeriesIsDocumentedAndEachDocumentedOneIsThere(t *testing.T) {
 	stop := r.feed("orders")
 	defer stop()
 	first, second := r.address(), r.address()
-	a := r.start("-c", r.write("a.yaml", served(first, "a", "deaggregate: true")))
+	a := r.start("-c", r.write("a.yaml", served(first, "a", "deaggregate: true", "max_record_age: 1h")))
 	scrape := func(p *process, address string) string { return p.must("GET", "http://"+address+"/metrics", "") }
 	r.await("four shards", func() bool {
 		answer, ok := a.request("GET", "http://"+first+"/metrics", "")
 		return ok && strings.Contains(answer, `kinesis_leases_held{kinesis_stream="orders",label="",path="root.input"} 4`)
 	})
-	b := r.start("-c", r.write("b.yaml", served(second, "b", "deaggregate: true")))
+	b := r.start("-c", r.write("b.yaml", served(second, "b", "deaggregate: true", "max_record_age: 1h")))
 	r.await("half of them with the second process", func() bool {
 		answer, ok := b.request("GET", "http://"+second+"/metrics", "")
 		return ok && strings.Contains(answer, `kinesis_leases_held{kinesis_stream="orders",label="",path="root.input"} 2`)
