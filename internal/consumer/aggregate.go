@@ -164,9 +164,12 @@ func (c *Consumer) feedAggregate(ctx context.Context, record *retrieval.Record) 
 	return nil
 }
 
-// feedMessage puts a message into the batch, and sends that when it is full.
+// feedMessage puts a message into the batch, and sends that when it is full. While the budget
+// is overdrawn as many messages as may be in flight are enough: where the policy has no count,
+// an aggregate would become a million of them before the batch leaves.
 func (c *Consumer) feedMessage(ctx context.Context, m *service.Message, after lease.Position, cost int64) error {
-	if c.filling.add(m, after, cost) {
+	full := c.filling.add(m, after, cost)
+	if full || c.filling.messages >= c.conf.Limit && c.conf.Budget.Overdrawn() {
 		return c.flush(ctx)
 	}
 	return nil

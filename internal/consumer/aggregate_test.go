@@ -365,6 +365,41 @@ func TestMessagesOfAnAggregateAreMadeABatchAtATime(t *testing.T) {
 	})
 }
 
+func TestBatchWithoutACountEndsAtTheLimitWhileTheBudgetIsOverdrawn(t *testing.T) {
+	const users = 20_000
+	for _, byKey := range []bool{false, true} {
+		budget := retrieval.NewBudget(1 << 20)
+		bubble(t, func(c *Config) {
+			deaggregating(c)
+			c.ByKey, c.Budget, c.Batcher = byKey, budget, batcher(t, service.BatchPolicy{Period: "1m"})
+		}, func(r *rig) {
+			p := pageOf(aggregate(0, users))
+			budget.Release(-p.Cost)
+			r.put(p)
+			synctest.Wait()
+			require.Less(r, budget.Held(), p.Cost+users*userRecordSize+120<<10, "the aggregate, and what may be in flight")
+			for done := 0; done < users && !byKey; done += 100 {
+				d, got := r.next()
+				require.Len(r, got, 100)
+				d.Ack(100, nil)
+			}
+		})
+	}
+}
+
+func TestPolicyAloneEndsABatchOfAnAggregateThatFitsTheBudget(t *testing.T) {
+	bubble(t, func(c *Config) {
+		deaggregating(c)
+		c.Batcher = batcher(t, service.BatchPolicy{Period: "1m"})
+	}, func(r *rig) {
+		r.put(pageOf(aggregate(0, 1000)))
+		r.nothing()
+		pass(time.Minute)
+		_, got := r.next()
+		require.Len(r, got, 1000)
+	})
+}
+
 func TestSuspensionInsideOfAnAggregateRepeatsNothing(t *testing.T) {
 	budget := retrieval.NewBudget(1 << 30)
 	bubble(t, func(c *Config) {

@@ -72,6 +72,13 @@ func (b *Budget) Held() int64 {
 	return b.limit - b.free
 }
 
+// Overdrawn reports whether more than the limit is set aside or in use.
+func (b *Budget) Overdrawn() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.free < 0
+}
+
 // Wanted reports whether somebody waits.
 func (b *Budget) Wanted() bool {
 	b.mu.Lock()

@@ -113,3 +113,12 @@ func TestLargestRecordFitsIntoAFullPage(t *testing.T) {
 	answer := int64(base64.StdEncoding.EncodedLen(data) + others)
 	require.LessOrEqual(t, memoryOf(answer, 1), int64(fullPage), "or each is given up when others wait, and read twice")
 }
+
+func TestBudgetIsOverdrawnOnlyBeyondItsLimit(t *testing.T) {
+	b := NewBudget(10)
+	for bytes, overdrawn := range map[int64]bool{0: false, 10: false, 11: true} {
+		b.Release(-bytes)
+		require.Equal(t, overdrawn, b.Overdrawn(), bytes)
+		b.Release(bytes)
+	}
+}
