@@ -463,6 +463,27 @@ func TestLostShardTellsThePlaceInsideOfAnAggregate(t *testing.T) {
 	})
 }
 
+func TestHandOverDoesNotWaitForTheRestOfAnAggregateThatIsFiltered(t *testing.T) {
+	for _, byKey := range []bool{false, true} {
+		bubble(t, func(c *Config) {
+			deaggregating(c)
+			c.ByKey = byKey
+			slow := unreliable(func() error {
+				time.Sleep(time.Millisecond) //nolint:forbidigo // virtual time
+				return nil
+			})
+			c.Processors = append([]*service.OwnedProcessor{slow}, processors(t, `[ { mapping: 'root = deleted()' } ]`)...)
+		}, func(r *rig) {
+			r.put(pageOf(aggregate(0, 5000)))
+			pass(10 * time.Millisecond)
+			r.handOver()
+			pass(2 * time.Millisecond)
+			require.Equal(r, HandedOver, r.result().Outcome)
+			require.InDelta(r, 10, r.table.now().Within.Count, 2)
+		})
+	}
+}
+
 // fate is what a shard holds, and how its readers come to their ends.
 type fate struct {
 	records []int // of each record: user records, or one of the kinds below

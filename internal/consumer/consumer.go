@@ -658,6 +658,11 @@ func (c *Consumer) process(ctx context.Context, batch service.MessageBatch) (ser
 	if len(c.conf.Processors) == 0 {
 		return batch, nil
 	}
+	if ctx.Err() != nil {
+		// Where they filter all, nothing else waits until what was read is through, which may
+		// be an aggregate of a million user records.
+		return nil, context.Cause(ctx)
+	}
 	c.setProcessing(time.Now())
 	defer c.setProcessing(time.Time{})
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
