@@ -430,6 +430,26 @@ func TestSuspensionInsideOfAnAggregateRepeatsNothing(t *testing.T) {
 	})
 }
 
+func TestUserRecordsThatASuspendedShardHasInItsLanesAreReadAgain(t *testing.T) {
+	bubble(t, func(c *Config) {
+		deaggregating(c)
+		c.ByKey, c.Limit = true, 3
+	}, func(r *rig) {
+		r.put(pageOf(aggregate(0, 5))) // of which two wait for their key, and two for room
+		first := r.requireNext("0/0")
+		r.suspend()
+		first.Ack(1, nil)
+		r.resume()
+		for _, content := range []string{"0/1", "0/2", "0/3", "0/4"} {
+			d := r.requireNext(content)
+			r.nothing()
+			d.Ack(1, nil)
+		}
+		pass(commitPeriod)
+		require.Equal(r, lease.After(sequence(0)), r.table.now().Position())
+	})
+}
+
 func TestShardIsHandedOverInsideOfAnAggregate(t *testing.T) {
 	bubble(t, deaggregating, func(r *rig) {
 		r.put(pageOf(aggregate(0, 1), aggregate(1, 10)))
