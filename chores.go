@@ -67,5 +67,5 @@ func (b *balancer) removeMember(ctx context.Context, m lease.Member) error {
 func (b *balancer) remove(ctx context.Context, item lease.Item) (removed bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, choreTimeout)
 	defer cancel()
-	return b.store.remove(ctx, item)
+	return b.store.RemoveItem(ctx, item)
 }

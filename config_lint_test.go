@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-const table = "dynamodb: { table: leases }\n"
+const leasesTable = "dynamodb: { table: leases }\n"
 
 // configMistakes are the mistakes that a configuration can show by itself, each with
 // the message that both lint and the component's constructor give.
@@ -274,7 +274,7 @@ const (
 )
 
 // entries is a configuration with the entries in one element of streams.
-func entries(list string) string { return "streams: [ '" + list + "' ]\n" + table }
+func entries(list string) string { return "streams: [ '" + list + "' ]\n" + leasesTable }
 
 // A consumer of the stream foo.
 const (
@@ -436,7 +436,7 @@ func TestUnsetVariableIsNoMistakeOfTheFileButOneAtTheStart(t *testing.T) {
 		minimal + "credentials: { from_ec2_role: }\n",
 		fanOut("enabled: , consumer_name: '', consumer_arn: '', deregister_on_close: "),
 		fanOut("enabled: true, consumer_name: '', consumer_arn: '" + consumerARN + "'"),
-		"streams: [ '' ]\n" + table + consumerOfFoo, // does not connect
+		"streams: [ '' ]\n" + leasesTable + consumerOfFoo, // does not connect
 	} {
 		require.Empty(t, lint(t, yaml), yaml)
 		_, err := parseConfig(parsed(t, yaml))
@@ -452,10 +452,10 @@ func TestInputThatNamesNoStreamOrTableIsBuiltAndDoesNotConnect(t *testing.T) {
 		lint, connect []string
 	}{
 		{"{}", []string{noStream, noTable}, []string{noStream, noTable}},
-		{table, []string{noStream}, []string{noStream}},
-		{"streams: []\n" + table, nil, []string{noStream}}, // [ ${STREAM} ]
-		{"streams: [ '', ' , ,' ]\n" + table, nil, []string{noStream}},
-		{"streams:\n  -\n" + table, nil, []string{noStream}},
+		{leasesTable, []string{noStream}, []string{noStream}},
+		{"streams: []\n" + leasesTable, nil, []string{noStream}}, // [ ${STREAM} ]
+		{"streams: [ '', ' , ,' ]\n" + leasesTable, nil, []string{noStream}},
+		{"streams:\n  -\n" + leasesTable, nil, []string{noStream}},
 		{"streams: [ foo ]\n", []string{noTable}, []string{noTable}},
 		{"streams: [ foo ]\ndynamodb: { create: true }\n", []string{noTable}, []string{noTable}},
 		{"streams: [ foo ]\ndynamodb: { table: }\n", nil, []string{noTable}},
@@ -472,9 +472,9 @@ func TestInputThatNamesNoStreamOrTableIsBuiltAndDoesNotConnect(t *testing.T) {
 }
 
 func TestWhatIsNoListGetsOneMessage(t *testing.T) {
-	require.Equal(t, []string{"expected array value"}, lint(t, "streams: s1\n"+table))
-	require.Equal(t, []string{"expected array value"}, lint(t, "streams:\n"+table))
-	require.Equal(t, []string{"expected array value"}, lint(t, "streams: s1\n"+table+consumerOfFoo))
+	require.Equal(t, []string{"expected array value"}, lint(t, "streams: s1\n"+leasesTable))
+	require.Equal(t, []string{"expected array value"}, lint(t, "streams:\n"+leasesTable))
+	require.Equal(t, []string{"expected array value"}, lint(t, "streams: s1\n"+leasesTable+consumerOfFoo))
 	require.Equal(t, []string{"expected object value, got !!bool"}, lint(t, minimal+"enhanced_fan_out: true\n"))
 }
 
@@ -527,8 +527,8 @@ func TestSoundConfigurationsPassBoth(t *testing.T) {
 		entries("foo") + "region: local\nendpoint: http://localhost:4566\n" + consumerOfFoo,
 		entries("arn:aws:kinesis:us-east-1:111122223333:stream/foo") + consumerOfFoo,
 		entries("arn:aws:kinesis:us-east-1:111122223333:stream/foo:0, arn:aws:kinesis:us-east-1:111122223333:stream/foo:1") + consumerOfFoo,
-		"streams: [ 'foo:0', 'foo:1' ]\n" + table + consumerOfFoo,
-		"streams: [ consumer ]\n" + table + "enhanced_fan_out: { consumer_arn: 'arn:aws-cn:kinesis:cn-north-1:111122223333:stream/consumer/consumer/consumer:1' }\n",
+		"streams: [ 'foo:0', 'foo:1' ]\n" + leasesTable + consumerOfFoo,
+		"streams: [ consumer ]\n" + leasesTable + "enhanced_fan_out: { consumer_arn: 'arn:aws-cn:kinesis:cn-north-1:111122223333:stream/consumer/consumer/consumer:1' }\n",
 		strings.Replace(entries("foo")+consumerOfFoo, "enabled: true", "enabled: false", 1),
 		minimal + "start_from_timestamp: '2024-02-29T23:59:59.123456789+14:00'\n",
 		minimal + "start_from_timestamp: '2024-05-01T12:00:00Z'\nend_at_timestamp: '2024-05-01T12:00:00Z'\n",

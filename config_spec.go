@@ -18,6 +18,7 @@ import (
 	"github.com/benthos-plugins/aws-kinesis/internal/configlint"
 	"github.com/benthos-plugins/aws-kinesis/internal/lineage"
 	"github.com/benthos-plugins/aws-kinesis/internal/session"
+	"github.com/benthos-plugins/aws-kinesis/internal/table"
 )
 
 // closeTimeout bounds the closing of the processors that parseConfig makes to
@@ -495,13 +496,13 @@ const maxConsumerName = 128
 // same name, each would take the subscriptions of the other away. Names of tables may be
 // longer than those of consumers: two that differ only in what is cut off differ in the
 // hash. So do `a` with the group `b-c` and `a-b` with the group `c`.
-func consumerName(table, group string) string {
-	if _, name, ok := strings.Cut(table, ":table/"); ok {
-		table = name
+func consumerName(of, group string) string {
+	if _, name, ok := strings.Cut(of, ":table/"); ok {
+		of = name
 	}
-	name, whole := "benthos-"+table, "benthos-"+table
+	name, whole := "benthos-"+of, "benthos-"+of
 	if group != "" {
-		name, whole = name+"-"+group, whole+groups+group
+		name, whole = name+"-"+group, whole+table.GroupPrefix+group
 	} else if len(name) <= maxConsumerName {
 		return name
 	}

@@ -607,7 +607,7 @@ func TestMarkOfAPositionThatWasMovedIsNone(t *testing.T) {
 		}
 		require.NoError(r, r.aws.PutItem(tableName, item))
 		require.False(r, r.item("orders", "0").CutAt.IsZero())
-		moved, err := r.store().mirror(r.Context(), r.item("orders", "0"), "18")
+		moved, err := r.store().Mirror(r.Context(), r.item("orders", "0"), "18")
 		require.NoError(r, err)
 		require.True(r, moved.CutAt.IsZero())
 		require.NotContains(r, r.itemsOf("orders")["0"], attrCut)

@@ -87,7 +87,7 @@ func (b *balancer) deregister(ctx context.Context, self string) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 	defer cancel()
-	members, err := b.store.listMembers(ctx, true)
+	members, err := b.store.ListMembers(ctx, true)
 	if err != nil {
 		b.signals.say(journal.Warning, "The consumers of enhanced fan-out stay registered, since it could not be found out whether other clients are in the group: %v", err)
 		return

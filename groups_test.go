@@ -25,9 +25,7 @@ func (r *rig) hashKeys() (keys []string) {
 
 // store of a group has its items by the streams' own names.
 func (r *rig) storeOf(group string) *checkpointer {
-	s := r.store()
-	s.group = group
-	return s
+	return newCheckpointer(r.aws.DynamoDB(), tableConfig{name: tableName}, group)
 }
 
 func TestGroupsOfOneTableEachReadAllRecords(t *testing.T) {
@@ -53,10 +51,10 @@ func TestGroupsOfOneTableEachReadAllRecords(t *testing.T) {
 		}
 		for shard, item := range r.itemsOf("/groups/a/orders") {
 			require.Equal(r, a.id(), item[attrOwner].Text)
-			stored, err := r.storeOf("a").list(r.Context(), "orders", true)
+			stored, err := r.storeOf("a").List(r.Context(), "orders", true)
 			require.NoError(r, err)
-			require.Len(r, stored.items, 4)
-			require.Equal(r, "orders", stored.items[0].Stream, "keys are by the stream's own name")
+			require.Len(r, stored.Items, 4)
+			require.Equal(r, "orders", stored.Items[0].Stream, "keys are by the stream's own name")
 			require.NotEmpty(r, shard)
 		}
 		require.Len(r, r.journal.logged("is in group a of table leases, and reads its share of orders"), 1)

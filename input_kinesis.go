@@ -251,7 +251,7 @@ type clients struct {
 	reader    retrieval.API
 	fanOut    retrieval.FanOutAPI
 	subscribe retrieval.SubscribeFunc
-	table     dynamoAPI
+	table     tableAPI
 	closeIdle func()
 }
 
@@ -264,7 +264,7 @@ func (in *input) connect(ctx context.Context, c clients) error {
 }
 
 func (in *input) tryConnect(ctx context.Context, c clients) error {
-	store := &checkpointer{api: measured{c.table, in.signals.metrics}, table: in.conf.table, group: in.conf.group}
+	store := newCheckpointer(measured{c.table, in.signals.metrics}, in.conf.table, in.conf.group)
 	created, err := store.ensureTable(ctx)
 	if err != nil {
 		return in.signals.explain(err, serviceTable, "")
@@ -315,7 +315,7 @@ func (in *input) boundOf(ctx context.Context, store *checkpointer, lists []group
 		if now.IsZero() {
 			now = time.Now() // the service does not tell
 		}
-		if b.end, b.first, err = store.agreeOnEnd(ctx, now); err != nil {
+		if b.end, b.first, err = store.AgreeOnEnd(ctx, now); err != nil {
 			return bound{}, err
 		}
 	}
@@ -343,8 +343,8 @@ func listStream(
 // checkForm warns when a stream that begins from nothing has items under its
 // other form: by name and by ARN are two keys in the table.
 func (in *input) checkForm(ctx context.Context, lister shardLister, store *checkpointer, stream string) error {
-	list, err := store.list(ctx, stream, true)
-	if err != nil || len(list.items) > 0 {
+	list, err := store.List(ctx, stream, true)
+	if err != nil || len(list.Items) > 0 {
 		return err
 	}
 	_, other, isARN := strings.Cut(stream, ":stream/")
@@ -361,11 +361,11 @@ func (in *input) checkForm(ctx context.Context, lister shardLister, store *check
 		}
 		other = aws.ToString(out.StreamDescriptionSummary.StreamARN)
 	}
-	if list, err = store.list(ctx, other, true); err != nil || len(list.items) == 0 {
+	if list, err = store.List(ctx, other, true); err != nil || len(list.Items) == 0 {
 		return err
 	}
 	in.signals.say(journal.Warning, "Stream %s has no checkpoints and is read from its start. There are %d under %s, the same stream written otherwise: to go on there, stop this pipeline, delete the items of %s from table %s, and write `%s` in `streams`",
-		stream, len(list.items), other, store.hashKey(stream), in.conf.table.name, other)
+		stream, len(list.Items), other, store.HashKey(stream), in.conf.table.name, other)
 	return nil
 }
 

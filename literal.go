@@ -31,7 +31,7 @@ func (b *balancer) settleLiterals(ctx context.Context, c group.Claim) (lease.Sto
 	for _, literal := range c.Literals {
 		if literal.Owner != "" {
 			var err error
-			if literal, err = limited(ctx, literal, b.store.vacate); err != nil {
+			if literal, err = limited(ctx, literal, b.store.Vacate); err != nil {
 				return nil, nil, fmt.Errorf("freeing item %q of shard %s, whose owner is dead: %w", literal.Shard, c.Key, err)
 			}
 		}
@@ -167,7 +167,7 @@ func (m *mirroring) follow(ctx context.Context, next string) {
 	if sequence.Compare(next, m.literal.Sequence) <= 0 {
 		return
 	}
-	literal, err := m.mirror(ctx, m.literal, next)
+	literal, err := m.Mirror(ctx, m.literal, next)
 	if errors.Is(err, lease.ErrConflict) {
 		if literal, err = m.Get(ctx, m.literal.Key); err == nil && literal.Owner != "" {
 			m.taken()

@@ -13,7 +13,7 @@ import (
 
 // measured is a client of the table that counts and times its calls.
 type measured struct {
-	dynamoAPI
+	tableAPI
 	metrics *inputMetrics
 }
 
@@ -37,25 +37,25 @@ func measure[In, Out any](
 }
 
 func (c measured) GetItem(ctx context.Context, in *dynamodb.GetItemInput, opts ...func(*dynamodb.Options)) (*dynamodb.GetItemOutput, error) {
-	return measure(ctx, c.metrics, "GetItem", in, opts, c.dynamoAPI.GetItem)
+	return measure(ctx, c.metrics, "GetItem", in, opts, c.tableAPI.GetItem)
 }
 
 func (c measured) DeleteItem(ctx context.Context, in *dynamodb.DeleteItemInput, opts ...func(*dynamodb.Options)) (*dynamodb.DeleteItemOutput, error) {
-	return measure(ctx, c.metrics, "DeleteItem", in, opts, c.dynamoAPI.DeleteItem)
+	return measure(ctx, c.metrics, "DeleteItem", in, opts, c.tableAPI.DeleteItem)
 }
 
 func (c measured) UpdateItem(ctx context.Context, in *dynamodb.UpdateItemInput, opts ...func(*dynamodb.Options)) (*dynamodb.UpdateItemOutput, error) {
-	return measure(ctx, c.metrics, "UpdateItem", in, opts, c.dynamoAPI.UpdateItem)
+	return measure(ctx, c.metrics, "UpdateItem", in, opts, c.tableAPI.UpdateItem)
 }
 
 func (c measured) Query(ctx context.Context, in *dynamodb.QueryInput, opts ...func(*dynamodb.Options)) (*dynamodb.QueryOutput, error) {
-	return measure(ctx, c.metrics, "Query", in, opts, c.dynamoAPI.Query)
+	return measure(ctx, c.metrics, "Query", in, opts, c.tableAPI.Query)
 }
 
 func (c measured) CreateTable(ctx context.Context, in *dynamodb.CreateTableInput, opts ...func(*dynamodb.Options)) (*dynamodb.CreateTableOutput, error) {
-	return measure(ctx, c.metrics, "CreateTable", in, opts, c.dynamoAPI.CreateTable)
+	return measure(ctx, c.metrics, "CreateTable", in, opts, c.tableAPI.CreateTable)
 }
 
 func (c measured) DescribeTable(ctx context.Context, in *dynamodb.DescribeTableInput, opts ...func(*dynamodb.Options)) (*dynamodb.DescribeTableOutput, error) {
-	return measure(ctx, c.metrics, "DescribeTable", in, opts, c.dynamoAPI.DescribeTable)
+	return measure(ctx, c.metrics, "DescribeTable", in, opts, c.tableAPI.DescribeTable)
 }

@@ -116,11 +116,11 @@ func TestAnswerThatSaysNothingIsAFailureToTheStore(t *testing.T) {
 	owned := lease.Grant{Link: lease.Link{Owner: "us", Term: "t1", Token: "1"}}
 	for operation, call := range map[string]func(context.Context, *checkpointer, lease.Item) error{
 		"list": func(ctx context.Context, c *checkpointer, _ lease.Item) error {
-			_, err := c.list(ctx, "orders", true)
+			_, err := c.List(ctx, "orders", true)
 			return err
 		},
 		"members": func(ctx context.Context, c *checkpointer, _ lease.Item) error {
-			_, err := c.listMembers(ctx, true)
+			_, err := c.ListMembers(ctx, true)
 			return err
 		},
 		"get": func(ctx context.Context, c *checkpointer, seen lease.Item) error {
@@ -139,7 +139,7 @@ func TestAnswerThatSaysNothingIsAFailureToTheStore(t *testing.T) {
 			return c.Join(ctx, lease.Member{ID: "us", Token: "1", Period: time.Minute})
 		},
 		"remove": func(ctx context.Context, c *checkpointer, seen lease.Item) error {
-			_, err := c.remove(ctx, seen)
+			_, err := c.RemoveItem(ctx, seen)
 			return err
 		},
 	} {

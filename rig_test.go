@@ -164,9 +164,7 @@ func (r *rig) item(stream, shard string) lease.Item {
 	return item
 }
 
-func (r *rig) store() *checkpointer {
-	return &checkpointer{api: r.aws.DynamoDB(), table: tableConfig{name: tableName}}
-}
+func (r *rig) store() *checkpointer { return r.storeOf("") }
 
 // sequences returns the sequence numbers of a shard's records.
 func (r *rig) sequences(stream, shard string) []string {

@@ -22,6 +22,7 @@ import (
 	"github.com/benthos-plugins/aws-kinesis/internal/lease"
 	"github.com/benthos-plugins/aws-kinesis/internal/lineage"
 	"github.com/benthos-plugins/aws-kinesis/internal/retrieval"
+	"github.com/benthos-plugins/aws-kinesis/internal/table"
 )
 
 const (
@@ -95,11 +96,11 @@ type leaseTable interface {
 	lease.Store
 	lease.Members
 	ensureTable(ctx context.Context) (created bool, err error)
-	list(ctx context.Context, stream string, consistent bool) (itemList, error)
-	listMembers(ctx context.Context, consistent bool) ([]lease.Member, error)
-	remove(ctx context.Context, seen lease.Item) (removed bool, err error)
-	vacate(ctx context.Context, seen lease.Item) (lease.Item, error)
-	mirror(ctx context.Context, literal lease.Item, sequence string) (lease.Item, error)
+	List(ctx context.Context, stream string, consistent bool) (table.ItemList, error)
+	ListMembers(ctx context.Context, consistent bool) ([]lease.Member, error)
+	RemoveItem(ctx context.Context, seen lease.Item) (removed bool, err error)
+	Vacate(ctx context.Context, seen lease.Item) (lease.Item, error)
+	Mirror(ctx context.Context, literal lease.Item, sequence string) (lease.Item, error)
 }
 
 // shardLister is what the input uses of the Kinesis client beside reading.
@@ -230,16 +231,16 @@ func (b *balancer) freeLate(ctx context.Context, id string) {
 }
 
 func (b *balancer) freeLateOf(ctx context.Context, stream, id string) {
-	l, err := b.store.list(ctx, stream, true)
+	l, err := b.store.List(ctx, stream, true)
 	if err != nil {
 		b.signals.say(journal.Warning, "Shards of stream %s that this client leaves could not be marked as free, and others claim them up to a lease period later. Nothing is to be done: %v", stream, err)
 		return
 	}
 	var calls sync.WaitGroup
-	for _, item := range l.items {
+	for _, item := range l.Items {
 		if item.Owner == id {
 			calls.Go(func() {
-				if _, err := b.store.vacate(ctx, item); err != nil && !errors.Is(err, lease.ErrConflict) {
+				if _, err := b.store.Vacate(ctx, item); err != nil && !errors.Is(err, lease.ErrConflict) {
 					b.signals.journal.Changed(journal.Warning, item.Stream, item.Shard,
 						fmt.Sprintf("could not be marked as free, and others claim it up to a lease period later. Nothing is to be done: %v", err),
 						"could not be marked as free, and others claim them up to a lease period later. Nothing is to be done", time.Now())
@@ -440,7 +441,7 @@ func (b *balancer) readMembers(ctx context.Context, consistent bool) event {
 	limited, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	v := &group.MemberSnapshot{Start: time.Now()}
-	v.Members, v.Err = b.store.listMembers(limited, consistent)
+	v.Members, v.Err = b.store.ListMembers(limited, consistent)
 	v.End = time.Now()
 	b.signals.outcome(journal.TableReads, "", v.Err, v.Start)
 	b.recreateTable(ctx, v.Err)
@@ -496,16 +497,16 @@ func (b *balancer) refresh(ctx context.Context, r group.Refresh) event {
 	ctx, cancel := context.WithTimeout(ctx, min(max(leastRefreshTimeout, b.conf.leasePeriod), mostRefreshTimeout))
 	defer cancel()
 	start := time.Now()
-	l, err := b.store.list(ctx, r.Stream, r.Consistent)
+	l, err := b.store.List(ctx, r.Stream, r.Consistent)
 	b.signals.outcome(journal.TableReads, r.Stream, err, start)
 	if err != nil {
 		v.Err = err
 		return told
 	}
-	for i := range l.items {
-		l.items[i].UpTo = b.ours(l.items[i].UpTo)
+	for i := range l.Items {
+		l.Items[i].UpTo = b.ours(l.Items[i].UpTo)
 	}
-	v.Start, v.End, v.Items, v.Size, v.Skew = start, time.Now(), l.items, l.size, b.signals.clockSkew()
+	v.Start, v.End, v.Items, v.Size, v.Skew = start, time.Now(), l.Items, l.Size, b.signals.clockSkew()
 	return told
 }
 

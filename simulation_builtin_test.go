@@ -134,9 +134,9 @@ func (b *builtIn) round(stream string) {
 	if !b.hop() {
 		return
 	}
-	l, _ := b.sim.table.list(b.life, stream, false)
+	l, _ := b.sim.table.List(b.life, stream, false)
 	items := map[string]lease.Item{}
-	for _, item := range l.items {
+	for _, item := range l.Items {
 		items[item.Shard] = item
 	}
 	b.sim.mu.Lock()

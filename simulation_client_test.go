@@ -17,6 +17,7 @@ import (
 
 	"github.com/benthos-plugins/aws-kinesis/internal/lease"
 	"github.com/benthos-plugins/aws-kinesis/internal/session"
+	"github.com/benthos-plugins/aws-kinesis/internal/table"
 )
 
 // simulatedClient is a real input with the world as one process sees it: its
@@ -304,38 +305,38 @@ func (c simulatedStore) Yield(ctx context.Context, stolen lease.Item, sequence s
 	return c.do(ctx, stolen.Key, "yield", func(ctx context.Context) error { return c.sim.table.Yield(ctx, stolen, sequence) })
 }
 
-func (c simulatedStore) remove(ctx context.Context, seen lease.Item) (removed bool, err error) {
+func (c simulatedStore) RemoveItem(ctx context.Context, seen lease.Item) (removed bool, err error) {
 	seen = c.outboundItem(seen)
 	err = c.do(ctx, seen.Key, "remove", func(ctx context.Context) error {
-		removed, err = c.sim.table.remove(ctx, seen)
+		removed, err = c.sim.table.RemoveItem(ctx, seen)
 		return err
 	})
 	return removed && err == nil, err
 }
 
-func (c simulatedStore) vacate(ctx context.Context, literal lease.Item) (lease.Item, error) {
+func (c simulatedStore) Vacate(ctx context.Context, literal lease.Item) (lease.Item, error) {
 	literal = c.outboundItem(literal)
-	return c.item(ctx, literal.Key, "vacate", func(ctx context.Context) (lease.Item, error) { return c.sim.table.vacate(ctx, literal) })
+	return c.item(ctx, literal.Key, "vacate", func(ctx context.Context) (lease.Item, error) { return c.sim.table.Vacate(ctx, literal) })
 }
 
-func (c simulatedStore) mirror(ctx context.Context, literal lease.Item, sequence string) (lease.Item, error) {
+func (c simulatedStore) Mirror(ctx context.Context, literal lease.Item, sequence string) (lease.Item, error) {
 	return c.item(ctx, literal.Key, "mirror", func(ctx context.Context) (lease.Item, error) {
-		return c.sim.table.mirror(ctx, literal, sequence)
+		return c.sim.table.Mirror(ctx, literal, sequence)
 	})
 }
 
 func (simulatedStore) ensureTable(context.Context) (bool, error) { return false, nil }
 
-func (c simulatedStore) list(ctx context.Context, stream string, consistent bool) (itemList, error) {
-	l, err := request(ctx, c.simulatedClient, "list", func() (itemList, error) { return c.sim.table.list(ctx, stream, consistent) })
-	for i, item := range l.items {
-		l.items[i] = c.inbound(item)
+func (c simulatedStore) List(ctx context.Context, stream string, consistent bool) (table.ItemList, error) {
+	l, err := request(ctx, c.simulatedClient, "list", func() (table.ItemList, error) { return c.sim.table.List(ctx, stream, consistent) })
+	for i, item := range l.Items {
+		l.Items[i] = c.inbound(item)
 	}
 	return l, err
 }
 
-func (c simulatedStore) listMembers(ctx context.Context, consistent bool) ([]lease.Member, error) {
-	members, err := request(ctx, c.simulatedClient, "members", func() ([]lease.Member, error) { return c.sim.table.listMembers(ctx, consistent) })
+func (c simulatedStore) ListMembers(ctx context.Context, consistent bool) ([]lease.Member, error) {
+	members, err := request(ctx, c.simulatedClient, "members", func() ([]lease.Member, error) { return c.sim.table.ListMembers(ctx, consistent) })
 	for i, m := range members {
 		members[i] = c.inboundMember(m)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/benthos-plugins/aws-kinesis/internal/awsfake"
 	"github.com/benthos-plugins/aws-kinesis/internal/lease"
 	"github.com/benthos-plugins/aws-kinesis/internal/lease/leasetest"
+	"github.com/benthos-plugins/aws-kinesis/internal/table"
 )
 
 // memoryTable is the table of a simulation, in memory. Reads that are not consistent
@@ -88,7 +89,7 @@ func (m *memoryTable) at() time.Time {
 
 func (*memoryTable) ensureTable(context.Context) (bool, error) { return false, nil }
 
-func (m *memoryTable) list(_ context.Context, stream string, consistent bool) (itemList, error) {
+func (m *memoryTable) List(_ context.Context, stream string, consistent bool) (table.ItemList, error) {
 	items := m.snapshot()
 	if at := m.at(); !consistent {
 		m.mu.Lock()
@@ -100,11 +101,11 @@ func (m *memoryTable) list(_ context.Context, stream string, consistent bool) (i
 		}
 		m.mu.Unlock()
 	}
-	var l itemList
+	var l table.ItemList
 	for _, item := range items {
 		if item.Stream == stream {
-			l.items = append(l.items, item)
-			l.size += sizeOfSimulated(item)
+			l.Items = append(l.Items, item)
+			l.Size += sizeOfSimulated(item)
 		}
 	}
 	return l, nil
@@ -117,7 +118,7 @@ func sizeOfSimulated(item lease.Item) int {
 	return names + len(item.Stream) + len(item.Shard) + 56 + 2*len(item.Owner) + 1 + len(item.Token) + len(item.Term)
 }
 
-func (m *memoryTable) listMembers(_ context.Context, consistent bool) ([]lease.Member, error) {
+func (m *memoryTable) ListMembers(_ context.Context, consistent bool) ([]lease.Member, error) {
 	members := map[string]lease.Member{}
 	for _, one := range m.Members() {
 		members[one.ID] = one
@@ -134,15 +135,15 @@ func (m *memoryTable) listMembers(_ context.Context, consistent bool) ([]lease.M
 	return slices.Collect(maps.Values(members)), nil
 }
 
-func (m *memoryTable) remove(ctx context.Context, seen lease.Item) (removed bool, err error) {
+func (m *memoryTable) RemoveItem(ctx context.Context, seen lease.Item) (removed bool, err error) {
 	return m.Delete(ctx, seen)
 }
 
-func (m *memoryTable) vacate(ctx context.Context, seen lease.Item) (lease.Item, error) {
+func (m *memoryTable) Vacate(ctx context.Context, seen lease.Item) (lease.Item, error) {
 	return m.Update(ctx, seen, leasetest.Free)
 }
 
-func (m *memoryTable) mirror(ctx context.Context, literal lease.Item, sequence string) (lease.Item, error) {
+func (m *memoryTable) Mirror(ctx context.Context, literal lease.Item, sequence string) (lease.Item, error) {
 	return m.Update(ctx, literal, func(next *lease.Item) {
 		next.Sequence, next.Within, next.ShardStart, next.Finished, next.CutAt = sequence, lease.Within{}, "", false, time.Time{}
 	})
@@ -159,7 +160,7 @@ func TestTableOfTheSimulationIsTheCheckpointers(t *testing.T) {
 		name := fmt.Sprint("table-", tables)
 		require.NoError(t, server.CreateTable(name, attrStream, attrShard))
 		group := rapid.SampledFrom([]string{"", "a"}).Draw(t, "group")
-		compareTables(t, &checkpointer{api: server.DynamoDB(), table: tableConfig{name: name}, group: group}, newMemoryTable())
+		compareTables(t, newCheckpointer(server.DynamoDB(), tableConfig{name: name}, group), newMemoryTable())
 	})
 }
 
@@ -283,21 +284,21 @@ func compareTables(t *rapid.T, stored, memory leaseTable) {
 		},
 		"remove": func(t *rapid.T) {
 			item := seen()
-			want, err := stored.remove(ctx, item)
+			want, err := stored.RemoveItem(ctx, item)
 			require.NoError(t, err)
-			got, err := memory.remove(ctx, item)
+			got, err := memory.RemoveItem(ctx, item)
 			require.NoError(t, err)
 			require.Equal(t, want, got)
 		},
 		"vacate": func(*rapid.T) {
 			if item := seen(); item.Exists {
-				returning("vacate", func(s leaseTable) (lease.Item, error) { return s.vacate(ctx, item) })
+				returning("vacate", func(s leaseTable) (lease.Item, error) { return s.Vacate(ctx, item) })
 			}
 		},
 		"mirror": func(*rapid.T) {
 			item, sequence := seen(), pick("sequence", "5", "17", "120")
 			if item.Owner == "" {
-				returning("mirror", func(s leaseTable) (lease.Item, error) { return s.mirror(ctx, item, sequence) })
+				returning("mirror", func(s leaseTable) (lease.Item, error) { return s.Mirror(ctx, item, sequence) })
 			}
 		},
 		"join": func(*rapid.T) {
@@ -318,20 +319,20 @@ func compareTables(t *rapid.T, stored, memory leaseTable) {
 		},
 		"": func(t *rapid.T) {
 			for _, consistent := range []bool{true, false} {
-				want, err := stored.list(ctx, "orders", consistent)
+				want, err := stored.List(ctx, "orders", consistent)
 				require.NoError(t, err)
-				got, err := memory.list(ctx, "orders", consistent)
+				got, err := memory.List(ctx, "orders", consistent)
 				require.NoError(t, err)
-				require.ElementsMatch(t, want.items, got.items)
-				for _, item := range want.items {
+				require.ElementsMatch(t, want.Items, got.Items)
+				for _, item := range want.Items {
 					got, err := memory.Get(ctx, item.Key)
 					require.NoError(t, err)
 					require.Equal(t, item, got)
 				}
 			}
-			want, err := stored.listMembers(ctx, true)
+			want, err := stored.ListMembers(ctx, true)
 			require.NoError(t, err)
-			got, err := memory.listMembers(ctx, false)
+			got, err := memory.ListMembers(ctx, false)
 			require.NoError(t, err)
 			require.ElementsMatch(t, want, got)
 			for _, who := range []string{"a", "b", "c"} {

@@ -1,4 +1,4 @@
-package awskinesis
+package table
 
 import (
 	"testing"
@@ -12,10 +12,12 @@ import (
 	"github.com/benthos-plugins/aws-kinesis/internal/lease"
 )
 
+const tableName = "leases"
+
 // storedShard is one item of a table, under its first term.
 type storedShard struct {
 	*testing.T
-	*checkpointer
+	*Table
 	key lease.Key
 }
 
@@ -24,8 +26,8 @@ func committedTo(t *testing.T, position lease.Position) storedShard {
 	t.Helper()
 	server := awsfake.New(awsfake.Options{})
 	t.Cleanup(func() { require.NoError(t, server.Close()) })
-	require.NoError(t, server.CreateTable(tableName, attrStream, attrShard))
-	s := storedShard{t, &checkpointer{api: server.DynamoDB(), table: tableConfig{name: tableName}}, lease.Key{Stream: "orders", Shard: "s"}}
+	require.NoError(t, server.CreateTable(tableName, AttrStream, AttrShard))
+	s := storedShard{t, New(server.DynamoDB(), tableName, ""), lease.Key{Stream: "orders", Shard: "s"}}
 	grant := lease.Grant{Link: lease.Link{Owner: "a", Term: "1", Token: "t0"}, ShardStart: "3"}
 	item, err := s.Claim(t.Context(), lease.Item{Key: s.key}, grant)
 	require.NoError(t, err)
@@ -53,7 +55,7 @@ func (s storedShard) raw() values {
 func (s storedShard) write(expression string, v values) {
 	s.Helper()
 	_, err := s.api.UpdateItem(s.Context(), &dynamodb.UpdateItemInput{
-		TableName: aws.String(tableName), Key: new(checkpointer).keyOf(s.key), UpdateExpression: &expression, ExpressionAttributeValues: v,
+		TableName: aws.String(tableName), Key: s.keyOf(s.key), UpdateExpression: &expression, ExpressionAttributeValues: v,
 	})
 	require.NoError(s, err)
 }
@@ -105,7 +107,7 @@ func TestPlaceWithinTheFirstRecordLeavesWhatTellsTheShard(t *testing.T) {
 	s := committedTo(t, first)
 	require.Equal(t, first, s.now().Position())
 	require.Equal(t, "3", s.now().ShardStart)
-	require.Equal(t, text(""), s.raw()[attrSequence], "as the built-in input knows it")
+	require.Equal(t, text(""), s.raw()[AttrSequence], "as the built-in input knows it")
 }
 
 func TestPlaceWithinARecordGoesWhenTheRecordIsDone(t *testing.T) {
@@ -126,7 +128,7 @@ func TestPlaceWithinARecordGoesWhenTheRecordIsDone(t *testing.T) {
 				s := committedTo(t, inside)
 				require.NoError(t, write(s, lease.Move{From: inside, To: to}))
 				require.Equal(t, to, s.now().Position())
-				_, there := s.raw()[attrInside]
+				_, there := s.raw()[AttrInside]
 				require.Equal(t, to.Within != lease.Within{}, there)
 
 				s = committedTo(t, inside)
@@ -149,9 +151,9 @@ func TestClaimBeginsWithinTheRecord(t *testing.T) {
 	item, err = s.Claim(t.Context(), s.now(), lease.Grant{Link: lease.Link{Owner: "b", Term: "3", Token: "t3"}, Anew: true})
 	require.NoError(t, err)
 	require.Zero(t, item.Position(), "it is another shard")
-	require.NotContains(t, s.raw(), attrInside)
+	require.NotContains(t, s.raw(), AttrInside)
 
-	removed, err := s.remove(t.Context(), s.now())
+	removed, err := s.RemoveItem(t.Context(), s.now())
 	require.NoError(t, err)
 	require.True(t, removed)
 	item, err = s.Claim(t.Context(), lease.Item{Key: s.key}, lease.Grant{Link: lease.Link{Owner: "b", Term: "4", Token: "t4"}, Position: inside})
