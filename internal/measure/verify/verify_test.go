@@ -114,6 +114,48 @@ func TestRepeatWithoutAStopIsNotExcused(t *testing.T) {
 	require.ErrorContains(t, l.Report().Err(), "1 repeats after the start beyond")
 }
 
+func TestStopExcusesEachRecordOnce(t *testing.T) {
+	l := verify.New("start")
+	for n := 9; n <= 11; n++ {
+		l.Put("a", id(0, n))
+		l.See(id(0, n))
+	}
+	l.Begin("kill", map[string]string{"0": "9"})
+	l.See(id(0, 10))
+	l.See(id(0, 10))
+
+	r := l.Report()
+	require.Equal(t, verify.Phase{Name: "kill", Out: 2, Repeats: 2, Allowed: 2, Unexcused: 1}, r.Phases[1])
+	require.ErrorContains(t, r.Err(), "1 repeats after the kill beyond")
+}
+
+func TestStopOfOneProcessExcusesNothingOfTheOthers(t *testing.T) {
+	l := verify.New("start")
+	for shard := range 3 {
+		l.Put("a", id(shard, 9))
+		l.See(id(shard, 9))
+	}
+	l.BeginWithout("kill", map[string]string{"0": "8", "1": ""})
+	for shard := range 3 {
+		l.See(id(shard, 9))
+	}
+
+	r := l.Report()
+	require.Equal(t, verify.Phase{Name: "kill", Out: 3, Repeats: 3, Allowed: 2, Unexcused: 1}, r.Phases[1])
+	require.ErrorContains(t, r.Err(), "1 repeats after the kill beyond")
+}
+
+func TestExcuseMayComeBeforeTheRecord(t *testing.T) {
+	l := verify.New("start")
+	l.Put("a", id(0, 1))
+	l.Excuse(id(0, 1))
+	l.See(id(0, 1))
+	l.See(id(0, 1))
+	require.NoError(t, l.Report().Err())
+	l.See(id(0, 1))
+	require.Error(t, l.Report().Err())
+}
+
 func TestSequenceNumbersCompareAsNumbers(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		a, b := rapid.Uint64Min(1).Draw(t, "a"), rapid.Uint64Min(1).Draw(t, "b")
