@@ -1,6 +1,7 @@
 // Command benthos-kinesis is Benthos with the aws_kinesis input of this project
 // and the components that need no service beside it: files, HTTP, standard
-// streams, all processors, and metrics for Prometheus.
+// streams, all processors, and metrics for Prometheus. `benthos-kinesis leases` shows who
+// reads which shard.
 package main
 
 import (
@@ -16,6 +17,7 @@ import (
 	"github.com/benthosdev/benthos/v4/public/service"
 
 	_ "github.com/benthos-plugins/aws-kinesis"
+	"github.com/benthos-plugins/aws-kinesis/internal/leasecli"
 )
 
 // version is that of this project, set by the linker. Without it the version is
@@ -28,6 +30,10 @@ func main() {
 		info, _ := debug.ReadBuildInfo() // nil in a program that was not built from modules
 		fmt.Print(versions(version, info))
 		return
+	}
+	// Benthos has no place for the commands of others.
+	if len(os.Args) > 1 && os.Args[1] == "leases" {
+		os.Exit(leasecli.Run(context.Background(), os.Args[2:], os.Stdin, os.Stdout, os.Stderr))
 	}
 	service.RunCLI(context.Background())
 }
