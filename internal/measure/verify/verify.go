@@ -15,6 +15,9 @@ import (
 // ID names one record of a stream.
 type ID struct {
 	Shard, Sequence string
+	// Sub is the place of a user record in its aggregate, from 0; 0 for a record that is
+	// none.
+	Sub int
 }
 
 // Ledger holds what was put and what was seen. Its zero value is not ready for
@@ -31,8 +34,9 @@ type Ledger struct {
 }
 
 type record struct {
+	shard   string
 	put     bool
-	first   int  // ordinal among all first sightings, from 1; 0: not seen
+	first   int  // when it was first seen, as SeeAt was told; 0: not seen
 	excused bool // a stop excuses that it comes again, once
 }
 
@@ -92,9 +96,14 @@ func (l *Ledger) Put(key string, id ID) {
 	l.byKey[key] = append(l.byKey[key], i)
 }
 
-// See notes that a record came out and reports whether it did for the first
-// time.
-func (l *Ledger) See(id ID) bool {
+// See notes that a record came out, after all that were seen before, and reports whether
+// it did for the first time.
+func (l *Ledger) See(id ID) bool { return l.SeeAt(id, l.out+1) }
+
+// SeeAt is See for a sighting that may have come before some that are noted already, as
+// those of several processes may. at is above 0 and orders sightings; that of a record is
+// the least that it has.
+func (l *Ledger) SeeAt(id ID, at int) bool {
 	i := l.at(id)
 	p := &l.phases[len(l.phases)-1]
 	l.out++
@@ -108,10 +117,11 @@ func (l *Ledger) See(id ID) bool {
 			p.Unexcused++
 		}
 		r.excused = false
+		r.first = min(r.first, at)
 		return false
 	}
 	l.seen++
-	l.records[i].first = l.seen
+	l.records[i].first = at
 	if !l.records[i].put {
 		l.unknown++
 	}
@@ -158,7 +168,7 @@ func (l *Ledger) Outstanding() int {
 }
 
 // MissingIDs names the records that were put and are not seen yet, in the order
-// of shards and sequence numbers.
+// of shards, sequence numbers and places in an aggregate.
 func (l *Ledger) MissingIDs() []ID {
 	var missing []ID
 	for id, i := range l.index {
@@ -167,9 +177,47 @@ func (l *Ledger) MissingIDs() []ID {
 		}
 	}
 	slices.SortFunc(missing, func(a, b ID) int {
-		return cmp.Or(strings.Compare(a.Shard, b.Shard), Compare(a.Sequence, b.Sequence))
+		return cmp.Or(strings.Compare(a.Shard, b.Shard), Compare(a.Sequence, b.Sequence), cmp.Compare(a.Sub, b.Sub))
 	})
 	return missing
+}
+
+// SeenOf counts the records seen, each once, of which which is true.
+func (l *Ledger) SeenOf(which func(ID) bool) int {
+	n := 0
+	for id, i := range l.index {
+		if l.records[i].first > 0 && which(id) {
+			n++
+		}
+	}
+	return n
+}
+
+// InversionsAlong counts records that were first seen before an earlier record of their
+// key in the same shard or in one that it descends from. That is what holds of a key
+// whose records were put into shards that are read beside one another: by a producer, say,
+// that has not noticed a split. ancestors has those of each shard, however far back; one
+// without any may be left out.
+func (l *Ledger) InversionsAlong(ancestors map[string][]string) int {
+	inversions := 0
+	for _, key := range l.byKey {
+		latest := map[string]int{} // first sighting of the key's records so far, by shard
+		for _, i := range key {
+			r := l.records[i]
+			if r.first == 0 {
+				continue
+			}
+			before := latest[r.shard]
+			for _, shard := range ancestors[r.shard] {
+				before = max(before, latest[shard])
+			}
+			if r.first < before {
+				inversions++
+			}
+			latest[r.shard] = max(latest[r.shard], r.first)
+		}
+	}
+	return inversions
 }
 
 // In counts the records put.
@@ -237,7 +285,7 @@ func (l *Ledger) at(id ID) int {
 	if !ok {
 		i = len(l.records)
 		l.index[id] = i
-		l.records = append(l.records, record{})
+		l.records = append(l.records, record{shard: id.Shard})
 	}
 	return i
 }

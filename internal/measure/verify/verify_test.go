@@ -66,6 +66,62 @@ func TestOrderCountsWithinAKeyOnly(t *testing.T) {
 	require.ErrorContains(t, l.Report().Err(), "1 records came out before an earlier record of their key")
 }
 
+func TestUserRecordsOfAnAggregateAreRecordsOfTheirOwn(t *testing.T) {
+	l := verify.New("start")
+	user := func(sub int) verify.ID { return verify.ID{Shard: "0", Sequence: "1", Sub: sub} }
+	for sub := range 4 {
+		l.Put("a", user(sub))
+	}
+	require.True(t, l.See(user(2)))
+	require.True(t, l.See(user(1)))
+	require.False(t, l.See(user(1)))
+	require.Equal(t, []verify.ID{user(0), user(3)}, l.MissingIDs())
+	require.Equal(t, 1, l.Report().Inversions)
+	require.Equal(t, 1, l.SeenOf(func(id verify.ID) bool { return id.Sub > 1 }))
+}
+
+func TestOrderAlongShardsLeavesOutThoseBesideOneAnother(t *testing.T) {
+	// Shard 0 was split into 1 and 2, which were merged into 3.
+	ancestors := map[string][]string{"1": {"0"}, "2": {"0"}, "3": {"1", "2", "0"}}
+	for name, test := range map[string]struct {
+		put, seen []int // shards
+		want      int
+	}{
+		"beside":                     {[]int{1, 2}, []int{2, 1}, 0},
+		"before its parent":          {[]int{0, 1}, []int{1, 0}, 1},
+		"before its second parent":   {[]int{1, 2, 3}, []int{1, 3, 2}, 1},
+		"before its parent's parent": {[]int{0, 3}, []int{3, 0}, 1},
+		"parent put after its child": {[]int{1, 0}, []int{1, 0}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := verify.New("start")
+			for i, shard := range test.put {
+				l.Put("a", verify.ID{Shard: fmt.Sprint(shard), Sequence: fmt.Sprint(i)})
+			}
+			for _, shard := range test.seen {
+				for i, s := range test.put {
+					if s == shard {
+						l.See(verify.ID{Shard: fmt.Sprint(shard), Sequence: fmt.Sprint(i)})
+					}
+				}
+			}
+			require.Equal(t, test.want, l.InversionsAlong(ancestors))
+		})
+	}
+}
+
+func TestOrderIsThatOfTheTimesAndNotOfWhoIsHeardFirst(t *testing.T) {
+	l := verify.New("start")
+	l.Put("a", id(0, 1))
+	l.Put("a", id(0, 2))
+	require.True(t, l.SeeAt(id(0, 2), 7))
+	require.True(t, l.SeeAt(id(0, 1), 9))
+	require.Equal(t, 1, l.Report().Inversions)
+	require.False(t, l.SeeAt(id(0, 1), 5))
+	require.Zero(t, l.Report().Inversions)
+	require.Equal(t, 1, l.Report().Repeats)
+}
+
 func TestOrderIsThatOfFirstSightings(t *testing.T) {
 	l := verify.New("start")
 	l.Put("a", id(0, 1))
@@ -205,5 +261,6 @@ func TestReportAgreesWithAModelOfTheWholeHistory(t *testing.T) {
 		require.Equal(t, n-len(firsts), l.Outstanding())
 		require.Equal(t, len(sightings)-len(firsts), r.Repeats)
 		require.Equal(t, inversions, r.Inversions)
+		require.Equal(t, inversions, l.InversionsAlong(nil), "of one shard")
 	})
 }
