@@ -74,7 +74,7 @@ simulate: ## Simulate COUNT fleets with seeded faults, and one of 50 clients and
 	go test -count=1 -timeout 90m -run 'TestSimulation$$|TestClientsThatJoin' . -sim.count=$(COUNT) -sim.full
 
 .PHONY: fleet
-fleet: build ## Measure fleets of real processes: joining, dying, standing still, blocked, cut off, idle, resharded (13 minutes).
+fleet: build ## Measure fleets of real processes: joining, dying, standing still, blocked, cut off, idle, resharded, inside of aggregates (16 minutes).
 	go build -trimpath -o bin/fleet ./internal/measure/fleet
 	bin/fleet -benthos bin/benthos-kinesis
 

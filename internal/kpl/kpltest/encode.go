@@ -1,4 +1,4 @@
-// Package kpltest makes aggregates of user records, for tests.
+// Package kpltest makes aggregates of user records, for tests and measurements.
 package kpltest
 
 import (

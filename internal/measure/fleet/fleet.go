@@ -22,8 +22,13 @@ import (
 	"github.com/benthos-plugins/aws-kinesis/internal/measure/verify"
 )
 
-//go:embed fleet.yaml
-var pipeline []byte
+var (
+	//go:embed fleet.yaml
+	pipeline []byte
+	// aggregatesPipeline is for streams of aggregates.
+	//go:embed aggregates.yaml
+	aggregatesPipeline []byte
+)
 
 const (
 	stream = "fleet"
@@ -48,7 +53,7 @@ const (
 // setup of a fleet.
 type setup struct {
 	shards                   int
-	rate                     int // records put a second and shard, by the number of shards at first; 0: none
+	rate                     int // records or user records, put a second and shard, by the number of shards at first; 0: none
 	keys                     int // of the stream, whatever their shard; 0: some for each shard
 	size                     int // bytes of a record
 	lease, rebalance, commit time.Duration
@@ -56,6 +61,9 @@ type setup struct {
 	// built-in input has no such field.
 	poll   time.Duration
 	fanOut string // mode of enhanced fan-out; empty: polling
+	// aggregated is the ordering with which aggregates of at most mostUserRecords are
+	// read; empty: the records are none.
+	aggregated string
 	// relayed has the processes reach the local AWS over TLS, as they do the real
 	// one, through a network that can fall silent.
 	relayed bool
@@ -87,6 +95,9 @@ type fleet struct {
 	tellers sync.WaitGroup
 	reports chan report
 	members []*member
+
+	// producer puts the aggregates of a stream that has some; nil for others.
+	producer *producer
 
 	ids     []string // of the shards
 	body    []byte
@@ -141,7 +152,11 @@ func newFleet(ctx context.Context, programs map[string]string, s setup) (_ *flee
 	for _, shard := range shards {
 		f.ids = append(f.ids, shard.ID)
 	}
-	if err := os.WriteFile(f.config(), pipeline, 0o600); err != nil {
+	config := pipeline
+	if s.aggregated != "" {
+		config, f.producer = aggregatesPipeline, newProducer(f.aws, s.keys, s.size)
+	}
+	if err := os.WriteFile(f.config(), config, 0o600); err != nil {
 		return nil, err
 	}
 	f.mark()
@@ -206,6 +221,13 @@ func (f *fleet) join(kind string) (*member, error) {
 	if f.relayed {
 		env = append(env, "AWS_CA_BUNDLE="+f.bundle())
 	}
+	if f.aggregated != "" {
+		threads := "1" // several may overtake one another, which keys alone forbid
+		if f.aggregated == byKey {
+			threads = "4"
+		}
+		env = append(env, "ORDERING="+f.aggregated, "THREADS="+threads)
+	}
 	m := &member{kind: kind, started: time.Now(), seen: map[string]time.Time{}}
 	m.active = m.started
 	var err error
@@ -231,6 +253,11 @@ func (f *fleet) feed(now time.Time) error {
 		return nil
 	}
 	due := int(now.Sub(f.feeding).Seconds() * float64(f.rate*f.shards))
+	for f.producer != nil && f.fed < due {
+		if err := f.putAggregate(now); err != nil {
+			return err
+		}
+	}
 	for ; f.fed < due; f.fed++ {
 		if f.keys > 0 {
 			if err := f.putKey(fmt.Sprintf("key-%d", f.fed%f.keys)); err != nil {
@@ -265,6 +292,19 @@ func (f *fleet) putKey(key string) error {
 	return nil
 }
 
+func (f *fleet) putAggregate(now time.Time) error {
+	ids, keys, err := f.producer.put(now, mostUserRecords)
+	if err != nil {
+		return err
+	}
+	for i, id := range ids {
+		f.ledger.Put(keys[i], id)
+	}
+	f.last[ids[0].Shard] = ids[0].Sequence
+	f.fed += len(ids)
+	return nil
+}
+
 func (f *fleet) stored(key, shard, sequence string) {
 	f.ledger.Put(key, verify.ID{Shard: shard, Sequence: sequence})
 	f.last[shard] = sequence
@@ -284,13 +324,19 @@ func (f *fleet) take(r report) error {
 		}
 		return nil
 	}
-	shard, sequence, ok := strings.Cut(r.line, " ")
+	if f.producer != nil {
+		if at, ok := strings.CutPrefix(r.line, "at "); ok {
+			return m.tick(at)
+		}
+	}
+	id, ok := f.parse(r.line)
+	shard, sequence := id.Shard, id.Sequence
 	if _, known := f.active[shard]; !ok || !known {
 		return fmt.Errorf("a process (%s) printed %q, which names no record", m.kind, r.line)
 	}
 	m.idle(r.at)
 	m.active = r.at
-	if !f.ledger.See(verify.ID{Shard: shard, Sequence: sequence}) {
+	if !f.see(id, m) {
 		return nil
 	}
 	if verify.Compare(sequence, f.newest[shard]) > 0 {
@@ -303,6 +349,29 @@ func (f *fleet) take(r report) error {
 		m.seen[shard] = r.at
 	}
 	return nil
+}
+
+// see takes note of a record that a process let out, and reports whether it is new.
+func (f *fleet) see(id verify.ID, by *member) bool {
+	if f.producer == nil {
+		return f.ledger.See(id)
+	}
+	by.clock++
+	f.judge(id, by)
+	if !f.ledger.SeeAt(id, by.clock) {
+		return false
+	}
+	f.producer.reached[id.Shard] = id
+	return true
+}
+
+// parse reads a line that a process printed.
+func (f *fleet) parse(line string) (id verify.ID, ok bool) {
+	if f.producer != nil {
+		return f.producer.parse(line)
+	}
+	shard, sequence, ok := strings.Cut(line, " ")
+	return verify.ID{Shard: shard, Sequence: sequence}, ok
 }
 
 // mark begins the time for which silences and first records are told.
@@ -347,7 +416,7 @@ func (f *fleet) until(ctx context.Context, limit time.Duration, done func() bool
 				return 0, err
 			}
 		case now := <-ticker.C:
-			if err := f.feed(now); err != nil {
+			if err := errors.Join(f.feed(now), f.takeReady()); err != nil {
 				return 0, err
 			}
 			took := time.Since(start)
@@ -359,6 +428,17 @@ func (f *fleet) until(ctx context.Context, limit time.Duration, done func() bool
 			}
 		}
 	}
+}
+
+// takeReady takes what the processes have told up to now. Where putting records takes a
+// pulse, it is always time for the next ones, and each would see to one line.
+func (f *fleet) takeReady() error {
+	for range len(f.reports) {
+		if err := f.take(<-f.reports); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // pass lets time go by.

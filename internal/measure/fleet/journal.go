@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/benthos-plugins/aws-kinesis/internal/awsfake"
+	"github.com/benthos-plugins/aws-kinesis/internal/lease"
 	"github.com/benthos-plugins/aws-kinesis/internal/measure/verify"
 )
 
@@ -24,6 +26,19 @@ type journal struct {
 	back   []setback
 	// history has the writes to each shard in order, but for renewals alone.
 	history map[string][]change
+	// claims are the writes to each shard that gave it an owner, in order.
+	claims map[string][]claim
+	// clients are the members of the group without a name, in the order in which they
+	// joined.
+	clients []string
+	inside  int // writes that left a checkpoint inside of an aggregate, and moved it
+}
+
+// claim is a write that gave a shard an owner, which reads on at the position.
+type claim struct {
+	at       time.Time
+	owner    string
+	position lease.Position
 }
 
 // change is a write that gave a shard another owner or another checkpoint.
@@ -56,37 +71,54 @@ func (s setback) String() string {
 // item is what the table has of a shard, and had.
 type item struct {
 	owner, sequence string
+	within          lease.Within
 	ours            bool // the owner wrote a term, as only this input does
 	// changes counts writes after which the owner was another one, renewals
 	// those that left it the same.
 	changes, renewals int
 }
 
-func newJournal() *journal {
-	return &journal{items: map[string]item{}, reads: map[string]int{}, history: map[string][]change{}}
+func (it item) position() lease.Position {
+	return lease.Position{Sequence: it.sequence, Within: it.within}
 }
+
+func newJournal() *journal {
+	return &journal{items: map[string]item{}, reads: map[string]int{}, history: map[string][]change{}, claims: map[string][]claim{}}
+}
+
+// members is the name under which the table has the members of the group without a name.
+const members = "/clients"
 
 // write is a watcher of awsfake.Server.OnWrite.
 func (j *journal) write(w awsfake.Write) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.writes++
+	if w.Key["StreamID"].Text == members && w.Before == nil {
+		j.clients = append(j.clients, w.Key["ShardID"].Text)
+	}
 	if w.Key["StreamID"].Text != stream {
 		return
 	}
-	shard := w.Key["ShardID"].Text
+	now, shard := time.Now(), w.Key["ShardID"].Text
 	it := j.items[shard]
-	before, after := w.Before["SequenceNumber"].Text, w.After["SequenceNumber"].Text
+	before, after := positionOf(w.Before), positionOf(w.After)
 	owner := w.After["ClientID"].Text
 	it.ours = owner != "" && strings.HasPrefix(w.After["LeaseTerm"].Text, owner+"/")
-	if verify.Compare(after, before) < 0 {
+	if after.Compare(before) < 0 {
 		renewed := w.Before["LeaseTimeout"].Text != w.After["LeaseTimeout"].Text
-		j.back = append(j.back, setback{shard, before, after, owner, it.ours, renewed})
+		j.back = append(j.back, setback{shard, textOf(before), textOf(after), owner, it.ours, renewed})
 	}
 	if owner != it.owner || before != after {
-		j.history[shard] = append(j.history[shard], change{time.Now(), owner, before, after})
+		j.history[shard] = append(j.history[shard], change{now, owner, before.Sequence, after.Sequence})
 	}
-	it.sequence = after
+	if owner != it.owner && owner != "" {
+		j.claims[shard] = append(j.claims[shard], claim{now, owner, after})
+	}
+	if before != after && after.Within.Count > 0 {
+		j.inside++
+	}
+	it.sequence, it.within = after.Sequence, after.Within
 	if owner != it.owner {
 		it.owner = owner
 		it.changes++
@@ -94,6 +126,27 @@ func (j *journal) write(w awsfake.Write) {
 		it.renewals++
 	}
 	j.items[shard] = it
+}
+
+// positionOf reads the checkpoint of an item. How much of the next record is done stands
+// as "sequence/record/count", and counts beside that sequence alone.
+func positionOf(it awsfake.Item) lease.Position {
+	p := lease.After(it["SequenceNumber"].Text)
+	parts := strings.Split(it["Inside"].Text, "/")
+	if len(parts) != 3 || parts[0] != p.Sequence {
+		return p
+	}
+	if count, err := strconv.Atoi(parts[2]); err == nil {
+		p.Within = lease.Within{Sequence: parts[1], Count: count}
+	}
+	return p
+}
+
+func textOf(p lease.Position) string {
+	if p.Within.Count == 0 {
+		return p.Sequence
+	}
+	return fmt.Sprintf("%s and %d of %s", p.Sequence, p.Within.Count, p.Within.Sequence)
 }
 
 // call is a hook of awsfake.Server.OnCall.
@@ -112,6 +165,54 @@ func (j *journal) table() map[string]item {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return maps.Clone(j.items)
+}
+
+// lastClaim returns the last claim of a shard by a client until then; false for none.
+func (j *journal) lastClaim(shard, client string, until time.Time) (claim, bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, c := range slices.Backward(j.claims[shard]) {
+		if c.owner == client && !c.at.After(until) {
+			return c, true
+		}
+	}
+	return claim{}, false
+}
+
+// owned returns the shards of an owner, in order.
+func (j *journal) owned(owner string) []string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var shards []string
+	for shard, it := range j.items {
+		if it.owner == owner {
+			shards = append(shards, shard)
+		}
+	}
+	slices.Sort(shards)
+	return shards
+}
+
+// joined returns the members of the group so far.
+func (j *journal) joined() []string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.Clone(j.clients)
+}
+
+// insides returns how many writes left a checkpoint inside of an aggregate, and how many
+// claims began with one.
+func (j *journal) insides() (writes, claims int) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, ofShard := range j.claims {
+		for _, c := range ofShard {
+			if c.position.Within.Count > 0 {
+				claims++
+			}
+		}
+	}
+	return j.inside, claims
 }
 
 // loads returns how many shards each owner has.

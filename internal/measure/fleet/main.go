@@ -43,6 +43,8 @@ var scenarios = []scenario{
 	{"cut", "one process with 4 shards, over TLS; all its connections fall silent; default periods", cut(4)},
 	{"cut-many", "the same with 64 shards", cut(64)},
 	{"reshard", "shards are split and merged under load while processes die and others come", reshard},
+	{"aggregates", "the same with aggregates of 1 to 5,000 user records, and processes that die inside of one", aggregates(byShard)},
+	{"aggregates-keys", "the same with the order of each partition key", aggregates(byKey)},
 	{"idle", "one process with 1,200 idle shards; default periods", idle},
 	{"idle-leases", "one process with 1,000 idle shards, each read every 30 s alone: what leases cost; default periods", idleLeases},
 	{"mixed", "this input and the built-in one come and go in one table (with -builtin)", mixed},
@@ -61,7 +63,7 @@ func main() {
 	builtinProgram := flag.String("builtin", "", "stock Benthos with its built-in input, for the scenario mixed")
 	names := flag.String("scenario", "all", "which to run, several separated by commas: "+strings.Join(scenarioNames(), ", ")+"; all is each but mixed, and mixed too with -builtin")
 	flag.DurationVar(&o.mixed, "mixed", 5*time.Minute, "how long processes come and go in the scenario mixed")
-	flag.Uint64Var(&o.seed, "seed", 1, "of what happens in the scenarios reshard and mixed")
+	flag.Uint64Var(&o.seed, "seed", 1, "of what happens in the scenarios reshard, aggregates, aggregates-keys and mixed")
 	flag.StringVar(&o.fanOut, "fan-out", "", "read by enhanced fan-out, in mode always or auto, instead of polling")
 	flag.Parse()
 	o.programs[ours], o.programs[builtin] = *ownProgram, *builtinProgram

@@ -4,6 +4,8 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -15,6 +17,7 @@ import (
 // is set. All but the gate belongs to the harness.
 type member struct {
 	kind    string // ours or builtin
+	client  string // its name in the group, where the story asked for it
 	process *child.Process
 	// The goroutine that hands lines over passes the gate with each. While it
 	// is locked the process' output blocks, once the buffers up to it are full.
@@ -33,6 +36,10 @@ type member struct {
 	// between two of them while the process ran, which began at since.
 	active, since time.Time
 	longest       time.Duration
+	// clock is when what came last was let out, by the process' own word, in nanoseconds
+	// since 1970, each record a nanosecond after the one before it.
+	clock int
+
 	// seen has the time of the first new record of each shard since mark.
 	seen map[string]time.Time
 }
@@ -83,6 +90,16 @@ func (m *member) signal(sig syscall.Signal) error {
 		m.told, m.lost = true, time.Now()
 	}
 	return m.process.Signal(sig)
+}
+
+// tick takes the time that the process tells.
+func (m *member) tick(at string) error {
+	clock, err := strconv.Atoi(at)
+	if err != nil {
+		return fmt.Errorf("reading when a process let out a batch: %w", err)
+	}
+	m.clock = max(m.clock, clock)
+	return nil
 }
 
 // idle takes note that the process was without a record until now.

@@ -54,45 +54,63 @@ func reshard(ctx context.Context, o options, sh *sheet) error {
 			return fmt.Errorf("sharing %d shards by two processes: %w", f.shards, err)
 		}
 		r := rand.New(rand.NewPCG(o.seed, o.seed))
-		var births []birth
-		did := map[string]int{}
-		begin := time.Now()
-		nextReshard, nextLoss := begin.Add(reshardEvery), begin.Add(loseEvery)
-		for time.Since(begin) < reshardFor {
-			next := nextReshard
-			if nextLoss.Before(next) {
-				next = nextLoss
-			}
-			if err := f.pass(ctx, time.Until(next)); err != nil {
-				return err
-			}
-			if next.Equal(nextReshard) {
-				nextReshard = next.Add(reshardEvery)
-				what, born, err := f.reshard(r)
-				if err != nil {
-					return err
-				}
-				did[what]++
-				births = append(births, born...)
-				continue
-			}
-			nextLoss = next.Add(loseEvery)
-			what, err := f.replace(ctx, r)
-			if err != nil {
-				return err
-			}
-			did[what]++
+		u, err := f.upheave(ctx, r, reshardFor, func() (string, error) { return f.replace(ctx, r) })
+		if err != nil {
+			return err
 		}
-		sh.note("splits, merges", "%d, %d", did["split"], did["merge"])
-		sh.note("processes replaced after SIGKILL, SIGTERM", "%d, %d", did["SIGKILL"], did["SIGTERM"])
+		u.tell(sh)
 		f.stop()
 		if _, err := f.until(ctx, settle, f.out); err != nil {
 			return fmt.Errorf("waiting for %d records that are not out: %w", f.ledger.Outstanding(), err)
 		}
-		f.tellBirths(sh, births)
+		f.tellBirths(sh, u.births)
 		sh.note("records that came twice", "%d", f.ledger.Report().Repeats)
 		return nil
 	})
+}
+
+// upheaval is what happened to a fleet.
+type upheaval struct {
+	births []birth
+	did    map[string]int
+}
+
+func (u *upheaval) tell(sh *sheet) {
+	sh.note("splits, merges", "%d, %d", u.did["split"], u.did["merge"])
+	sh.note("processes replaced after SIGKILL, SIGTERM", "%d, %d", u.did["SIGKILL"], u.did["SIGTERM"])
+}
+
+// upheave splits and merges shards for a while, and loses processes in between.
+func (f *fleet) upheave(ctx context.Context, r *rand.Rand, lasting time.Duration, lose func() (how string, err error)) (*upheaval, error) {
+	u := &upheaval{did: map[string]int{}}
+	begin := time.Now()
+	nextReshard, nextLoss := begin.Add(reshardEvery), begin.Add(loseEvery)
+	for time.Since(begin) < lasting {
+		next := nextReshard
+		if nextLoss.Before(next) {
+			next = nextLoss
+		}
+		if err := f.pass(ctx, time.Until(next)); err != nil {
+			return nil, err
+		}
+		if next.Equal(nextReshard) {
+			nextReshard = next.Add(reshardEvery)
+			what, born, err := f.reshard(r)
+			if err != nil {
+				return nil, err
+			}
+			u.did[what]++
+			u.births = append(u.births, born...)
+			continue
+		}
+		nextLoss = next.Add(loseEvery)
+		how, err := lose()
+		if err != nil {
+			return nil, err
+		}
+		u.did[how]++
+	}
+	return u, nil
 }
 
 // replace ends one of the processes and starts another.

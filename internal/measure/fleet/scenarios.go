@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/benthos-plugins/aws-kinesis/internal/lease"
 	"github.com/benthos-plugins/aws-kinesis/internal/measure/verify"
 	"github.com/benthos-plugins/aws-kinesis/internal/session"
 )
@@ -47,11 +48,15 @@ func (f *fleet) account(sh *sheet) {
 	sh.none("records lost", r.Missing)
 	sh.none("records out that were never put", r.Unknown)
 	if f.onlyOurs() {
-		sh.none("records out of order for their key", r.Inversions)
+		if f.producer != nil {
+			f.accountUserRecords(sh)
+		} else {
+			sh.none("records out of order for their key", r.Inversions)
+		}
 		sh.none("checkpoints that went back", len(f.journal.wentBack()))
 		behind, held := 0, 0
 		for shard, it := range f.journal.table() {
-			if it.sequence != f.last[shard] {
+			if it.position() != lease.After(f.last[shard]) {
 				behind++
 			}
 			if it.owner != "" {
