@@ -103,7 +103,7 @@ func TestRuleKnowsDurationsAsGoDoes(t *testing.T) {
 		case s == "":
 		case err != nil:
 			want = []error{errors.New(field + "`" + s + "` is not a duration: write a number and a unit (ns, us, ms, s, m or h), such as `30s`")}
-		case d <= 0 && !strings.ContainsAny(strings.TrimLeft(s, "+-"), "123456789"), d < 0:
+		case d < 0, d == 0 && (strings.HasPrefix(s, "-") || !strings.ContainsAny(s, "123456789")): // also below zero by less than a nanosecond
 			want = []error{errors.New(field + s + " is not above zero: write a longer period, such as `30s`")}
 		case d < time.Second: // also above zero by less than a nanosecond
 			want = []error{errors.New(field + s + " is too short, for the table is read so often: write `1s` or more, such as `30s`")}
