@@ -152,7 +152,9 @@ func (c *Consumer) feedAggregate(ctx context.Context, record *retrieval.Record) 
 		c.unfed -= cost
 		return c.feedMessage(ctx, c.brokenMessage(a), lease.After(record.SequenceNumber), cost)
 	case a.foreign:
-		return c.leaveOut(ctx, record)
+		c.skip(record)
+		c.fed(retrieval.Cost(record))
+		return nil
 	}
 	for ; a.next < len(a.users); a.next++ {
 		m, cost := c.userMessage(a, a.next)
@@ -172,24 +174,6 @@ func (c *Consumer) feedMessage(ctx context.Context, m *service.Message, after le
 	if full || c.filling.messages >= c.conf.Limit && c.conf.Budget.Overdrawn() {
 		return c.flush(ctx)
 	}
-	return nil
-}
-
-// leaveOut moves past a record of which nothing is delivered: with the batch that is being
-// filled, or as a message that was filtered.
-func (c *Consumer) leaveOut(ctx context.Context, record *retrieval.Record) error {
-	past := lease.After(record.SequenceNumber)
-	if c.filling.messages > 0 {
-		c.filling.last = past
-	} else {
-		id, err := c.enter(ctx, 1, past)
-		if err != nil {
-			return err
-		}
-		c.ack(id)
-		c.sent = past
-	}
-	c.fed(retrieval.Cost(record))
 	return nil
 }
 

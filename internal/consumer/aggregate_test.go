@@ -321,24 +321,40 @@ func TestAggregateWithForeignUserRecordsIsDroppedWhole(t *testing.T) {
 	}
 }
 
-func TestDroppedAggregatesTakeRoomInTheWindow(t *testing.T) {
-	bubble(t, func(c *Config) {
-		c.Deaggregate = lowerHalf(t)
-		c.Deaggregate.DropForeign = true
-		c.Limit = 10
-	}, func(r *rig) {
-		r.put(page(0, 1))
-		first, _ := r.next() // which holds the window up
-		for i := range 100 {
-			r.put(pageOf(straying(i + 1)))
-		}
-		synctest.Wait()
-		require.Equal(r, 10, r.consumer.State().InFlight, "what is remembered is bounded")
-		first.Ack(1, nil)
-		pass(commitPeriod)
-		require.Equal(r, lease.After(sequence(100)), r.table.now().Position())
-		require.Zero(r, r.consumer.State().InFlight)
-	})
+func TestDroppedAggregatesTakeNoRoomInTheWindow(t *testing.T) {
+	for _, byKey := range []bool{false, true} {
+		budget := retrieval.NewBudget(1 << 30)
+		bubble(t, func(c *Config) {
+			c.Deaggregate = lowerHalf(t)
+			c.Deaggregate.DropForeign = true
+			c.ByKey, c.Limit, c.Budget = byKey, 2, budget
+			open := c.Open
+			c.Open = func(after string) Source { return reserving{open(after), budget} }
+		}, func(r *rig) {
+			stored := func(want lease.Position) {
+				r.Helper()
+				pass(commitPeriod)
+				require.Equal(r, want, r.table.now().Position())
+			}
+			r.put(page(0, 1))
+			first, _ := r.next() // which holds the checkpoint
+			for i := range 100 {
+				r.put(pageOf(straying(i + 1)))
+			}
+			r.put(page(101, 1))
+			second, got := r.next()
+			require.Equal(r, []string{"101"}, got)
+			r.put(pageOf(straying(102)))
+			stored(lease.Position{})
+			require.Equal(r, 2, r.consumer.State().InFlight)
+			first.Ack(1, nil)
+			stored(lease.After(sequence(100)))
+			second.Ack(1, nil)
+			stored(lease.After(sequence(102)))
+			require.Zero(r, r.consumer.State().InFlight)
+			require.Zero(r, budget.Held())
+		})
+	}
 }
 
 func TestMessagesOfAnAggregateAreMadeABatchAtATime(t *testing.T) {

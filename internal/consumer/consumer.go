@@ -539,7 +539,8 @@ func (c *Consumer) skipOld(record *retrieval.Record, skip func(*retrieval.Record
 	return true
 }
 
-// skip moves past a record: with the batch that is being filled, or with what was sent.
+// skip moves past a record of which nothing is delivered: with the batch that is being
+// filled, or with what was sent.
 func (c *Consumer) skip(record *retrieval.Record) {
 	past := lease.After(record.SequenceNumber)
 	if c.filling.messages > 0 {
@@ -549,8 +550,8 @@ func (c *Consumer) skip(record *retrieval.Record) {
 	c.pass(past)
 }
 
-// pass moves past what was read up to a position, behind all that was sent. It takes no room
-// in the window, however much it is, and is committed as soon as what was sent is
+// pass moves past records of which nothing is delivered, behind all that was sent. They take no room
+// in the window, however many they are, and are committed as soon as what was sent is
 // acknowledged.
 func (c *Consumer) pass(past lease.Position) {
 	c.sent = past

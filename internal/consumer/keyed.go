@@ -290,13 +290,11 @@ func (c *Consumer) takeInAggregate(record *retrieval.Record) (taken bool) {
 		c.wait(q, c.brokenMessage(a), cost)
 		return true
 	case a.foreign:
-		q := c.placeWhole(record)
-		if q == nil {
-			return false
-		}
-		c.ack(q.id)
+		c.pass(lease.After(record.SequenceNumber))
+		c.fed(retrieval.Cost(record))
+		return true
 	}
-	for ; !a.foreign && a.next < len(a.users); a.next++ {
+	for ; a.next < len(a.users); a.next++ {
 		q, passed := c.place(record.SequenceNumber, a.next, a.users[a.next].PartitionKey, a.position(a.next))
 		switch {
 		case passed:
