@@ -699,6 +699,7 @@ func (b *balancer) claimAndPlace(ctx context.Context, c group.Claim, h *holding,
 		Committed:    after, // what another item of the shard tells is stored in this one too
 		Since:        cmp.Or(b.ours(upTo), c.Since, b.signals.withinRetention(c.Key.Stream, b.ours(b.began(c)))),
 		Skew:         b.signals.clockSkew,
+		ServiceTime:  b.signals.serviceTime,
 		Shard:        c.Written,
 		Open:         func(after string) consumer.Source { return b.open(c, h, after, budgetWait) },
 		End:          b.end,

@@ -56,6 +56,8 @@ type signals struct {
 	// no more, until a plan tells whether anybody reads them.
 	left map[lease.Key]time.Time
 	skew time.Duration // by how much the service's clock is ahead
+	// told is the service's clock as it was told last, and toldAt when; zero until then.
+	told, toldAt time.Time
 	// What fails of that which is not of one shard, by what the log calls it.
 	failing map[attempted]*failing
 	claims  map[lease.Key]*failing
@@ -382,12 +384,32 @@ func (s *signals) clockIs(service, begun, ended time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.skew = skew
+	s.toldAt = time.Now()
+	s.told = s.toldAt.Round(0).Add(skew)
 }
 
 func (s *signals) clockSkew() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.skew
+}
+
+// serviceTime returns the service's clock, or a moment before it. Since the service told its
+// own, ours may have been set, which must not make a record older than it is: so the time
+// counts that has passed since then, as a clock measures it that nobody sets. That one may
+// have stood still while the machine slept. It is the earlier moment that is returned.
+func (s *signals) serviceTime() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	ours := now.Round(0).Add(s.skew)
+	if s.told.IsZero() {
+		return ours
+	}
+	if passed := s.told.Add(now.Sub(s.toldAt)); passed.Before(ours) {
+		return passed
+	}
+	return ours
 }
 
 // withinRetention returns a moment from which a shard is to be read, or the one before which

@@ -612,6 +612,27 @@ func TestClockThatIsSetRightHidesNoLag(t *testing.T) {
 	})
 }
 
+// A record that is skipped is lost: the own clock, two hours behind and set right, or set
+// wrong, makes none too old.
+func TestClockThatIsSetSkipsNoFreshRecord(t *testing.T) {
+	for name, conf := range skipping {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(r *rig) {
+				r.table()
+				r.stream("orders", 1)
+				in := r.open(conf)
+				pass(time.Minute)
+				in.input.signals.mu.Lock()
+				in.input.signals.skew = 2 * time.Hour // as the list said, before the clock was set
+				in.input.signals.mu.Unlock()
+				r.put("orders", 0, 5)
+				require.Equal(r, numbers(0, 5), in.drained())
+				require.Empty(r, r.journal.logged("skip"))
+			})
+		})
+	}
+}
+
 // host is what Benthos' AsyncReader does: it is connected from a Connect that succeeds to a
 // ReadBatch that says it is not.
 type host struct {

@@ -38,6 +38,7 @@ import (
 	"github.com/benthos-plugins/aws-kinesis/internal/lag"
 	"github.com/benthos-plugins/aws-kinesis/internal/lease"
 	"github.com/benthos-plugins/aws-kinesis/internal/retrieval"
+	numbers "github.com/benthos-plugins/aws-kinesis/internal/sequence"
 )
 
 // endTimeout bounds the last write of a lease, which is made after the context
@@ -131,6 +132,9 @@ type Config struct {
 	Since time.Time
 	// Skew returns by how much the service's clock is ahead of our own; nil for not at all.
 	Skew func() time.Duration
+	// ServiceTime returns the service's clock by which records grow old, or a moment before
+	// it; nil for our own clock and Skew.
+	ServiceTime func() time.Time
 	// Shard is what messages call the shard; empty for its id.
 	Shard string
 	// Open makes a source that begins after a sequence number, or where the shard
@@ -242,6 +246,9 @@ type Consumer struct {
 	cut       bool           // what was read ended before the shard did
 	arrivedAt time.Time
 	arrived   any // metadata value of arrivedAt
+	// made is the newest record that was made a message, and passed the newest one after it
+	// of which nothing is delivered; empty for none. Both are sequence numbers.
+	made, passed string
 
 	keyed *keyed // nil where the order is that of the shard
 
@@ -260,6 +267,9 @@ func New(conf Config) *Consumer {
 	conf.Hooks = conf.Hooks.orNothing()
 	if conf.Skew == nil {
 		conf.Skew = func() time.Duration { return 0 }
+	}
+	if conf.ServiceTime == nil {
+		conf.ServiceTime = func() time.Time { return time.Now().Add(conf.Skew()) }
 	}
 	c := &Consumer{
 		conf:     conf,
@@ -529,7 +539,7 @@ func (c *Consumer) skipOld(record *retrieval.Record, skip func(*retrieval.Record
 	if c.conf.MaxAge <= 0 || record.Arrived.IsZero() {
 		return false
 	}
-	age := time.Now().Add(c.conf.Skew()).Sub(record.Arrived)
+	age := c.conf.ServiceTime().Sub(record.Arrived)
 	if age <= c.conf.MaxAge {
 		return false
 	}
@@ -544,7 +554,7 @@ func (c *Consumer) skipOld(record *retrieval.Record, skip func(*retrieval.Record
 func (c *Consumer) skip(record *retrieval.Record) {
 	past := lease.After(record.SequenceNumber)
 	if c.filling.messages > 0 {
-		c.filling.last = past
+		c.filling.last, c.passed = past, record.SequenceNumber
 		return
 	}
 	c.pass(past)
@@ -554,11 +564,20 @@ func (c *Consumer) skip(record *retrieval.Record) {
 // in the window, however many they are, and are committed as soon as what was sent is
 // acknowledged.
 func (c *Consumer) pass(past lease.Position) {
-	c.sent = past
+	c.sent, c.passed = past, past.Sequence
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.window.Pass(past) {
 		c.lag.Acked(past.Sequence)
+	}
+}
+
+// joinPassed has the lag remember what was passed since the last message together with that.
+// The caller holds the lock.
+func (c *Consumer) joinPassed() {
+	if c.passed != "" {
+		c.lag.Passed(c.made, c.passed)
+		c.passed = ""
 	}
 }
 
@@ -568,6 +587,7 @@ func (c *Consumer) track(page retrieval.Page) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	last := time.Time{}
+	c.joinPassed()
 	c.lag.Read(func(note func(string, time.Time) bool) {
 		for i := range page.Records {
 			arrived := page.Records[i].Arrived
@@ -591,6 +611,7 @@ func (c *Consumer) track(page retrieval.Page) {
 }
 
 func (c *Consumer) message(r *retrieval.Record) *service.Message {
+	c.makes(r.SequenceNumber)
 	m := service.NewMessage(r.Data)
 	m.MetaSetMut("kinesis_stream", c.stream)
 	m.MetaSetMut("kinesis_shard", c.shard)
@@ -607,6 +628,18 @@ func (c *Consumer) message(r *retrieval.Record) *service.Message {
 		m.MetaSetMut("kinesis_approximate_arrival_timestamp", c.arrived)
 	}
 	return m
+}
+
+// makes notes which record is made a message.
+func (c *Consumer) makes(sequence string) {
+	if c.passed != "" {
+		c.mu.Lock()
+		c.joinPassed()
+		c.mu.Unlock()
+	}
+	if numbers.Compare(sequence, c.made) > 0 { // others are read again
+		c.made = sequence
+	}
 }
 
 // flush sends what is in the batcher, once the window has room for it.

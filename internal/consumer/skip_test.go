@@ -1,7 +1,9 @@
 package consumer
 
 import (
+	"reflect"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/benthosdev/benthos/v4/public/service"
@@ -280,4 +282,65 @@ func TestRecordsThatGrowOldWhileTheShardIsSuspendedAreSkipped(t *testing.T) {
 		d.Ack(3, nil)
 		require.Zero(r, s.budget.Held())
 	})
+}
+
+// The service's clock by which records are old is not what the lag goes by, where that of the
+// machine was set since it was told.
+func TestAgeIsByTheClockThatWasNotSet(t *testing.T) {
+	inBothOrders(t, func(c *Config) {
+		c.Skew = func() time.Duration { return time.Hour } // as it was before
+		c.ServiceTime = time.Now
+		c.Hooks.OnSkip = func(time.Time, time.Duration) { require.Fail(t, "it is not too old") }
+	}, func(r *rig, _ *skipped) {
+		r.put(aged(0, maxAge))
+		r.requireNext("0")
+	})
+}
+
+// A day of old records behind one that is not acknowledged, or that waits for its batch to
+// fill up, is not remembered record by record.
+func TestLagOfWhatIsSkippedTakesNoMemory(t *testing.T) {
+	for _, count := range []int{1, 2} {
+		inBothOrders(t, func(c *Config) {
+			c.Batcher = batcher(t, service.BatchPolicy{Count: count})
+			c.Limit = 3
+		}, func(r *rig, s *skipped) {
+			begun, n := time.Now(), 0
+			next := func(arrived time.Time) {
+				r.put(aged(n, time.Since(arrived)))
+				n++
+				synctest.Wait()
+			}
+			var sent []*Delivery
+			for i := range 2 {
+				next(time.Now())
+				if (i+1)%count == 0 {
+					d, _ := r.next()
+					sent = append(sent, d)
+				}
+				after := time.Now()
+				pass(time.Hour)
+				for j := range 1000 {
+					next(after.Add(time.Duration(j) * time.Second))
+				}
+			}
+			spans := func() int {
+				r.consumer.mu.Lock()
+				defer r.consumer.mu.Unlock()
+				return reflect.ValueOf(r.consumer.lag).Elem().FieldByName("spans").Len()
+			}
+			require.LessOrEqual(r, spans(), 4)
+			require.Equal(r, begun, r.consumer.State().Since)
+			require.Len(r, s.ages, 2000)
+			for _, d := range sent {
+				d.Ack(count, nil)
+			}
+			pass(commitPeriod)
+			require.Equal(r, lease.After(sequence(n-1)), r.table.now().Position())
+			r.put(aged(n))
+			synctest.Wait()
+			require.Zero(r, spans())
+			require.Equal(r, time.Now(), r.consumer.State().Since)
+		})
+	}
 }

@@ -10,6 +10,8 @@ package lag
 
 import (
 	"iter"
+	"slices"
+	"sort"
 	"time"
 
 	"github.com/benthos-plugins/aws-kinesis/internal/sequence"
@@ -99,6 +101,18 @@ func (t *Tracker) Acked(sequenceNumber string) {
 	}
 	clear(t.spans[:done])
 	t.spans = t.spans[done:]
+}
+
+// Passed notes that the records that come after one, up to another, are done with as soon as
+// that first one is: nothing of them is delivered. They need no span of their own, of which
+// there would be as many as there is time behind a record that is not acknowledged.
+func (t *Tracker) Passed(after, to string) {
+	with := sort.Search(len(t.spans), func(i int) bool { return sequence.Compare(t.spans[i].last, after) >= 0 })
+	beyond := sort.Search(len(t.spans), func(i int) bool { return sequence.Compare(t.spans[i].last, to) > 0 })
+	if beyond > with+1 {
+		t.spans[with].last = t.spans[beyond-1].last
+		t.spans = slices.Delete(t.spans, with+1, beyond)
+	}
 }
 
 // Since returns the moment before which everything that arrived in the shard is

@@ -139,6 +139,9 @@ func TestMomentIsThatOfTheOldestRecordThatIsNotAcknowledged(t *testing.T) {
 		tr := lag.New(start, "")
 		clock := start
 		next, acked := 100, 99 // sequence numbers
+		turn := 100            // of the record that is to be made a message, or passed
+		// Of each message that is not acknowledged, its record and the last that was passed after it.
+		var made, ends []int
 		t.Repeat(map[string]func(*rapid.T){
 			"read a page": func(t *rapid.T) {
 				clock = clock.Add(time.Duration(rapid.IntRange(0, 2000).Draw(t, "passed")) * time.Millisecond)
@@ -159,8 +162,28 @@ func TestMomentIsThatOfTheOldestRecordThatIsNotAcknowledged(t *testing.T) {
 				model.readTo = clock
 				tr.ReadTo(clock)
 			},
+			"make messages": func(t *rapid.T) {
+				for ; turn < next && rapid.IntRange(0, 3).Draw(t, "more") > 0; turn++ {
+					made, ends = append(made, turn), append(ends, turn)
+				}
+			},
+			"pass over": func(t *rapid.T) {
+				to := rapid.IntRange(turn-1, next-1).Draw(t, "up to")
+				turn = to + 1
+				if len(made) > 0 {
+					ends[len(ends)-1] = to
+					tr.Passed(fmt.Sprint(made[len(made)-1]), fmt.Sprint(to))
+					return
+				}
+				made, ends = []int{to}, []int{to}
+			},
 			"acknowledge": func(t *rapid.T) {
-				acked = rapid.IntRange(acked, next-1).Draw(t, "up to")
+				n := rapid.IntRange(0, len(ends)).Draw(t, "messages")
+				if n == 0 {
+					return
+				}
+				acked = ends[n-1]
+				made, ends = made[n:], ends[n:]
 				for i := range model.records {
 					model.records[i].acked = model.records[i].sequence <= acked
 				}
@@ -181,6 +204,25 @@ func TestMomentIsThatOfTheOldestRecordThatIsNotAcknowledged(t *testing.T) {
 			},
 		})
 	})
+}
+
+func TestRecordsThatWerePassedWaitForTheOneBeforeThem(t *testing.T) {
+	tr := lag.New(at(0), "")
+	for i := range 10 {
+		read(tr, fmt.Sprint(10+i), at(float64(1+i)))
+	}
+	tr.ReadTo(at(20))
+	tr.Passed("11", "14")
+	tr.Passed("16", "19")
+	require.Equal(t, at(1), tr.Since())
+	tr.Acked("10")
+	require.Equal(t, at(2), tr.Since())
+	tr.Acked("14")
+	require.Equal(t, at(6), tr.Since())
+	tr.Acked("15")
+	require.Equal(t, at(7), tr.Since())
+	tr.Acked("19")
+	require.Equal(t, at(20), tr.Since())
 }
 
 func TestTrackerHoldsAsMuchAsIsNotAcknowledged(t *testing.T) {
