@@ -11,6 +11,7 @@ import (
 	"github.com/benthos-plugins/aws-kinesis/internal/kpl"
 	"github.com/benthos-plugins/aws-kinesis/internal/lease"
 	"github.com/benthos-plugins/aws-kinesis/internal/retrieval"
+	numbers "github.com/benthos-plugins/aws-kinesis/internal/sequence"
 )
 
 // Deaggregation has records that the Kinesis Producer Library has aggregated come out as
@@ -35,7 +36,8 @@ func (d *Deaggregation) foreign(users []kpl.Record) (n int) {
 	return n
 }
 
-// Aggregate is what came of a record that is aggregated, or that looks like it.
+// Aggregate is what came of a record that is aggregated, or that looks like it, or of a part
+// of it. Under one lease each of its user records is told of once.
 type Aggregate struct {
 	// UserRecords is how many of its user records are delivered: without those that were
 	// acknowledged before.
@@ -56,6 +58,7 @@ type openAggregate struct {
 	record *retrieval.Record
 	users  []kpl.Record // none where it is broken
 	before string       // sequence number of the record before it
+	first  int          // the user record before which all were done with at the claim
 	next   int          // the user record that is to be fed; those before it are done with
 	held   int64        // of the budget, for users
 	// copies has the contents and keys of its messages: one that is kept, in a buffer of the
@@ -77,31 +80,48 @@ func (c *Consumer) open(record *retrieval.Record, at lease.Position) *openAggreg
 	a := &openAggregate{record: record, before: at.Sequence}
 	var err error
 	if a.users, err = kpl.Decode(record.Data); err != nil {
-		c.conf.Hooks.OnAggregate(Aggregate{Err: err})
 		a.broken = err
 		return a
 	}
-	if c.conf.Deaggregate.DropForeign {
-		if foreign := c.conf.Deaggregate.foreign(a.users); foreign > 0 {
-			c.conf.Hooks.OnAggregate(Aggregate{Foreign: foreign, Dropped: true})
-			a.foreign = true
-			return a
-		}
+	if c.conf.Deaggregate.DropForeign && c.conf.Deaggregate.foreign(a.users) > 0 {
+		a.foreign = true
+		return a
 	}
 	// A place that is not in the record is none of it, and what is delivered twice is not lost.
 	if in := at.Within; in.Sequence == record.SequenceNumber && in.Count < len(a.users) {
-		a.next = in.Count
+		a.first, a.next = in.Count, in.Count
 	}
-	fed := Aggregate{UserRecords: len(a.users) - a.next}
-	if !c.conf.Deaggregate.DropForeign {
-		fed.Foreign = c.conf.Deaggregate.foreign(a.users[a.next:])
-	}
-	c.conf.Hooks.OnAggregate(fed)
-
 	a.held = int64(len(a.users)) * userRecordSize
 	c.conf.Budget.Release(-a.held)
 	c.unfed += a.held
 	return a
+}
+
+// tell tells of those user records of an aggregate that were fed, and of a broken or dropped
+// one, unless it was told before.
+func (c *Consumer) tell(a *openAggregate) {
+	from, to := a.first, a.next
+	if a.broken != nil || a.foreign {
+		from, to = 0, max(1, len(a.users))
+	}
+	switch order := numbers.Compare(a.record.SequenceNumber, c.counted.Sequence); {
+	case order < 0:
+		return
+	case order == 0:
+		from = max(from, c.counted.Count)
+	}
+	if from >= to {
+		return
+	}
+	c.counted = lease.Within{Sequence: a.record.SequenceNumber, Count: to}
+	told := Aggregate{Err: a.broken, Dropped: a.foreign}
+	if a.broken == nil && !a.foreign {
+		told.UserRecords = to - from
+	}
+	if a.foreign || a.broken == nil && !c.conf.Deaggregate.DropForeign {
+		told.Foreign = c.conf.Deaggregate.foreign(a.users[from:to])
+	}
+	c.conf.Hooks.OnAggregate(told)
 }
 
 // position returns the position after a user record.
@@ -146,6 +166,7 @@ func (c *Consumer) feedAggregate(ctx context.Context, record *retrieval.Record) 
 		at = c.filling.last
 	}
 	a := c.open(record, at)
+	defer c.tell(a)
 	switch {
 	case a.broken != nil:
 		cost := retrieval.Cost(record)

@@ -234,12 +234,56 @@ func TestBrokenAggregateIsDeliveredAsItIs(t *testing.T) {
 		d.Ack(1, nil)
 		pass(commitPeriod)
 		require.Equal(r, lease.After(sequence(0)), r.table.now().Position())
-		_, got := r.next()
-		require.Equal(r, []string{"1/0"}, got)
+		for _, content := range []string{"1/0", "1/1"} {
+			_, got := r.next()
+			require.Equal(r, []string{content}, got)
+		}
+		synctest.Wait()
 		require.Len(r, told, 2)
 		require.Error(r, told[0].Err)
 		require.Equal(r, Aggregate{UserRecords: 2}, told[1])
 	})
+}
+
+// What a suspension drops is read again, from the middle of an aggregate on, and told of once.
+func TestUserRecordsAreCountedOnceThoughTheyAreReadAgain(t *testing.T) {
+	for _, byKey := range []bool{false, true} {
+		var sum Aggregate
+		broke := 0
+		bubble(t, func(c *Config) {
+			c.Deaggregate = lowerHalf(t)
+			c.ByKey, c.Limit = byKey, 4
+			c.Committed = inside(1, 2)
+			c.Hooks.OnAggregate = func(a Aggregate) {
+				sum.UserRecords, sum.Foreign = sum.UserRecords+a.UserRecords, sum.Foreign+a.Foreign
+				if a.Err != nil {
+					broke++
+				}
+			}
+		}, func(r *rig) {
+			r.put(pageOf(aggregate(1, 9), broken(2), straying(3)))
+			left := 7 + 1 + 3
+			suspend := func() {
+				r.table.answer(false)
+				pass(2 * leasePeriod)
+				require.True(r, r.consumer.State().Suspended)
+				r.table.answer(true)
+				pass(leasePeriod)
+			}
+			suspend()
+			for ; left > 0; left-- {
+				d, _ := r.next()
+				synctest.Wait()
+				suspend()
+				d.Ack(1, nil)
+			}
+			r.nothing()
+			pass(commitPeriod)
+			require.Equal(r, lease.After(sequence(3)), r.table.now().Position())
+			require.Equal(r, 1, broke)
+			require.Equal(r, Aggregate{UserRecords: 10, Foreign: 1}, sum)
+		})
+	}
 }
 
 func TestAggregateInsideOfAnotherIsNotTakenApart(t *testing.T) {
@@ -281,6 +325,7 @@ func TestForeignUserRecordsAreDeliveredAndCounted(t *testing.T) {
 				_, got := r.next()
 				require.Equal(r, []string{want}, got)
 			}
+			synctest.Wait()
 			want := Aggregate{UserRecords: 3}
 			if bounded {
 				want.Foreign = 1
@@ -316,6 +361,10 @@ func TestAggregateWithForeignUserRecordsIsDroppedWhole(t *testing.T) {
 				want = sequence(4)
 			}
 			require.Equal(r, lease.After(want), r.table.now().Position())
+			if count == 1 {
+				r.next()
+			}
+			synctest.Wait()
 			require.Len(r, told, 5)
 		})
 	}

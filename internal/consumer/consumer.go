@@ -73,7 +73,8 @@ type Hooks struct {
 	OnSuspend func(suspended bool)
 	// OnClose is called when the batching policy could not be closed.
 	OnClose func(err error)
-	// OnAggregate is called as an aggregate is fed, or what looks like one.
+	// OnAggregate is called when an aggregate, or what looks like one, has been fed, or a
+	// part of it that nothing was told of before.
 	OnAggregate func(Aggregate)
 	// OnSkip is called with each record that is skipped since it is too old: when it arrived,
 	// by the service's clock, and how long ago that is.
@@ -249,6 +250,9 @@ type Consumer struct {
 	// made is the newest record that was made a message, and passed the newest one after it
 	// of which nothing is delivered; empty for none. Both are sequence numbers.
 	made, passed string
+	// counted is how many user records of which aggregate were told of last, those before
+	// them included. What comes again after a suspension is not told of once more.
+	counted lease.Within
 
 	keyed *keyed // nil where the order is that of the shard
 

@@ -288,10 +288,12 @@ func (c *Consumer) takeInAggregate(record *retrieval.Record) (taken bool) {
 		cost := retrieval.Cost(record)
 		c.unfed -= cost
 		c.wait(q, c.brokenMessage(a), cost)
+		c.tell(a)
 		return true
 	case a.foreign:
 		c.pass(lease.After(record.SequenceNumber))
 		c.fed(retrieval.Cost(record))
+		c.tell(a)
 		return true
 	}
 	for ; a.next < len(a.users); a.next++ {
@@ -306,6 +308,7 @@ func (c *Consumer) takeInAggregate(record *retrieval.Record) (taken bool) {
 		}
 	}
 	c.fed(retrieval.Cost(record) + a.held)
+	c.tell(a)
 	return true
 }
 
@@ -489,11 +492,20 @@ func (c *Consumer) unsent() []*queued {
 	return unsent
 }
 
+// leaveUnread leaves what has not entered the window.
+func (c *Consumer) leaveUnread() {
+	k := c.keyed
+	if k.open != nil && k.open.broken == nil && !k.open.foreign {
+		c.tell(k.open)
+	}
+	k.records, k.open = nil, nil
+}
+
 // dropUnsent drops what has not been sent, and returns what it cost. The batcher is
 // emptied apart from that.
 func (c *Consumer) dropUnsent() (cost int64) {
 	k := c.keyed
-	k.records, k.open = nil, nil
+	c.leaveUnread()
 	for _, q := range c.unsent() {
 		cost += q.cost
 		q.message, q.cost = nil, 0
@@ -521,7 +533,7 @@ func (c *Consumer) drainKeyed(ctx context.Context) error {
 		return err
 	}
 	cost := int64(0)
-	k.records, k.open = nil, nil
+	c.leaveUnread()
 	unsent := c.unsent() // all of it before what was dropped and is not read again
 	c.mu.Lock()
 	for _, q := range unsent {
