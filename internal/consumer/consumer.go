@@ -253,6 +253,8 @@ type Consumer struct {
 	// counted is how many user records of which aggregate were told of last, those before
 	// them included. What comes again after a suspension is not told of once more.
 	counted lease.Within
+	// repassed was passed with a batch that a suspension has dropped, and is told of no more.
+	repassed []passed
 
 	keyed *keyed // nil where the order is that of the shard
 
@@ -397,7 +399,7 @@ func (c *Consumer) begin() string {
 // suspend drops what has not been sent, and waits until the lease is proved. A
 // shard that is to be handed over meanwhile is so as soon as it is read again.
 func (c *Consumer) suspend(ctx context.Context) error {
-	discard := c.filling.discard
+	discard := c.discard
 	if c.keyed != nil {
 		discard = c.discardKeyed
 	}
@@ -416,6 +418,13 @@ func (c *Consumer) suspend(ctx context.Context) error {
 	}
 	c.conf.Hooks.OnSuspend(false)
 	return nil
+}
+
+// discard drops the batch that is being filled, and returns what it cost.
+func (c *Consumer) discard(ctx context.Context) (cost int64, err error) {
+	cost, passed, err := c.filling.discard(ctx)
+	c.repassed = append(passed, c.repassed...) // of an earlier one not all is read again yet
+	return cost, err
 }
 
 func (c *Consumer) setSuspended(suspended bool) {
@@ -549,19 +558,29 @@ func (c *Consumer) skipOld(record *retrieval.Record, skip func(*retrieval.Record
 	}
 	skip(record)
 	c.fed(retrieval.Cost(record))
-	c.conf.Hooks.OnSkip(record.Arrived, age)
+	if !c.passedBefore(record.SequenceNumber) {
+		c.conf.Hooks.OnSkip(record.Arrived, age)
+	}
 	return true
+}
+
+// passedBefore reports whether a record was passed with a batch that was dropped then.
+func (c *Consumer) passedBefore(sequence string) bool {
+	for len(c.repassed) > 0 && numbers.Compare(c.repassed[0].to, sequence) < 0 {
+		c.repassed = c.repassed[1:]
+	}
+	return len(c.repassed) > 0 && numbers.Compare(c.repassed[0].from, sequence) <= 0
 }
 
 // skip moves past a record of which nothing is delivered: with the batch that is being
 // filled, or with what was sent.
 func (c *Consumer) skip(record *retrieval.Record) {
-	past := lease.After(record.SequenceNumber)
 	if c.filling.messages > 0 {
-		c.filling.last, c.passed = past, record.SequenceNumber
+		c.filling.pass(record.SequenceNumber)
+		c.passed = record.SequenceNumber
 		return
 	}
-	c.pass(past)
+	c.pass(lease.After(record.SequenceNumber))
 }
 
 // pass moves past records of which nothing is delivered, behind all that was sent. They take no room

@@ -13,6 +13,14 @@ import (
 type filling struct {
 	batcher Batcher
 	entry
+	// passed are the records between its messages of which nothing is delivered.
+	passed []passed
+}
+
+// passed is records that follow one another, from one sequence number to another.
+type passed struct {
+	from, to string
+	behind   int // how many messages of the batch they are behind
 }
 
 // entry is what the window and the budget know of a batch.
@@ -30,6 +38,16 @@ func (f *filling) add(m *service.Message, after lease.Position, cost int64) (ful
 	return f.batcher.Add(m)
 }
 
+// pass moves past a record of which nothing is delivered, behind a message of the batch.
+func (f *filling) pass(sequence string) {
+	f.last = lease.After(sequence)
+	if n := len(f.passed); n > 0 && f.passed[n-1].behind == f.messages {
+		f.passed[n-1].to = sequence
+		return
+	}
+	f.passed = append(f.passed, passed{from: sequence, to: sequence, behind: f.messages})
+}
+
 // flush empties the batch. After an error the batcher may hold messages still, and
 // so may discard.
 func (f *filling) flush(ctx context.Context) (service.MessageBatch, entry, error) {
@@ -38,17 +56,17 @@ func (f *filling) flush(ctx context.Context) (service.MessageBatch, entry, error
 		return nil, entry{}, err
 	}
 	flushed := f.entry
-	f.entry = entry{}
+	f.entry, f.passed = entry{}, nil
 	return batch, flushed, nil
 }
 
 // discard empties the batch of messages that are to be read again, and returns what
-// they cost.
-func (f *filling) discard(ctx context.Context) (cost int64, err error) {
+// they cost, and what was passed between them.
+func (f *filling) discard(ctx context.Context) (cost int64, passed []passed, err error) {
 	if _, err := f.batcher.Flush(ctx); err != nil {
-		return 0, err
+		return 0, nil, err
 	}
-	cost = f.cost
-	f.entry = entry{}
-	return cost, nil
+	cost, passed = f.cost, f.passed
+	f.entry, f.passed = entry{}, nil
+	return cost, passed, nil
 }

@@ -284,6 +284,29 @@ func TestRecordsThatGrowOldWhileTheShardIsSuspendedAreSkipped(t *testing.T) {
 	})
 }
 
+// A batch that is dropped takes what was skipped between its messages with it, which is
+// skipped again and told of once.
+func TestRecordsAreCountedAsSkippedOnceThoughTheyAreReadAgain(t *testing.T) {
+	inBothOrders(t, func(c *Config) { c.Batcher = batcher(t, service.BatchPolicy{Count: 4}) }, func(r *rig, s *skipped) {
+		r.put(aged(0, fresh, old, old, maxAge-1, old))
+		r.put(aged(5, fresh, old))
+		for n := 1; n <= 3; n++ {
+			r.nothing()
+			r.table.answer(false)
+			pass(2 * leasePeriod)
+			require.True(r, r.consumer.State().Suspended)
+			r.table.answer(true)
+			pass(leasePeriod)
+			r.nothing()
+			require.Len(r, s.ages, 5, "the fourth is too old by now")
+		}
+		r.put(aged(7, fresh, old, fresh, fresh))
+		r.requireNext("0", "5", "7", "9").Ack(4, nil)
+		r.nothing()
+		require.Len(r, s.ages, 6)
+	})
+}
+
 // The service's clock by which records are old is not what the lag goes by, where that of the
 // machine was set since it was told.
 func TestAgeIsByTheClockThatWasNotSet(t *testing.T) {
