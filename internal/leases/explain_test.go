@@ -64,6 +64,16 @@ func TestShardIsExplained(t *testing.T) {
 			},
 			state: leases.Orphaned, codes: []leases.Code{leases.CodeGone, leases.CodeNobody}, says: "was evicted",
 		},
+		"owner left without a word": {
+			on: func(s *stage) leases.View {
+				s.join("a", "orders")
+				s.join("b", "orders")
+				s.claim("a", 0)
+				require.NoError(s, s.table.Remove(s.Context(), s.beat["a"]))
+				return s.view(s.reader("orders"))
+			},
+			state: leases.Orphaned, codes: []leases.Code{leases.CodeGone}, says: "client a, has left the group",
+		},
 		"nobody in the group": {
 			on:    func(s *stage) leases.View { return s.view(s.reader("orders")) },
 			state: leases.Free, codes: []leases.Code{leases.CodeNobody}, says: "No member",
