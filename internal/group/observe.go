@@ -30,9 +30,10 @@ func NewObserver(conf Config, now time.Time) *Observer {
 	return o
 }
 
-// Periods sets those that the group is known to have by now.
-func (o *Observer) Periods(leasePeriod, rebalancePeriod time.Duration) {
-	o.g.conf.LeasePeriod, o.g.conf.RebalancePeriod = leasePeriod, rebalancePeriod
+// Period sets the lease period of the group, where that has become known: the shortest of
+// its members, which is the first to take another for dead.
+func (o *Observer) Period(shortest time.Duration) {
+	o.g.conf.LeasePeriod, o.g.conf.RebalancePeriod, o.g.members.period = shortest, shortest, shortest
 }
 
 // Apply takes in what one reading brought: of each stream its items and, where it could be

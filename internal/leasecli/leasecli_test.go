@@ -161,8 +161,39 @@ func TestExplainWatchesTheOwner(t *testing.T) {
 	out, _, code = r.leases("explain", "--stream", "orders", "orders:0")
 	require.Zero(t, code)
 	require.Contains(t, out, "is free")
-	require.Contains(t, out, "No member is in the group.")
+	require.Contains(t, out, "No member is in the group that may live.")
 	require.Contains(t, out, "What to do: Start an instance with this table.")
+}
+
+// An input that cannot write to the table is to the others as one that is dead.
+func TestExplainNoticesThatTheOwnerIsCutOff(t *testing.T) {
+	r := newRig(t)
+	r.pipeline()
+	r.reading()
+	heal := r.aws.Inject(awsfake.Fault{Operation: "UpdateItem", Refuse: awsfake.NewError("AccessDeniedException", "not now")})
+	defer heal()
+	out, errOut, code := r.leases("explain", "1")
+	require.Zero(t, code, errOut)
+	require.Contains(t, out, "orders:shardId-000000000001 is owner dead\n")
+	require.Contains(t, out, "it has stood still for its lease period. Any member may evict it now")
+	require.Contains(t, out, "What to do: Start an instance that reads this stream.")
+}
+
+func TestExplainNamesTheReaderOfAParent(t *testing.T) {
+	r := newRig(t)
+	stop := r.aws.Inject(awsfake.Fault{Operation: "GetRecords", Refuse: awsfake.NewError("KMSThrottlingException", "not now")})
+	defer stop()
+	r.pipeline()
+	r.reading()
+	_, _, err := r.aws.Split("orders", "shardId-000000000000")
+	require.NoError(t, err)
+	v := r.view()
+	out, errOut, code := r.leases("explain", "2")
+	require.Zero(t, code, errOut)
+	require.Contains(t, out, "orders:shardId-000000000002 is waiting\n")
+	require.Contains(t, out, "Its parent shardId-000000000000 is not read to its end yet")
+	require.Contains(t, out, "it is reading, and client "+v.Members[0].ID+" reads it")
+	require.Contains(t, out, "explain orders:shardId-000000000000.")
 }
 
 func TestWatchTellsWhatChanges(t *testing.T) {

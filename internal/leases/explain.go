@@ -192,17 +192,21 @@ func (x *explainer) free() {
 
 // readers says where nobody is there who could claim the shard.
 func (x *explainer) readers() {
-	switch stream := x.Shard.Stream; {
-	case len(x.Members) == 0:
-		x.say(CodeNobody, "Start an instance with this table"+ofGroup(x.Group)+".", "No member is in the group.")
-	case x.sharing() == 0:
-		var reads []string
-		for _, m := range x.Members {
+	var reads []string
+	living := 0
+	for _, m := range x.Members {
+		if m.Life != Dead {
+			living++
 			reads = append(reads, m.Streams...)
 		}
+	}
+	switch stream := x.Shard.Stream; {
+	case living == 0:
+		x.say(CodeNobody, "Start an instance with this table"+ofGroup(x.Group)+".", "No member is in the group that may live.")
+	case x.sharing() == 0:
 		slices.Sort(reads)
 		x.say(CodeNotShared, "Write "+stream+" in `streams` of one of them, exactly as it stands here: a name and an ARN are two streams to the table.",
-			"None of the %d members shares stream %s: they share %s.", len(x.Members), stream, cmp.Or(strings.Join(slices.Compact(reads), ", "), "none"))
+			"None of the members shares stream %s, of which %d may live: they share %s.", stream, living, cmp.Or(strings.Join(slices.Compact(reads), ", "), "none"))
 	}
 }
 

@@ -36,7 +36,7 @@ func TestShardIsExplained(t *testing.T) {
 				s.claim("a", 0)
 				return s.view(s.reader("orders"))
 			},
-			state: leases.Reading, codes: []leases.Code{leases.CodeUnproven}, says: "at 2000-01-01T00:00:30Z at the earliest",
+			state: leases.Reading, codes: []leases.Code{leases.CodeUnproven}, says: "at 2000-01-01T00:00:15Z at the earliest",
 		},
 		"owner suspended": {
 			on: func(s *stage) leases.View {
@@ -44,7 +44,7 @@ func TestShardIsExplained(t *testing.T) {
 				s.claim("a", 0)
 				return s.after(period/2, s.reader("orders"))
 			},
-			state: leases.Reading, codes: []leases.Code{leases.CodeLate}, says: "no heartbeat for 20s",
+			state: leases.Reading, codes: []leases.Code{leases.CodeLate}, says: "no heartbeat for 10s",
 		},
 		"owner dead": {
 			on: func(s *stage) leases.View {
@@ -54,6 +54,14 @@ func TestShardIsExplained(t *testing.T) {
 				return s.after(period+time.Second, s.reader("orders"), "b")
 			},
 			state: leases.Orphaned, codes: []leases.Code{leases.CodeDead}, says: "client a, is dead",
+		},
+		"owner dead, and nobody else there": {
+			on: func(s *stage) leases.View {
+				s.join("a", "orders")
+				s.claim("a", 0)
+				return s.after(period+time.Second, s.reader("orders"))
+			},
+			state: leases.Orphaned, codes: []leases.Code{leases.CodeDead, leases.CodeNobody}, says: "Start an instance that reads this stream.\nNo member is in the group that may live",
 		},
 		"owner gone": {
 			on: func(s *stage) leases.View {
@@ -130,7 +138,7 @@ func TestShardIsExplained(t *testing.T) {
 				require.NoError(s, err)
 				return s.after(period, s.reader("orders"), "a")
 			},
-			state: leases.Reading, codes: []leases.Code{leases.CodeRead, leases.CodeBehind}, says: "1h0m30s late",
+			state: leases.Reading, codes: []leases.Code{leases.CodeRead, leases.CodeBehind}, says: "1h0m15s late",
 		},
 		"parents unfinished": {
 			on: func(s *stage) leases.View {
@@ -217,7 +225,7 @@ func TestShardIsExplained(t *testing.T) {
 				require.Equal(s, c.codes, codes)
 				said := ""
 				for _, r := range e.Reasons {
-					said += r.Text + "\n"
+					said += r.Text + "\n" + r.Remedy + "\n"
 				}
 				require.Contains(s, said, c.says)
 				require.Equal(s, codes[0] == leases.CodeRead, e.Read)

@@ -75,12 +75,14 @@ func (r *Reader) Read(ctx context.Context) (View, error) {
 	if err != nil {
 		return View{}, err
 	}
-	longest := time.Duration(0)
+	shortest := time.Duration(0)
 	for _, m := range members.Members {
-		longest = max(longest, m.Period)
+		if m.Period > 0 && (shortest == 0 || m.Period < shortest) {
+			shortest = m.Period
+		}
 	}
-	if longest > 0 {
-		r.observer.Periods(longest, longest)
+	if shortest > 0 {
+		r.observer.Period(shortest)
 	}
 	r.observer.Apply(snapshots, members, members.End)
 	return r.view(snapshots, clocks, members.End), nil

@@ -6,7 +6,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/stretchr/testify/require"
 
 	"github.com/benthos-plugins/aws-kinesis/internal/awsfake"
@@ -18,7 +17,7 @@ import (
 )
 
 // period is the lease period of all members here.
-const period = 30 * time.Second
+const period = 15 * time.Second
 
 // stage is a local AWS whose table says what a test wants, in virtual time. Two shards of
 // the stream orders are there, with a record each.
@@ -26,7 +25,7 @@ type stage struct {
 	*testing.T
 	aws    *awsfake.Server
 	table  *table.Table
-	db     *dynamodb.Client
+	search func(context.Context) ([]string, error)
 	tokens int
 	beat   map[string]lease.Member
 }
@@ -38,8 +37,9 @@ func onStage(t *testing.T, test func(s *stage)) {
 		defer func() { require.NoError(t, s.aws.Close()) }()
 		require.NoError(t, s.aws.CreateTable("leases", table.AttrStream, table.AttrShard))
 		require.NoError(t, s.aws.CreateStream("orders", 2))
-		s.db = s.aws.DynamoDB()
-		s.table = table.New(s.db, "leases", "")
+		db := s.aws.DynamoDB()
+		s.table = table.New(db, "leases", "")
+		s.search = func(ctx context.Context) ([]string, error) { return s.table.Streams(ctx, db) }
 		for i := range 2 {
 			_, err := s.aws.PutTo("orders", lineage.ShardID(string(rune('0'+i))), "key", []byte("x"))
 			require.NoError(t, err)
@@ -52,7 +52,7 @@ func (s *stage) reader(streams ...string) *leases.Reader {
 	api := s.aws.Kinesis()
 	return leases.NewReader(leases.Source{
 		Table: s.table, Streams: streams,
-		Search: func(ctx context.Context) ([]string, error) { return s.table.Streams(ctx, s.db) },
+		Search: s.search,
 		Shards: func(ctx context.Context, stream string) ([]lineage.Shard, time.Time, error) {
 			return retrieval.ListShards(ctx, api, stream)
 		},

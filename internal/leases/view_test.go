@@ -107,7 +107,7 @@ func TestViewHasWhatTheItemHas(t *testing.T) {
 		require.True(s, ok)
 		require.Equal(s, s.last(0), sh.Sequence)
 		require.Equal(s, &leases.Inside{Sequence: s.last(1), Records: 5}, sh.Inside)
-		require.Equal(s, leases.Seconds(7), *sh.Lag)
+		require.Equal(s, 7*time.Second, sh.Lag.Duration())
 		require.Equal(s, int64(3), sh.TermNumber)
 		require.Equal(s, "7", sh.Term)
 		require.True(s, sh.Pinned)
