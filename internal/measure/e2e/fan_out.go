@@ -46,6 +46,7 @@ func fanOutNames() []string {
 // wires are parts about connections, which are run by name alone.
 var wires = []comparison{
 	{"connections", connections},
+	{"sizing", sizing},
 	{"dead", dead},
 }
 

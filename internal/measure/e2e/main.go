@@ -71,7 +71,7 @@ func main() {
 	flag.StringVar(&o.only, "only", "", "measure the columns alone whose name has this in it (table, slow and fan-out-cpu), or the live or backlog part of fan-out-many")
 	flag.StringVar(&o.plot, "plot", "", "file for the plot, an SVG")
 	flag.StringVar(&o.profile, "profile", "", "folder for profiles; everything then costs more, and allocations are counted")
-	flag.StringVar(&o.scenario, "scenario", "table", "table (what a record costs), slow (memory behind a slow output), limit (pace of a backlog), trickle (delay), slow-link (50 KB/s for 20 shards), burst (memory when 512 shards get much at once), keys (throughput and order by partition key), fan-out (enhanced fan-out beside polling), also one part of that, dead (connections that fell silent) or connections (how many, handshakes, bytes)")
+	flag.StringVar(&o.scenario, "scenario", "table", "table (what a record costs), slow (memory behind a slow output), limit (pace of a backlog), trickle (delay), slow-link (50 KB/s for 20 shards), burst (memory when 512 shards get much at once), keys (throughput and order by partition key), fan-out (enhanced fan-out beside polling), also one part of that, dead (connections that fell silent), connections (how many, handshakes, bytes) or sizing (what 10, 100 and 1,000 shards take)")
 	flag.BoolVar(&o.brief, "brief", false, "make the parts of fan-out short, to try them out")
 	flag.Parse()
 
