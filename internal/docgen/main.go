@@ -1,6 +1,7 @@
 // Command docgen writes docs/aws_kinesis.md from the specification of the input
-// as it is registered, or, with -check, fails when the file is not what it would
-// write.
+// as it is registered, and the list of messages in docs/operating.md from messages.txt,
+// or, with -check, fails when the files are not what it would write. It fails as well when
+// messages.txt lacks something that the code says, or has what it does not.
 package main
 
 import (
@@ -22,9 +23,11 @@ import (
 func main() {
 	log.SetFlags(0)
 	file := flag.String("file", "docs/aws_kinesis.md", "the file to write or check")
+	guideFile := flag.String("guide", "docs/operating.md", "the guide whose list of messages to write or check")
+	root := flag.String("root", ".", "the folder with the code")
 	check := flag.Bool("check", false, "compare instead of writing")
 	flag.Parse()
-	if err := run(*file, *check); err != nil {
+	if err := errors.Join(run(*file, *check), runGuide(*guideFile, *root, *check)); err != nil {
 		log.Fatalf("docgen: %v", err)
 	}
 }
