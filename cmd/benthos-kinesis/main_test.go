@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime/debug"
 	"strings"
 	"testing"
@@ -183,6 +184,24 @@ func TestExamplesPassLintWithoutTheirVariables(t *testing.T) {
 	files, err := filepath.Glob("../../docs/examples/*.yaml")
 	require.NoError(t, err)
 	out, err := run(t, nil, append([]string{"lint", "--deprecated", "--skip-env-var-check"}, files...)...)
+	require.NoError(t, err, out)
+	require.Empty(t, out)
+}
+
+// In the guide, `yaml` is for configurations of Benthos, and `yml` for those of others.
+func TestSnippetsOfTheGuidePassLint(t *testing.T) {
+	page, err := os.ReadFile("../../docs/operating.md")
+	require.NoError(t, err)
+	snippets := regexp.MustCompile("(?ms)^```yaml\n(.*?)^```$").FindAllSubmatch(page, -1)
+	require.GreaterOrEqual(t, len(snippets), 3)
+	require.Equal(t, strings.Count(string(page), "```yaml"), len(snippets))
+	args, dir := []string{"lint", "--deprecated"}, t.TempDir()
+	for i, snippet := range snippets {
+		file := filepath.Join(dir, fmt.Sprintf("%d.yaml", i))
+		require.NoError(t, os.WriteFile(file, snippet[1], 0o600))
+		args = append(args, file)
+	}
+	out, err := run(t, nil, args...)
 	require.NoError(t, err, out)
 	require.Empty(t, out)
 }

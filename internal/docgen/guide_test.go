@@ -3,10 +3,85 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"gopkg.in/yaml.v3"
 )
+
+var (
+	link    = regexp.MustCompile(`\]\(([^)#\s]*)(#[^)\s]+)?\)`)
+	heading = regexp.MustCompile(`(?m)^#+ (.*)$`)
+	name    = regexp.MustCompile("kinesis_[a-z_]+")
+	strange = regexp.MustCompile(`[^a-z0-9_ -]`)
+	fenced  = regexp.MustCompile("(?ms)^```(\\w*)\n(.*?)^```$")
+)
+
+// anchors are those of the headings of a page, as GitHub makes them.
+func anchors(page string) map[string]bool {
+	all := map[string]bool{}
+	for _, m := range heading.FindAllStringSubmatch(page, -1) {
+		all["#"+strings.ReplaceAll(strange.ReplaceAllString(strings.ToLower(m[1]), ""), " ", "-")] = true
+	}
+	return all
+}
+
+func TestLinksOfTheGuideLeadSomewhere(t *testing.T) {
+	const dir = "../../docs"
+	page, err := os.ReadFile(dir + "/operating.md")
+	require.NoError(t, err)
+	links := link.FindAllStringSubmatch(string(page), -1)
+	require.Greater(t, len(links), 30)
+	for _, m := range links {
+		if strings.HasPrefix(m[1], "https://") {
+			continue
+		}
+		target := page
+		if m[1] != "" {
+			target, err = os.ReadFile(filepath.Join(dir, m[1]))
+			require.NoError(t, err)
+		}
+		if m[2] != "" {
+			require.Contains(t, anchors(string(target)), m[2], m[0])
+		}
+	}
+}
+
+// A metric, or a field of metadata, that the reference does not have is one that nobody
+// can look at.
+func TestMetricsOfTheGuideAreThoseOfTheReference(t *testing.T) {
+	page, err := os.ReadFile("../../docs/operating.md")
+	require.NoError(t, err)
+	reference, err := os.ReadFile("../../docs/aws_kinesis.md")
+	require.NoError(t, err)
+	for _, m := range name.FindAllString(string(page), -1) {
+		require.Contains(t, string(reference), "`"+m+"`")
+	}
+}
+
+func TestSnippetsOfTheGuideForOthersAreYAML(t *testing.T) {
+	page, err := os.ReadFile("../../docs/operating.md")
+	require.NoError(t, err)
+	found := 0
+	for _, m := range fenced.FindAllStringSubmatch(string(page), -1) {
+		if m[1] != "yml" {
+			continue
+		}
+		found++
+		var doc struct {
+			Kind     string `yaml:"kind"`
+			Metadata struct {
+				Name string `yaml:"name"`
+			} `yaml:"metadata"`
+		}
+		require.NoError(t, yaml.Unmarshal([]byte(m[2]), &doc), m[2])
+		require.NotEmpty(t, doc.Kind)
+		require.NotEmpty(t, doc.Metadata.Name)
+	}
+	require.GreaterOrEqual(t, found, 2)
+}
 
 // Whoever reads a line at night finds it in the guide, with what it means.
 func TestGuideHasEveryMessageOfTheCodeAndNoOther(t *testing.T) {

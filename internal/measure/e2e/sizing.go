@@ -21,10 +21,11 @@ func sizing(ctx context.Context, o options, out io.Writer) error {
 
 Over TLS, limits enforced, everything by default but batches of 500. Idle for %s, a minute
 after all shards were claimed; then a record of 1 KB a second and shard for as long. Units are those
-of DynamoDB, memory is resident: now and at most.
+of DynamoDB, memory is resident: now and at most. "Came out" is how many of the records that
+were put in that time the output had by its end.
 
-| input | shards | | GetRecords a shard-minute | read units a minute | write units a shard-minute | processor, %% of a core | memory, MiB |
-|---|---|---|---|---|---|---|---|
+| input | shards | | GetRecords a shard-minute | read units a minute | write units a shard-minute | processor, %% of a core | memory, MiB | came out |
+|---|---|---|---|---|---|---|---|---|
 `, o.briefly(time.Minute))
 	for _, c := range candidates(o) {
 		for _, shards := range sizingShards {
@@ -46,8 +47,13 @@ of DynamoDB, memory is resident: now and at most.
 }
 
 func (w watched) sizingPhases(ctx context.Context, o options, c candidate, src source, shards int, out io.Writer) error {
-	if err := awaitOwners(ctx, src, shards); err != nil {
+	owned, err := awaitOwners(ctx, src, shards)
+	if err != nil {
 		return err
+	}
+	if owned < shards {
+		fmt.Fprintf(out, "| %s | %d | had claimed %d after %s | | | | | | |\n", c.name, shards, owned, claimPatience)
+		return nil
 	}
 	if err := rest(ctx, o.briefly(time.Minute)); err != nil {
 		return err
@@ -57,38 +63,40 @@ func (w watched) sizingPhases(ctx context.Context, o options, c candidate, src s
 		return err
 	}
 	lasts := o.briefly(time.Minute)
-	if err := w.taken(ctx, c, src, shards, "idle", out, func() error { return rest(ctx, lasts) }); err != nil {
-		return err
-	}
 	f, stop := newFeed(src, 1<<10)
 	defer stop()
-	return w.taken(ctx, c, src, shards, "fed", out, func() error { return f.steadily(ctx, open, 1, 1, lasts) })
+	if err := w.taken(ctx, c, src, f, shards, "idle", out, func() error { return rest(ctx, lasts) }); err != nil {
+		return err
+	}
+	return w.taken(ctx, c, src, f, shards, "fed", out, func() error { return f.steadily(ctx, open, 1, 1, lasts) })
 }
 
-// awaitOwners returns when each shard has an item with an owner.
-func awaitOwners(ctx context.Context, src source, shards int) error {
-	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); {
+// claimPatience is how long a process may take to claim all shards.
+const claimPatience = 5 * time.Minute
+
+// awaitOwners returns how many items of shards have an owner, when all have or patience is
+// at its end.
+func awaitOwners(ctx context.Context, src source, shards int) (owned int, err error) {
+	for end := time.Now().Add(claimPatience); time.Now().Before(end); {
 		items, err := src.fake.Items(src.table)
-		owned := 0
-		if err == nil {
-			for _, item := range items {
-				if item["ClientID"].Text != "" {
-					owned++
-				}
+		owned = 0
+		for _, item := range items { // none while there is no table
+			if item["ClientID"].Text != "" {
+				owned++
 			}
 		}
-		if owned >= shards {
-			return nil
+		if err == nil && owned >= shards {
+			break
 		}
 		if err := rest(ctx, 100*time.Millisecond); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	return errors.New("not all shards were claimed in two minutes")
+	return owned, nil
 }
 
 // taken writes a row of what the process took during something.
-func (w watched) taken(ctx context.Context, c candidate, src source, shards int, what string, out io.Writer, during func() error) error {
+func (w watched) taken(ctx context.Context, c candidate, src source, f *feed, shards int, what string, out io.Writer, during func() error) error {
 	begin, calls := time.Now(), src.fake.Calls("GetRecords")
 	before, err := src.fake.Capacity(src.table)
 	if err != nil {
@@ -101,17 +109,21 @@ func (w watched) taken(ctx context.Context, c candidate, src source, shards int,
 	if err := during(); err != nil {
 		return err
 	}
+	f.mu.Lock()
+	put := len(f.fed)
+	f.mu.Unlock()
+	sent, sentErr := w.sent(ctx)
 	after, err := src.fake.Capacity(src.table)
 	now, cpuErr := cpu(w.PID())
 	rss, rssErr := memory(w.PID(), "VmRSS")
 	most, mostErr := peak(w.PID())
-	if err := errors.Join(err, cpuErr, rssErr, mostErr, ctx.Err()); err != nil {
+	if err := errors.Join(err, sentErr, cpuErr, rssErr, mostErr, ctx.Err()); err != nil {
 		return err
 	}
 	lasted := time.Since(begin)
 	each := func(n float64) float64 { return n / float64(shards) / lasted.Minutes() }
-	fmt.Fprintf(out, "| %s | %d | %s | %.1f | %.0f | %.2f | %.1f | %d, %d |\n", c.name, shards, what,
+	fmt.Fprintf(out, "| %s | %d | %s | %.1f | %.0f | %.2f | %.1f | %d, %d | %d of %d |\n", c.name, shards, what,
 		each(float64(src.fake.Calls("GetRecords")-calls)), (after.ReadUnits-before.ReadUnits)/lasted.Minutes(),
-		each(after.WriteUnits-before.WriteUnits), 100*(now-used).Seconds()/lasted.Seconds(), rss>>20, most>>20)
+		each(after.WriteUnits-before.WriteUnits), 100*(now-used).Seconds()/lasted.Seconds(), rss>>20, most>>20, sent, put)
 	return nil
 }
