@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -13,10 +14,11 @@ import (
 
 var (
 	link    = regexp.MustCompile(`\]\(([^)#\s]*)(#[^)\s]+)?\)`)
+	part    = regexp.MustCompile(`operating\.md(#[a-z0-9_-]+)`)
 	heading = regexp.MustCompile(`(?m)^#+ (.*)$`)
 	name    = regexp.MustCompile("kinesis_[a-z_]+")
 	strange = regexp.MustCompile(`[^a-z0-9_ -]`)
-	fenced  = regexp.MustCompile("(?ms)^```(\\w*)\n(.*?)^```$")
+	fenced  = regexp.MustCompile("(?s)\n```(\\w*)\n(.*?)\n```")
 )
 
 // anchors are those of the headings of a page, as GitHub makes them.
@@ -47,6 +49,23 @@ func TestLinksOfTheGuideLeadSomewhere(t *testing.T) {
 			require.Contains(t, anchors(string(target)), m[2], m[0])
 		}
 	}
+}
+
+// Others, such as alerts, name a part of the guide.
+func TestWhoeverNamesAPartOfTheGuideFindsIt(t *testing.T) {
+	page, err := os.ReadFile("../../docs/operating.md")
+	require.NoError(t, err)
+	parts := anchors(string(page))
+	require.NoError(t, filepath.WalkDir("../../docs", func(file string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		content, err := os.ReadFile(file)
+		for _, m := range part.FindAllStringSubmatch(string(content), -1) {
+			require.Contains(t, parts, m[1], file)
+		}
+		return err
+	}))
 }
 
 // A metric, or a field of metadata, that the reference does not have is one that nobody
@@ -90,6 +109,10 @@ func TestGuideHasEveryMessageOfTheCodeAndNoOther(t *testing.T) {
 	said, err := messages("../..")
 	require.NoError(t, err)
 	require.Greater(t, len(said), 400)
+	dirs, err := packages("../..")
+	require.NoError(t, err)
+	require.Subset(t, dirs, []string{".", "internal/journal", "internal/group", "internal/session", "internal/retrieval/wire"})
+	require.NotContains(t, dirs, "internal/awsfake")
 	require.NoError(t, compareList(sections, said))
 	for _, s := range sections {
 		for _, row := range s.rows {

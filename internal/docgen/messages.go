@@ -8,6 +8,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -26,18 +27,48 @@ type message struct {
 // gap stands for what differs each time that a message is said.
 const gap = "…"
 
-// talking are the folders of the packages that say something to an operator, below the
-// root of the module.
-var talking = []string{
-	".", "internal/configlint", "internal/consumer", "internal/group", "internal/journal", "internal/kpl",
-	"internal/lease", "internal/retrieval", "internal/retrieval/wire", "internal/session",
-}
-
 // unsaid are functions whose texts are compared with others, or are those of a defect.
 var unsaid = []string{"has", "Contains", "HasPrefix", "HasSuffix", "TrimSuffix", "MustCompile", "Debugf", "panic"}
 
 // described are files whose texts stand in the reference, which is made from them.
 var described = []string{"config_spec.go", "metrics.go"}
+
+const module = "github.com/benthos-plugins/aws-kinesis"
+
+// packages returns the folders below root of the packages that the input is made of: its
+// own, and all of this module that it imports, one through another.
+func packages(root string) ([]string, error) {
+	dirs := []string{"."}
+	for i := 0; i < len(dirs); i++ {
+		files, err := sources(filepath.Join(root, dirs[i]))
+		if err != nil {
+			return nil, err
+		}
+		for _, file := range files {
+			parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
+			if err != nil {
+				return nil, err
+			}
+			for _, spec := range parsed.Imports {
+				dir, ours := strings.CutPrefix(strings.Trim(spec.Path.Value, `"`), module+"/")
+				if ours && !slices.Contains(dirs, dir) {
+					dirs = append(dirs, dir)
+				}
+			}
+		}
+	}
+	return dirs, nil
+}
+
+// sources are the files of a package, without its tests.
+func sources(dir string) ([]string, error) {
+	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	files = slices.DeleteFunc(files, func(file string) bool { return strings.HasSuffix(file, "_test.go") })
+	if err == nil && len(files) == 0 {
+		err = fmt.Errorf("%s: %w", dir, fs.ErrNotExist)
+	}
+	return files, err
+}
 
 // messages finds everything that the code may say: every text of errors.New and
 // fmt.Errorf, and every other one of three words and more, for no shorter one is a
@@ -46,17 +77,18 @@ var described = []string{"config_spec.go", "metrics.go"}
 // What no operator ever sees, such as an expression of DynamoDB or a text of panic, is
 // found too: the list of messages says of such a text that it is none.
 func messages(root string) ([]message, error) {
+	dirs, err := packages(root)
+	if err != nil {
+		return nil, err
+	}
 	var all []message
-	for _, dir := range talking {
-		files, err := filepath.Glob(filepath.Join(root, dir, "*.go"))
+	for _, dir := range dirs {
+		files, err := sources(filepath.Join(root, dir))
 		if err != nil {
 			return nil, err
 		}
-		if len(files) == 0 {
-			return nil, fmt.Errorf("%s: %w", filepath.Join(root, dir), fs.ErrNotExist)
-		}
 		for _, file := range files {
-			if strings.HasSuffix(file, "_test.go") || dir == "." && slices.Contains(described, filepath.Base(file)) {
+			if slices.Contains(described, filepath.Base(file)) {
 				continue
 			}
 			found, err := messagesOf(file)
@@ -66,7 +98,7 @@ func messages(root string) ([]message, error) {
 			all = append(all, found...)
 		}
 	}
-	rules, err := lintMessages(filepath.Join(root, "internal/configlint/maps.blobl"))
+	rules, err := lintMessages(filepath.Join(root, "internal", "configlint", "maps.blobl"))
 	if err != nil {
 		return nil, err
 	}
@@ -88,10 +120,7 @@ func messagesOf(file string) ([]message, error) {
 	for _, decl := range parsed.Decls {
 		if f, ok := decl.(*ast.FuncDecl); ok {
 			inner := r
-			inner.constants = map[string]ast.Expr{}
-			for name, value := range r.constants {
-				inner.constants[name] = value
-			}
+			inner.constants = maps.Clone(r.constants)
 			inner.learn(f)
 			inner.read(f, "")
 			r.found = inner.found
