@@ -192,9 +192,9 @@ func TestExamplesPassLintWithoutTheirVariables(t *testing.T) {
 func TestSnippetsOfTheGuidePassLint(t *testing.T) {
 	page, err := os.ReadFile("../../docs/operating.md")
 	require.NoError(t, err)
-	snippets := regexp.MustCompile("(?ms)^```yaml\n(.*?)^```$").FindAllSubmatch(page, -1)
+	snippets := regexp.MustCompile("(?s)\n```yaml\n(.*?\n)```\n").FindAllSubmatch(page, -1)
 	require.GreaterOrEqual(t, len(snippets), 3)
-	require.Equal(t, strings.Count(string(page), "```yaml"), len(snippets))
+	require.Len(t, snippets, strings.Count(string(page), "```yaml"))
 	args, dir := []string{"lint", "--deprecated"}, t.TempDir()
 	for i, snippet := range snippets {
 		file := filepath.Join(dir, fmt.Sprintf("%d.yaml", i))
