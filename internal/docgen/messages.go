@@ -74,8 +74,8 @@ func sources(dir string) ([]string, error) {
 // fmt.Errorf, and every other one of three words and more, for no shorter one is a
 // sentence. Texts that are put together of several count as one.
 //
-// What no operator ever sees, such as an expression of DynamoDB or a text of panic, is
-// found too: the list of messages says of such a text that it is none.
+// Expressions of DynamoDB, which end in no log, are left out. What else no operator ever
+// sees, such as a text of panic, is found: the list of messages says that it is none.
 func messages(root string) ([]message, error) {
 	dirs, err := packages(root)
 	if err != nil {
@@ -231,6 +231,9 @@ func (r *reader) parts(n ast.Expr, level string) {
 
 func (r *reader) add(text, level string, always bool) {
 	text = strings.TrimSpace(gaps.ReplaceAllString(strings.ReplaceAll(verbs.ReplaceAllString(text, gap), "%%", "%"), gap))
+	if !always && expression.MatchString(text) {
+		return
+	}
 	if always && letters.MatchString(text) || len(strings.Fields(text)) >= 3 && len(letters.FindAllString(text, -1)) >= 2 {
 		r.found = append(r.found, message{text, level, r.file})
 	}
@@ -254,8 +257,10 @@ func (r *reader) fault(literal *ast.CompositeLit) (text, level string, ok bool) 
 
 var (
 	letters = regexp.MustCompile(`\pL{2,}`)
-	gaps    = regexp.MustCompile(gap + `(` + gap + `)+`)
-	verbs   = regexp.MustCompile(`%[-+# 0]*(\[\d+\])?[0-9*]*(\.[0-9*]+)?(\[\d+\])?[a-zA-Z]`)
+	// expression is a text with a placeholder or a function of an expression.
+	expression = regexp.MustCompile(`= :[a-z]|(attribute|if)_(not_)?exists\(`)
+	gaps       = regexp.MustCompile(gap + `(` + gap + `)+`)
+	verbs      = regexp.MustCompile(`%[-+# 0]*(\[\d+\])?[0-9*]*(\.[0-9*]+)?(\[\d+\])?[a-zA-Z]`)
 )
 
 // text returns the text of an expression, with gaps, and whether it has one.
