@@ -1,6 +1,6 @@
 # Needs Go and make alone to run, build and test. `make integration` needs
 # Node.js 20 with npm, and Python 3.10 with venv for moto, which it leaves out
-# otherwise; `make fuzz` and `make bench` need bash; the development tools are built
+# otherwise, as `make lint-docs` does with what it needs; `make fuzz` and `make bench` need bash; the development tools are built
 # from internal/devtools where a target wants them.
 
 .DEFAULT_GOAL := help
@@ -14,6 +14,7 @@ TOOLS   := bin/tools
 VULNDB  := bin/vulndb
 MODULES := . internal/devtools
 MOTO    := internal/integration/.venv/installed
+LINTERS := internal/devtools/.venv/installed
 
 # The Go release that go.mod names, whose standard library is patched, or the
 # installed one where that is newer; also where Go is set up to look for none
@@ -107,10 +108,10 @@ internal/integration/node_modules/.package-lock.json: internal/integration/packa
 
 # Nothing is made where there is no Python to make it with, and moto's tests are not
 # built then. What is half made does not stay behind.
-$(MOTO): internal/integration/requirements.txt
+$(MOTO) $(LINTERS): internal/%/.venv/installed: internal/%/requirements.txt
 	@rm -rf $(@D); \
 	if ! python3 -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then \
-	  echo 'make integration: moto is left out: no python3 of 3.10 or later with venv and ensurepip' >&2; \
+	  echo 'make: what $< names is left out: no python3 of 3.10 or later with venv and ensurepip' >&2; \
 	elif python3 -m venv $(@D) && $(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary :all: -r $<; then \
 	  touch $@; \
 	else \
@@ -165,6 +166,21 @@ docs: ## Write docs/aws_kinesis.md from the registered fields, and the list of m
 docs-check: ## Check that both are what `make docs` writes, and that the list has every message of the code.
 	go run ./internal/docgen -check
 
+# Of Terraform that without a provider, which has to be fetched, is checked: the form of
+# all, and what the policies become.
+.PHONY: lint-docs
+lint-docs: $(LINTERS) ## Check the templates in docs/ by their own tools (Terraform 1.6, Python 3.10), those that are there.
+	@if command -v terraform >/dev/null; then \
+	  terraform fmt -check -recursive docs/terraform && terraform -chdir=docs/terraform/policies test -no-color; \
+	else \
+	  echo 'make lint-docs: docs/terraform is left out: no terraform' >&2; \
+	fi
+	@if test -e $(LINTERS); then \
+	  $(<D)/bin/cfn-lint --non-zero-exit-code warning docs/cloudformation/*.yaml; \
+	else \
+	  echo 'make lint-docs: docs/cloudformation is left out' >&2; \
+	fi
+
 .PHONY: tidy-check
 tidy-check: ## Check that each go.mod and go.sum is tidy.
 	for dir in $(MODULES); do go -C $$dir mod tidy -diff || exit 1; done
@@ -179,7 +195,7 @@ ci: ## Run every check in the order of continuous integration.
 
 .PHONY: clean
 clean: ## Remove what was built and installed.
-	rm -rf bin coverage.out internal/integration/node_modules internal/integration/.venv
+	rm -rf bin coverage.out internal/integration/node_modules internal/integration/.venv internal/devtools/.venv
 
 # Built again when a pinned version changes.
 $(TOOLS)/golangci-lint: internal/devtools/go.mod internal/devtools/go.sum

@@ -39,8 +39,8 @@
 // net/http still looks for its end. One that is held up by its client ends only
 // when that reads on or goes, also after five minutes or a take-over.
 //
-// Signatures are checked with Options.Keys alone, and what a key may do never. One
-// account in one region is served. Nothing is encrypted or tagged, Kinesis meters
+// Signatures are checked with Options.Keys alone. What somebody may do is not, but
+// a Fault that asks a Policy does it. One account in one region is served. Nothing is encrypted or tagged, Kinesis meters
 // nothing, and nothing survives the process. A page of GetRecords, or an event of a
 // subscription, that reaches the end of a closed shard is its last one, where the
 // service may send one more; what such a page says of MillisBehindLatest is for
