@@ -1,7 +1,8 @@
 # Needs Go and make alone to run, build and test. `make integration` needs
 # Node.js 20 with npm, and Python 3.10 with venv for moto, which it leaves out
-# otherwise, as `make lint-docs` does with what it needs; `make fuzz` and `make bench` need bash; the development tools are built
-# from internal/devtools where a target wants them.
+# otherwise, as `make lint-docs` does with what it needs; `make fuzz` and `make bench`
+# need bash; the development tools are built from internal/devtools where a target
+# wants them.
 
 .DEFAULT_GOAL := help
 
@@ -45,6 +46,11 @@ run-arguments:
 build: ## Build bin/benthos-kinesis and bin/demo.
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/benthos-kinesis ./cmd/benthos-kinesis
 	go build -trimpath -ldflags '-s -w' -o bin/demo ./internal/demo
+
+# The same commit makes the same bytes, whatever is in the environment.
+.PHONY: dist
+dist: $(TOOLS)/cyclonedx-gomod ## Make the archives of a release in bin/dist, with lists of modules and checksums (minutes).
+	go run ./internal/dist -cyclonedx $(TOOLS)/cyclonedx-gomod
 
 .PHONY: test
 test: ## Run every test that needs nothing but Go.
@@ -176,9 +182,9 @@ lint-docs: $(LINTERS) ## Check the templates in docs/ by their own tools (Terraf
 	  echo 'make lint-docs: docs/terraform is left out: no terraform' >&2; \
 	fi
 	@if test -e $(LINTERS); then \
-	  $(<D)/bin/cfn-lint --non-zero-exit-code warning docs/cloudformation/*.yaml; \
+	  $(<D)/bin/cfn-lint --non-zero-exit-code warning docs/cloudformation/*.yaml && $(<D)/bin/kubernetes-validate --strict docs/kubernetes/*.yaml; \
 	else \
-	  echo 'make lint-docs: docs/cloudformation is left out' >&2; \
+	  echo 'make lint-docs: docs/cloudformation and docs/kubernetes are left out' >&2; \
 	fi
 
 .PHONY: tidy-check
@@ -204,6 +210,8 @@ $(TOOLS)/gofumpt: internal/devtools/go.mod internal/devtools/go.sum
 	go -C internal/devtools build -trimpath -ldflags '-s -w' -o ../../$@ mvdan.cc/gofumpt
 $(TOOLS)/benchstat: internal/devtools/go.mod internal/devtools/go.sum
 	go -C internal/devtools build -trimpath -ldflags '-s -w' -o ../../$@ golang.org/x/perf/cmd/benchstat
+$(TOOLS)/cyclonedx-gomod: internal/devtools/go.mod internal/devtools/go.sum
+	go -C internal/devtools build -trimpath -ldflags '-s -w' -o ../../$@ github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod
 $(TOOLS)/govulncheck: internal/devtools/go.mod internal/devtools/go.sum
 	go -C internal/devtools build -trimpath -ldflags '-s -w' -o ../../$@ golang.org/x/vuln/cmd/govulncheck
 

@@ -21,14 +21,22 @@ import (
 )
 
 // version is that of this project, set by the linker. Without it the version is
-// what the Go tool knows: that of the module, or the commit.
-var version string
+// what the Go tool knows: that of the module, or the commit. date is that of the commit,
+// set likewise.
+var version, date string
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == "healthcheck" {
+		if err := healthcheck(context.Background(), os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	// Benthos would tell its own version alone.
 	if len(os.Args) == 2 && (os.Args[1] == "--version" || os.Args[1] == "-v") {
 		info, _ := debug.ReadBuildInfo() // nil in a program that was not built from modules
-		fmt.Print(versions(version, info))
+		fmt.Print(versions(version, date, info))
 		return
 	}
 	// Benthos has no place for the commands of others.
@@ -40,8 +48,8 @@ func main() {
 
 // versions is what --version prints: Benthos' two lines, with this project's version
 // before that of Benthos.
-func versions(own string, info *debug.BuildInfo) string {
-	benthos, date := "unknown", "unknown"
+func versions(own, date string, info *debug.BuildInfo) string {
+	benthos := "unknown"
 	if info != nil {
 		own = cmp.Or(own, info.Main.Version)
 		for _, dep := range info.Deps {
@@ -51,9 +59,9 @@ func versions(own string, info *debug.BuildInfo) string {
 		}
 		for _, setting := range info.Settings {
 			if setting.Key == "vcs.time" {
-				date = setting.Value
+				date = cmp.Or(date, setting.Value)
 			}
 		}
 	}
-	return fmt.Sprintf("Version: %s (Benthos %s)\nDate: %s\n", cmp.Or(own, "unknown"), benthos, date)
+	return fmt.Sprintf("Version: %s (Benthos %s)\nDate: %s\n", cmp.Or(own, "unknown"), benthos, cmp.Or(date, "unknown"))
 }

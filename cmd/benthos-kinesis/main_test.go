@@ -36,7 +36,9 @@ func buildAndRun(m *testing.M) int {
 	program = filepath.Join(dir, "benthos-kinesis")
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
-	if out, err := exec.CommandContext(ctx, "go", "build", "-ldflags", "-X main.version=v0.0.0-test", "-o", program, ".").CombinedOutput(); err != nil {
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-X main.version=v0.0.0-test", "-o", program, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // static, as it is released
+	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "building the distribution: %v\n%s", err, out)
 		return 1
 	}
@@ -83,8 +85,9 @@ func TestVersionIsThatOfThisProjectAndThatOfBenthos(t *testing.T) {
 		Deps:     []*debug.Module{{Path: "github.com/benthosdev/benthos/v4", Version: "v4.27.0"}},
 		Settings: []debug.BuildSetting{{Key: "vcs.time", Value: "2026-11-24T12:00:00Z"}},
 	}
-	require.Equal(t, "Version: v1.2.3 (Benthos v4.27.0)\nDate: 2026-11-24T12:00:00Z\n", versions("", info))
-	require.Equal(t, "Version: unknown (Benthos unknown)\nDate: unknown\n", versions("", nil))
+	require.Equal(t, "Version: v1.2.3 (Benthos v4.27.0)\nDate: 2026-11-24T12:00:00Z\n", versions("", "", info))
+	require.Equal(t, "Version: v2.0.0 (Benthos v4.27.0)\nDate: 2026-11-25T12:00:00Z\n", versions("v2.0.0", "2026-11-25T12:00:00Z", info))
+	require.Equal(t, "Version: unknown (Benthos unknown)\nDate: unknown\n", versions("", "", nil))
 }
 
 func TestLintShowsEachMistakeWithItsLine(t *testing.T) {
