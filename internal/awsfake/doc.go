@@ -23,7 +23,9 @@
 // DynamoDB: expressions are parsed and evaluated, with the service's errors
 // for reserved words and for undefined or unused placeholders; keys are
 // checked against the schema; writes to a table have one order, which watchers
-// see; pages end by size, count and Limit; Server.Capacity and
+// see; pages end by size, count and Limit; a scan goes by segments; global secondary
+// indexes are made with a table or later, and queried; conditions and updates of items
+// may have the form before expressions (Expected, AttributeUpdates); Server.Capacity and
 // ReturnConsumedCapacity tell the units that requests consumed; and, with
 // Options.StaleReads, a read that forgot ConsistentRead does not see the last
 // writes.
@@ -47,8 +49,9 @@
 // Options.ClosedBehind to choose, as the service's reference does not say it.
 // Resharding takes effect at once and only the stream's status lags
 // (Options.StreamDelay). Document paths name top-level attributes only; tables have no
-// indexes, streams or transactions; legacy parameters (Expected, AttributeUpdates,
-// KeyConditions) are refused. Of DynamoDB's quotas only the writes of one hash key
+// local indexes, streams or transactions, and those of global ones are not scanned; what an
+// index costs to write is not counted; the older form of queries and filters
+// (KeyConditions, QueryFilter, ScanFilter) is refused. Of DynamoDB's quotas only the writes of one hash key
 // count, and of the limits of requests those on count and size of records and items.
 // Messages of errors resemble the service's; their types and statuses are the
 // service's.

@@ -27,6 +27,7 @@ type dynamoService struct {
 var dynamoOperations = map[string]operation[*dynamoService]{
 	"CreateTable":    operationOf((*dynamoService).createTable),
 	"DescribeTable":  operationOf((*dynamoService).describeTable),
+	"UpdateTable":    operationOf((*dynamoService).updateTable),
 	"DeleteTable":    operationOf((*dynamoService).deleteTable),
 	"ListTables":     operationOf((*dynamoService).listTables),
 	"GetItem":        operationOf((*dynamoService).getItem),
@@ -131,11 +132,14 @@ type throughput struct{ ReadCapacityUnits, WriteCapacityUnits int64 }
 
 type createTableInput struct {
 	unsupported
-	TableName             string
-	KeySchema             []keySchema
-	AttributeDefinitions  []attributeDefinition
-	BillingMode           string
-	ProvisionedThroughput *throughput
+	TableName              string
+	KeySchema              []keySchema
+	AttributeDefinitions   []attributeDefinition
+	BillingMode            string
+	ProvisionedThroughput  *throughput
+	GlobalSecondaryIndexes []indexDefinition
+
+	DeletionProtectionEnabled bool
 }
 
 func (in *createTableInput) addKey(name, keyType string) {
@@ -151,7 +155,10 @@ type tableDescription struct {
 	ItemCount                        int
 	TableSizeBytes                   int
 	ProvisionedThroughput            throughput
-	BillingModeSummary               *billingSummary `json:",omitempty"`
+	BillingModeSummary               *billingSummary    `json:",omitempty"`
+	GlobalSecondaryIndexes           []indexDescription `json:",omitempty"`
+
+	DeletionProtectionEnabled bool
 }
 
 type billingSummary struct{ BillingMode string }
@@ -170,12 +177,22 @@ func (t *table) describe(now time.Time) tableDescription {
 	if t.billing == billingOnDemand {
 		out.BillingModeSummary = &billingSummary{t.billing}
 	}
-	for i, k := range t.keys {
-		out.KeySchema = append(out.KeySchema, keySchema{k.name, [...]string{"HASH", "RANGE"}[i]})
-		out.AttributeDefinitions = append(out.AttributeDefinitions, attributeDefinition{k.name, k.typ})
-	}
+	out.KeySchema = schemaOf(t.keys)
 	t.mu.RLock()
 	defer t.mu.RUnlock()
+	out.DeletionProtectionEnabled = t.protected
+	out.AttributeDefinitions = t.definitions()
+	for _, x := range t.indexes {
+		d := x.describe(t.arn, now)
+		if d.IndexStatus != "ACTIVE" && out.TableStatus == "ACTIVE" {
+			out.TableStatus = "UPDATING"
+		}
+		for _, r := range x.rows(t, time.Time{}) {
+			d.ItemCount++
+			d.IndexSizeBytes += r.at(time.Time{}).size()
+		}
+		out.GlobalSecondaryIndexes = append(out.GlobalSecondaryIndexes, d)
+	}
 	for _, rows := range t.partitions {
 		for _, r := range rows {
 			if item := r.at(time.Time{}); item != nil {
@@ -196,11 +213,19 @@ func (in *createTableInput) check() error {
 	if !tableNames.MatchString(in.TableName) {
 		return invalid("TableName must be at least 3 characters long and at most 255 characters long, of a-z, A-Z, 0-9, '_', '-', '.': %q", in.TableName)
 	}
-	n := len(in.KeySchema)
-	if n < 1 || n > 2 || in.KeySchema[0].KeyType != "HASH" || n == 2 && in.KeySchema[1].KeyType != "RANGE" {
-		return invalid("Invalid KeySchema: The first KeySchemaElement is not a HASH key type, or there are more than a HASH and a RANGE key")
+	if err := checkSchema(in.KeySchema); err != nil {
+		return err
 	}
-	if n != len(in.AttributeDefinitions) {
+	used := map[string]bool{}
+	for _, k := range in.KeySchema {
+		used[k.AttributeName] = true
+	}
+	for _, x := range in.GlobalSecondaryIndexes {
+		for _, k := range x.KeySchema {
+			used[k.AttributeName] = true
+		}
+	}
+	if len(used) != len(in.AttributeDefinitions) {
 		return invalid("One or more parameter values were invalid: Number of attributes in KeySchema does not exactly match number of attributes defined in AttributeDefinitions")
 	}
 	switch p := in.ProvisionedThroughput; in.BillingMode {
@@ -221,6 +246,33 @@ func (in *createTableInput) check() error {
 	return nil
 }
 
+func checkSchema(schema []keySchema) error {
+	n := len(schema)
+	if n < 1 || n > 2 || schema[0].KeyType != "HASH" || n == 2 && schema[1].KeyType != "RANGE" {
+		return invalid("Invalid KeySchema: The first KeySchemaElement is not a HASH key type, or there are more than a HASH and a RANGE key")
+	}
+	return nil
+}
+
+// keysOf finds the types of the attributes of a key.
+func keysOf(schema []keySchema, definitions []attributeDefinition) (keys []keyAttribute, err error) {
+	for _, k := range schema {
+		i := slices.IndexFunc(definitions, func(a attributeDefinition) bool { return a.AttributeName == k.AttributeName })
+		if i < 0 || !slices.Contains([]string{typeString, typeNumber, typeBinary}, definitions[i].AttributeType) {
+			return nil, invalid("One or more parameter values were invalid: Some index key attributes are not defined in AttributeDefinitions. Keys: [%s]", k.AttributeName)
+		}
+		keys = append(keys, keyAttribute{k.AttributeName, definitions[i].AttributeType})
+	}
+	return keys, nil
+}
+
+func schemaOf(keys []keyAttribute) (schema []keySchema) {
+	for i, k := range keys {
+		schema = append(schema, keySchema{k.name, [...]string{"HASH", "RANGE"}[i]})
+	}
+	return schema
+}
+
 func (d *dynamoService) create(in *createTableInput, delay time.Duration) (*table, error) {
 	if err := in.check(); err != nil {
 		return nil, err
@@ -229,19 +281,21 @@ func (d *dynamoService) create(in *createTableInput, delay time.Duration) (*tabl
 	t := &table{
 		name: in.TableName, arn: d.arn(in.TableName), billing: billingProvisioned,
 		created: now, active: now.Add(delay), stale: max(0, d.opts.StaleReads), notify: d.notify,
-		partitions: map[string][]*row{}, budgets: map[string]*bucket{},
+		partitions: map[string][]*row{}, budgets: map[string]*bucket{}, protected: in.DeletionProtectionEnabled,
 	}
 	if in.BillingMode == billingOnDemand {
 		t.billing = billingOnDemand
 	} else {
 		t.reads, t.writes = in.ProvisionedThroughput.ReadCapacityUnits, in.ProvisionedThroughput.WriteCapacityUnits
 	}
-	for _, k := range in.KeySchema {
-		i := slices.IndexFunc(in.AttributeDefinitions, func(a attributeDefinition) bool { return a.AttributeName == k.AttributeName })
-		if i < 0 || !slices.Contains([]string{typeString, typeNumber, typeBinary}, in.AttributeDefinitions[i].AttributeType) {
-			return nil, invalid("One or more parameter values were invalid: Some index key attributes are not defined in AttributeDefinitions. Keys: [%s]", k.AttributeName)
+	var err error
+	if t.keys, err = keysOf(in.KeySchema, in.AttributeDefinitions); err != nil {
+		return nil, err
+	}
+	for _, x := range in.GlobalSecondaryIndexes {
+		if err := t.addIndex(x, in.AttributeDefinitions, t.active); err != nil {
+			return nil, err
 		}
-		t.keys = append(t.keys, keyAttribute{k.AttributeName, in.AttributeDefinitions[i].AttributeType})
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -282,6 +336,9 @@ func (d *dynamoService) deleteTable(in *tableRef) (described, error) {
 	out := t.describe(now)
 	if now.Before(t.active) {
 		return nil, refuse(CodeResourceInUse, "Table is being created: %s", t.name)
+	}
+	if out.DeletionProtectionEnabled {
+		return nil, invalid("Resource cannot be deleted as it is currently protected against deletion. Disable deletion protection first.")
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -3,6 +3,7 @@ package awsfake
 import (
 	"slices"
 	"strings"
+	"time"
 )
 
 // expressions are the placeholders that a request defines.
@@ -85,6 +86,10 @@ type conditional struct {
 	ConditionExpression                 string
 	ReturnValues                        string
 	ReturnValuesOnConditionCheckFailure string
+
+	// The form before expressions, in place of ConditionExpression.
+	Expected            expected
+	ConditionalOperator string
 }
 
 // parse checks the common part and an update, if there is one.
@@ -105,11 +110,18 @@ func (c *conditional) parse(update *string, returns ...string) (*condition, []ac
 	if update != nil {
 		all = append(all, *update)
 	}
+	legacy := c.Expected != nil || c.ConditionalOperator != ""
+	if legacy && (update != nil || c.ConditionExpression != "") {
+		return nil, nil, mixed("Expected", "UpdateExpression or ConditionExpression")
+	}
 	s, err := c.scope(all...)
 	if err != nil {
 		return nil, nil, err
 	}
 	cond, err := parseCondition("ConditionExpression", c.ConditionExpression, s)
+	if legacy {
+		cond, err = c.Expected.parse(c.ConditionalOperator)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -120,6 +132,11 @@ func (c *conditional) parse(update *string, returns ...string) (*condition, []ac
 		}
 	}
 	return cond, actions, s.unused()
+}
+
+// mixed is the error for a request that has parameters of both forms.
+func mixed(old, expressions string) error {
+	return invalid("Can not use both expression and non-expression parameters in the same request: Non-expression parameters: {%s} Expression parameters: {%s}", old, expressions)
 }
 
 // failed adds the item to a failed condition, if that was asked for.
@@ -222,6 +239,7 @@ type updateItemInput struct {
 	TableName        string
 	Key              Item
 	UpdateExpression *string
+	AttributeUpdates attributeUpdates // the form before expressions
 }
 
 func (d *dynamoService) updateItem(in *updateItemInput) (*writeOutput, error) {
@@ -232,6 +250,14 @@ func (d *dynamoService) updateItem(in *updateItemInput) (*writeOutput, error) {
 	cond, actions, err := in.parse(in.UpdateExpression, "ALL_NEW", "UPDATED_OLD", "UPDATED_NEW")
 	if err != nil {
 		return nil, err
+	}
+	if in.AttributeUpdates != nil {
+		if in.UpdateExpression != nil || in.ConditionExpression != "" {
+			return nil, mixed("AttributeUpdates", "UpdateExpression or ConditionExpression")
+		}
+		if actions, err = in.AttributeUpdates.parse(); err != nil {
+			return nil, err
+		}
 	}
 	k, err := t.primaryKey(in.Key)
 	if err != nil {
@@ -247,6 +273,9 @@ func (d *dynamoService) updateItem(in *updateItemInput) (*writeOutput, error) {
 	w := Write{Operation: "UpdateItem", Key: in.Key}
 	c, err := t.change(w, cond, d.now(), d.payer("UpdateItem"), func(old Item) (Item, error) {
 		if old == nil {
+			if in.AttributeUpdates != nil && !slices.ContainsFunc(actions, func(a action) bool { return a.verb == "SET" || a.verb == "ADD" }) {
+				return nil, nil // nothing to delete, and that makes no item
+			}
 			old = t.keyItem(k)
 		}
 		return apply(actions, old)
@@ -281,13 +310,14 @@ type pageOutput struct {
 
 // plan is a parsed selection.
 type plan struct {
+	index  *index // that is queried; nil for the table
 	keys   *condition
 	filter *condition
 	paths  []string
 	start  *primaryKey
 }
 
-func (in *selection) parse(t *table, keyCondition string) (*plan, error) {
+func (in *selection) parse(t *table, x *index, keyCondition string) (*plan, error) {
 	if err := in.unsupported.check(); err != nil {
 		return nil, err
 	}
@@ -304,7 +334,7 @@ func (in *selection) parse(t *table, keyCondition string) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &plan{}
+	p := &plan{index: x}
 	if p.keys, err = parseCondition("KeyConditionExpression", keyCondition, s); err != nil {
 		return nil, err
 	}
@@ -315,7 +345,11 @@ func (in *selection) parse(t *table, keyCondition string) (*plan, error) {
 		return nil, err
 	}
 	if in.ExclusiveStartKey != nil {
-		k, err := t.primaryKey(in.ExclusiveStartKey)
+		start := in.ExclusiveStartKey
+		if p.index != nil {
+			start = t.keyOf(start)
+		}
+		k, err := t.primaryKey(start)
 		if err != nil {
 			return nil, invalid("The provided starting key is invalid: %s", asError(err).Message)
 		}
@@ -353,6 +387,9 @@ func (d *dynamoService) page(t *table, in *selection, p *plan, rows []*row, by p
 		// when nothing follows.
 		if out.ScannedCount == limit || size >= maxTablePageBytes {
 			out.LastEvaluatedKey = t.keyItem(r.key)
+			if p.index != nil {
+				out.LastEvaluatedKey = p.index.keyOf(t, item)
+			}
 			break
 		}
 	}
@@ -360,20 +397,51 @@ func (d *dynamoService) page(t *table, in *selection, p *plan, rows []*row, by p
 	return out
 }
 
-type scanInput struct{ selection }
+type scanInput struct {
+	selection
+	Segment, TotalSegments *int
+}
+
+// checkSegment is of a scan by several.
+func (in *scanInput) checkSegment() error {
+	switch {
+	case in.Segment == nil && in.TotalSegments == nil:
+		return nil
+	case in.TotalSegments == nil:
+		return invalid("The TotalSegments parameter is required but was not present in the request when Segment parameter is present")
+	case in.Segment == nil:
+		return invalid("The Segment parameter is required but was not present in the request when parameter TotalSegments is present")
+	case *in.TotalSegments < 1 || *in.TotalSegments > maxSegments:
+		return invalid("1 validation error detected: Value '%d' at 'totalSegments' failed to satisfy constraint: Member must have value between 1 and %d", *in.TotalSegments, maxSegments)
+	case *in.Segment < 0 || *in.Segment >= *in.TotalSegments:
+		return invalid("The Segment parameter is zero-based and must be less than parameter TotalSegments: Segment: %d is not less than TotalSegments: %d", *in.Segment, *in.TotalSegments)
+	}
+	return nil
+}
+
+// has reports whether a hash key is in the segment of a scan.
+func (in *scanInput) has(hash string) bool {
+	return in.Segment == nil || segmentOf(hash, *in.TotalSegments) == *in.Segment
+}
 
 func (d *dynamoService) scan(in *scanInput) (*pageOutput, error) {
 	t, err := d.table(in.TableName)
 	if err != nil {
 		return nil, err
 	}
-	p, err := in.parse(t, "")
+	if err := in.checkSegment(); err != nil {
+		return nil, err
+	}
+	p, err := in.parse(t, nil, "")
 	if err != nil {
 		return nil, err
 	}
+	if p.start != nil && !in.has(p.start.hash.Text) {
+		return nil, invalid("The provided starting key is invalid: Invalid ExclusiveStartKey. Please use ExclusiveStartKey with correct Segment. TotalSegments: %d Segment: %d", *in.TotalSegments, *in.Segment)
+	}
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	rows := t.scanOrder()
+	rows := slices.DeleteFunc(t.scanOrder(), func(r *row) bool { return !in.has(r.key.hash.Text) })
 	if p.start != nil {
 		rows = slices.DeleteFunc(rows, func(r *row) bool { return !r.behind(*p.start) })
 	}
@@ -382,6 +450,7 @@ func (d *dynamoService) scan(in *scanInput) (*pageOutput, error) {
 
 type queryInput struct {
 	selection
+	IndexName              string
 	KeyConditionExpression string
 	ScanIndexForward       *bool
 }
@@ -394,50 +463,87 @@ func (d *dynamoService) query(in *queryInput) (*pageOutput, error) {
 	if in.KeyConditionExpression == "" {
 		return nil, invalid("Either the KeyConditions or KeyConditionExpression parameter must be specified in the request.")
 	}
-	p, err := in.parse(t, in.KeyConditionExpression)
+	x, keys, err := in.schema(t, d.now())
 	if err != nil {
 		return nil, err
 	}
-	hash, err := t.queried(p.keys)
+	p, err := in.parse(t, x, in.KeyConditionExpression)
 	if err != nil {
 		return nil, err
 	}
-	if name := t.filtered(p.filter); name != "" {
+	hash, err := queried(keys, p.keys)
+	if err != nil {
+		return nil, err
+	}
+	if name := filtered(keys, p.filter); name != "" {
 		return nil, invalid("Filter Expression can only contain non-primary key attributes: Primary key attribute: %s", name)
 	}
-	if p.start != nil && p.start.hash.Text != hash {
+	if p.start != nil && (x == nil && p.start.hash.Text != hash || x != nil && in.ExclusiveStartKey[keys[0].name].Text != hash) {
 		return nil, invalid("The provided starting key is outside query boundaries based on provided conditions")
 	}
-	backward := in.ScanIndexForward != nil && !*in.ScanIndexForward
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	rows := slices.DeleteFunc(slices.Clone(t.partitions[hash]), func(r *row) bool {
+	return d.page(t, &in.selection, p, in.rows(t, p, hash, d.asOf(in.ConsistentRead)), d.payer("Query")), nil
+}
+
+// schema is what is queried: an index, or none, and its key.
+func (in *queryInput) schema(t *table, now time.Time) (*index, []keyAttribute, error) {
+	if in.IndexName == "" {
+		return nil, t.keys, nil
+	}
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	x, err := t.index(in.IndexName, now)
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case in.ConsistentRead:
+		return nil, nil, invalid("Consistent reads are not supported on global secondary indexes")
+	case in.Select == "ALL_ATTRIBUTES" && x.projection.ProjectionType != "ALL":
+		return nil, nil, invalid("One or more parameter values were invalid: Select type ALL_ATTRIBUTES is not supported for global secondary index %s because its projection type is not ALL", x.name)
+	case in.ExclusiveStartKey != nil && slices.ContainsFunc(x.keys, func(k keyAttribute) bool { return in.ExclusiveStartKey[k.name].Type != k.typ }):
+		return nil, nil, invalid("The provided starting key is invalid")
+	}
+	return x, x.keys, nil
+}
+
+// rows that a query passes, in its order; needs t.mu.
+func (in *queryInput) rows(t *table, p *plan, hash string, when time.Time) (rows []*row) {
+	backward := in.ScanIndexForward != nil && !*in.ScanIndexForward
+	if p.index != nil {
+		rows = slices.DeleteFunc(p.index.rows(t, when), func(r *row) bool { return !p.keys.holds(r.at(when)) })
 		if p.start != nil {
-			if order := byRange(r, p.start.rng); order == 0 || (order < 0) != backward {
-				return true
-			}
+			rows = p.index.behind(t, rows, in.ExclusiveStartKey, backward)
 		}
-		return !p.keys.holds(t.keyItem(r.key))
-	})
+	} else {
+		rows = slices.DeleteFunc(slices.Clone(t.partitions[hash]), func(r *row) bool {
+			if p.start != nil {
+				if order := byRange(r, p.start.rng); order == 0 || (order < 0) != backward {
+					return true
+				}
+			}
+			return !p.keys.holds(t.keyItem(r.key))
+		})
+	}
 	if backward {
 		slices.Reverse(rows)
 	}
-	return d.page(t, &in.selection, p, rows, d.payer("Query")), nil
+	return rows
 }
 
 // filtered is a key attribute that a filter names, which is the key condition's to
 // name in a query; empty when there is none.
-func (t *table) filtered(c *condition) string {
+func filtered(keys []keyAttribute, c *condition) string {
 	if c == nil {
 		return ""
 	}
 	for _, a := range c.args {
-		if slices.ContainsFunc(t.keys, func(k keyAttribute) bool { return k.name == a.path }) {
+		if slices.ContainsFunc(keys, func(k keyAttribute) bool { return k.name == a.path }) {
 			return a.path
 		}
 	}
 	for i := range c.of {
-		if name := t.filtered(&c.of[i]); name != "" {
+		if name := filtered(keys, &c.of[i]); name != "" {
 			return name
 		}
 	}
@@ -446,7 +552,7 @@ func (t *table) filtered(c *condition) string {
 
 // queried checks the form of a key condition, one value for the hash key and
 // at most one range of range keys, and returns the hash key.
-func (t *table) queried(c *condition) (hash string, err error) {
+func queried(keys []keyAttribute, c *condition) (hash string, err error) {
 	parts := []condition{*c}
 	if c.op == "AND" {
 		parts = c.of
@@ -457,9 +563,9 @@ func (t *table) queried(c *condition) (hash string, err error) {
 			return "", invalid("Invalid operator used in KeyConditionExpression: %s", part.op)
 		}
 		name := part.args[0].path
-		i := slices.IndexFunc(t.keys, func(k keyAttribute) bool { return k.name == name })
+		i := slices.IndexFunc(keys, func(k keyAttribute) bool { return k.name == name })
 		if i < 0 || part.args[0].size || slices.ContainsFunc(part.args[1:], func(o operand) bool { return o.path != "" || o.size }) {
-			return "", invalid("Query condition missed key schema element: %s", t.keys[0].name)
+			return "", invalid("Query condition missed key schema element: %s", keys[0].name)
 		}
 		if seen[name] {
 			return "", invalid("KeyConditionExpressions must only contain one condition per key")
@@ -473,7 +579,7 @@ func (t *table) queried(c *condition) (hash string, err error) {
 			return "", invalid("Query key condition not supported")
 		}
 		for _, a := range part.args[1:] {
-			if a.value.Type != t.keys[i].typ {
+			if a.value.Type != keys[i].typ {
 				return "", invalid("One or more parameter values were invalid: Condition parameter type does not match schema type")
 			}
 			if a.value.Text == "" && part.op != "begins_with" {
@@ -484,8 +590,8 @@ func (t *table) queried(c *condition) (hash string, err error) {
 			hash = part.args[1].value.Text
 		}
 	}
-	if !seen[t.keys[0].name] {
-		return "", invalid("Query condition missed key schema element: %s", t.keys[0].name)
+	if !seen[keys[0].name] {
+		return "", invalid("Query condition missed key schema element: %s", keys[0].name)
 	}
 	return hash, nil
 }

@@ -147,12 +147,15 @@ func New(opts Options) *Server {
 		Handler:           s,
 		ReadHeaderTimeout: 30 * time.Second,
 		IdleTimeout:       opts.IdleTimeout,
+		Protocols:         new(http.Protocols),
 		BaseContext:       func(net.Listener) context.Context { return s.ctx },
 		ConnState:         s.countConnection,
 		// What goes wrong with a connection, such as a handshake that its client
 		// gives up, is the client's to tell.
 		ErrorLog: log.New(io.Discard, "", 0),
 	}
+	s.http.Protocols.SetHTTP1(true)
+	s.http.Protocols.SetUnencryptedHTTP2(true) // see byPreface
 	return s
 }
 
@@ -184,24 +187,38 @@ func (s *Server) ListenAddr(addr string) (url string, err error) {
 
 // ListenTLS serves HTTP/2 and HTTP/1.1 over TLS on a free loopback port, and
 // returns its URL and the certificate to trust, in PEM: one of its own, for the
-// names and addresses of loopback.
+// names and addresses of loopback. Clients may speak HTTP/2 without having
+// negotiated it, as that of Java does with Kinesis.
 func (s *Server) ListenTLS() (url string, ca []byte, err error) {
 	certificate, ca, err := newCertificate(time.Now())
 	if err != nil {
 		return "", nil, fmt.Errorf("making a certificate: %w", err)
 	}
 	l, err := s.listen("127.0.0.1:0", func(p *port) net.Listener {
-		return tls.NewListener(p, &tls.Config{
+		return byPreface{tls.NewListener(p, &tls.Config{
 			MinVersion:       tls.VersionTLS12,
 			Certificates:     []tls.Certificate{certificate},
 			NextProtos:       []string{"h2", "http/1.1"},
 			VerifyConnection: p.shake,
-		})
+		})}
 	})
 	if err != nil {
 		return "", nil, err
 	}
 	return "https://" + l.String(), ca, nil
+}
+
+// byPreface hides from net/http that its connections are of TLS. It then knows HTTP/2 by
+// the preface with which every client begins that, also one that offered no protocols in
+// its handshake, which net/http would take for one of HTTP/1.1.
+type byPreface struct{ net.Listener }
+
+func (l byPreface) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return struct{ net.Conn }{c}, nil
 }
 
 // listen serves on a loopback address through what wrap makes of its listener.

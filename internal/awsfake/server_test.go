@@ -153,6 +153,26 @@ func TestBothVersionsOfHTTPAreServedOverTLS(t *testing.T) {
 	}
 }
 
+func TestHTTP2IsServedToClientsThatDidNotNegotiateIt(t *testing.T) {
+	s := newServer(t, Options{})
+	url, ca, err := s.ListenTLS()
+	require.NoError(t, err)
+	roots := x509.NewCertPool()
+	require.True(t, roots.AppendCertsFromPEM(ca))
+	dialer := &tls.Dialer{Config: &tls.Config{RootCAs: roots}} // which offers no protocols
+	transport := &http.Transport{DialContext: dialer.DialContext, Protocols: new(http.Protocols)}
+	transport.Protocols.SetUnencryptedHTTP2(true)
+	t.Cleanup(transport.CloseIdleConnections)
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, strings.Replace(url, "https", "http", 1), strings.NewReader("{}"))
+	require.NoError(t, err)
+	r.Header.Set("X-Amz-Target", "Kinesis_20131202.ListStreams")
+	resp, err := transport.RoundTrip(r)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.Equal(t, http.StatusOK, resp.StatusCode)
+	require.Equal(t, "HTTP/2.0", resp.Proto)
+}
+
 func TestCertificateStandsForNothingButLoopback(t *testing.T) {
 	now := time.Date(2026, 12, 1, 12, 0, 0, 0, time.UTC)
 	pair, ca, err := newCertificate(now)

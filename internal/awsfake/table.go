@@ -2,7 +2,9 @@ package awsfake
 
 import (
 	"crypto/md5" //nolint:gosec // spreads partitions, as a scan of the service sees them
+	"encoding/binary"
 	"maps"
+	"math/bits"
 	"slices"
 	"strings"
 	"sync"
@@ -16,6 +18,7 @@ const (
 	partitionWritesSeconds = 1_000 // write units of 1 KiB for one hash key
 	maxBatchGets           = 100
 	maxBatchWrites         = 25
+	maxSegments            = 1_000_000
 )
 
 // table is made by CreateTable. Its key is fixed; mu guards the rest, but for
@@ -38,6 +41,8 @@ type table struct {
 	mu         sync.RWMutex
 	partitions map[string][]*row // by hash key, each ordered by range key
 	budgets    map[string]*bucket
+	indexes    []*index
+	protected  bool // against its deletion
 }
 
 type keyAttribute struct{ name, typ string }
@@ -201,6 +206,11 @@ func (t *table) change(w Write, cond *condition, now time.Time, by payer, edit f
 	if stored.size() > maxItemBytes {
 		return changed{}, invalid("Item size has exceeded the maximum allowed size")
 	}
+	for _, x := range t.indexes {
+		if err := x.takes(stored); err != nil {
+			return changed{}, err
+		}
+	}
 	c := changed{old, stored, t.meter.write(by, old, stored)}
 	if old == nil && stored == nil {
 		return c, nil
@@ -248,6 +258,13 @@ func (t *table) scanOrder() []*row {
 func spread(hash string) string {
 	sum := md5.Sum([]byte(hash)) //nolint:gosec // see above
 	return string(sum[:])
+}
+
+// segmentOf is where a hash key is in a scan by so many. Each segment is a part of the
+// order in which a scan passes the partitions.
+func segmentOf(hash string, segments int) int {
+	high, _ := bits.Mul64(binary.BigEndian.Uint64([]byte(spread(hash))), uint64(segments))
+	return int(high)
 }
 
 // behind reports whether a scan passes r after k, which need not exist.
