@@ -1,8 +1,8 @@
 # Needs Go and make alone to run, build and test. `make integration` needs
-# Node.js 20 with npm, and Python 3.10 with venv for moto, which it leaves out
-# otherwise, as `make lint-docs` does with what it needs; `make fuzz` and `make bench`
-# need bash; the development tools are built from internal/devtools where a target
-# wants them.
+# Node.js 20 with npm, and Python 3.10 with venv for moto, and Java 17 with Maven for
+# Amazon's Kinesis Client Library, each of which it leaves out otherwise, as
+# `make lint-docs` does with what it needs; `make fuzz` and `make bench` need bash; the
+# development tools are built from internal/devtools where a target wants them.
 
 .DEFAULT_GOAL := help
 
@@ -16,6 +16,7 @@ VULNDB  := bin/vulndb
 MODULES := . internal/devtools
 MOTO    := internal/integration/.venv/installed
 LINTERS := internal/devtools/.venv/installed
+KCL     := internal/integration/kcl/target/installed
 
 # The Go release that go.mod names, whose standard library is patched, or the
 # installed one where that is newer; also where Go is set up to look for none
@@ -103,8 +104,8 @@ fuzz: ## Run each fuzz target for FUZZTIME.
 	done
 
 .PHONY: integration
-integration: internal/integration/node_modules/.package-lock.json $(MOTO) ## Run the contract suite against emulators, and the local AWS against clients, that others wrote (needs Node.js 20 with npm; moto needs Python 3.10).
-	go test -tags integration$$(test -e $(MOTO) && echo ,moto) -shuffle=on -count=1 -parallel 8 -timeout 5m ./internal/integration/...
+integration: internal/integration/node_modules/.package-lock.json $(MOTO) $(KCL) ## Run the contract suite against emulators, and the local AWS against clients, that others wrote (needs Node.js 20 with npm; moto needs Python 3.10, Amazon's client Java 17 with Maven).
+	go test -tags integration$$(test -e $(MOTO) && echo ,moto)$$(test -e $(KCL) && echo ,kcl) -shuffle=on -count=1 -parallel 8 -timeout 10m ./internal/integration/...
 
 # Install scripts are not run: what is installed works without them.
 internal/integration/node_modules/.package-lock.json: internal/integration/package-lock.json
@@ -119,6 +120,19 @@ $(MOTO) $(LINTERS): internal/%/.venv/installed: internal/%/requirements.txt
 	if ! python3 -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then \
 	  echo 'make: what $< names is left out: no python3 of 3.10 or later with venv and ensurepip' >&2; \
 	elif python3 -m venv $(@D) && $(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary :all: -r $<; then \
+	  touch $@; \
+	else \
+	  rm -rf $(@D); exit 1; \
+	fi
+
+# The same for Amazon's client. What is downloaded is kept in Maven's own folder, so that
+# it is there without a network from then on.
+$(KCL): internal/integration/kcl/pom.xml internal/integration/kcl/src/main/java/Reader.java
+	@rm -rf $(@D); \
+	if ! command -v mvn >/dev/null || ! test "$$(javac -version 2>&1 | sed -nE 's/^javac ([0-9]+).*/\1/p')" -ge 17 2>/dev/null; then \
+	  echo "make integration: Amazon's Kinesis Client Library is left out: no Maven, or no JDK of 17 or later" >&2; \
+	elif mvn -C -B -q -f $< dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(abspath $(@D))/lib \
+	  && javac -nowarn --release 17 -d $(@D)/classes -cp '$(@D)/lib/*' internal/integration/kcl/src/main/java/Reader.java; then \
 	  touch $@; \
 	else \
 	  rm -rf $(@D); exit 1; \
@@ -161,7 +175,7 @@ fmt: $(TOOLS)/gofumpt ## Format the code.
 
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint ## Check layers, style, format and common mistakes.
-	go vet -tags integration,moto ./...
+	go vet -tags integration,moto,kcl ./...
 	$(TOOLS)/golangci-lint run ./...
 
 .PHONY: docs
@@ -201,7 +215,7 @@ ci: ## Run every check in the order of continuous integration.
 
 .PHONY: clean
 clean: ## Remove what was built and installed.
-	rm -rf bin coverage.out internal/integration/node_modules internal/integration/.venv internal/devtools/.venv
+	rm -rf bin coverage.out internal/integration/node_modules internal/integration/.venv internal/integration/kcl/target internal/devtools/.venv
 
 # Built again when a pinned version changes.
 $(TOOLS)/golangci-lint: internal/devtools/go.mod internal/devtools/go.sum

@@ -2,6 +2,7 @@
 // the tests, and emulators that others wrote, with the build tag integration, to
 // one contract. With that tag clients that others wrote read from the local AWS
 // too, and a library that others wrote aggregates user records and takes them out.
+// With the tag kcl besides, Amazon's Kinesis Client Library is one of them.
 package integration
 
 import (

@@ -3,8 +3,8 @@
 //
 // A child ends with its test: killed by a cleanup of the test, or by itself when
 // the process of the test is gone in any other way and its standard input closes.
-// The second is what the programs are to do: node/preload.cjs and emulator/serve_moto.py
-// see to it.
+// The second is what the programs are to do: node/preload.cjs, emulator/serve_moto.py and
+// kcl/src/main/java/Reader.java see to it.
 package child
 
 import (
@@ -22,10 +22,17 @@ import (
 type Process struct {
 	Exited <-chan struct{} // closed when it has ended
 	err    error
+	cmd    *exec.Cmd
 }
 
 // Err is how the child ended. It is valid once Exited is closed.
 func (p *Process) Err() error { return p.err }
+
+// Kill ends the child by SIGKILL, where there is that, and waits for it.
+func (p *Process) Kill() {
+	_ = p.cmd.Process.Kill() // it has ended already
+	<-p.Exited
+}
 
 // Start runs a program in a folder, with env beside the environment of the test,
 // and hands each line that it prints to line, which runs on one goroutine.
@@ -52,7 +59,7 @@ func Start(t testing.TB, dir string, env []string, line func(string), program st
 		_, _ = io.Copy(io.Discard, out)
 	}()
 	exited := make(chan struct{})
-	p := &Process{Exited: exited}
+	p := &Process{Exited: exited, cmd: cmd}
 	go func() {
 		defer close(exited)
 		p.err = cmd.Wait()
