@@ -2,7 +2,6 @@ package awsfake
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"slices"
 	"testing"
@@ -52,7 +51,7 @@ func TestAnIndexHasTheItemsWithItsKeysInTheirOrder(t *testing.T) {
 		defer func() { require.NoError(t, s.Close()) }()
 		require.NoError(t, s.CreateTable(*leases, "StreamID", "ShardID"))
 		d := s.DynamoDB()
-		_, err := d.UpdateTable(context.Background(), ownerIndex(keysOnly))
+		_, err := d.UpdateTable(t.Context(), ownerIndex(keysOnly))
 		require.NoError(t, err)
 		var model []Item
 		for shard := range rapid.IntRange(0, 12).Draw(t, "items") {
@@ -78,7 +77,7 @@ func TestAnIndexHasTheItemsWithItsKeysInTheirOrder(t *testing.T) {
 		in.ScanIndexForward = aws.Bool(!backward)
 		var got, want []map[string]types.AttributeValue
 		for pages := dynamodb.NewQueryPaginator(d, in); pages.HasMorePages(); {
-			page, err := pages.NextPage(context.Background())
+			page, err := pages.NextPage(t.Context())
 			require.NoError(t, err)
 			got = append(got, page.Items...)
 		}
@@ -217,7 +216,7 @@ func TestSegmentsOfAScanHaveEveryItemOnce(t *testing.T) {
 		for segment := range segments {
 			in := &dynamodb.ScanInput{TableName: aws.String("table"), Segment: &segment, TotalSegments: &segments}
 			for pages := dynamodb.NewScanPaginator(s.DynamoDB(), in); pages.HasMorePages(); {
-				page, err := pages.NextPage(context.Background())
+				page, err := pages.NextPage(t.Context())
 				require.NoError(t, err)
 				for _, item := range page.Items {
 					got[item["Key"].(*types.AttributeValueMemberS).Value]++
@@ -233,11 +232,12 @@ func TestSegmentsOfAScanAreChecked(t *testing.T) {
 	require.NoError(t, s.CreateTable("table", "Key", ""))
 	d := dynamodb.NewFromConfig(once(s.AWSConfig()))
 	other := sdkItem(Item{"Key": String("key")})
-	wrong := int32(1 - segmentOf("key", 2)) //nolint:gosec // 0 or 1
+	wrong := int32(1 - segmentOf("key", 2))
 	for _, in := range []dynamodb.ScanInput{
 		{Segment: aws.Int32(0)},
 		{TotalSegments: aws.Int32(1)},
 		{Segment: aws.Int32(1), TotalSegments: aws.Int32(1)},
+		{Segment: aws.Int32(-1), TotalSegments: aws.Int32(1)},
 		{Segment: aws.Int32(0), TotalSegments: aws.Int32(1_000_001)},
 		{Segment: &wrong, TotalSegments: aws.Int32(2), ExclusiveStartKey: other},
 	} {

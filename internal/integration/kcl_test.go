@@ -76,7 +76,7 @@ func TestKinesisClientLibraryReadsTheLocalAWS(t *testing.T) {
 			require.NoError(t, err)
 			shards, err = l.fake.Shards("s")
 			require.NoError(t, err)
-			rest := append(read[1:], refs("s", shards[4:])...)
+			rest := slices.Concat(read[1:], refs("s", shards[4:]))
 			l.feed(t, 30, rest...)
 			l.listen(t, second, func() bool { return l.hasAll() && l.hasCheckpointed(rest) })
 			second.Kill()
