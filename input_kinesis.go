@@ -36,6 +36,7 @@ import (
 	"github.com/benthos-plugins/aws-kinesis/internal/group"
 	"github.com/benthos-plugins/aws-kinesis/internal/journal"
 	"github.com/benthos-plugins/aws-kinesis/internal/lineage"
+	"github.com/benthos-plugins/aws-kinesis/internal/metric"
 	"github.com/benthos-plugins/aws-kinesis/internal/retrieval"
 	"github.com/benthos-plugins/aws-kinesis/internal/retrieval/wire"
 	"github.com/benthos-plugins/aws-kinesis/internal/session"
@@ -79,8 +80,8 @@ func (in *input) emit(l journal.Line) {
 	if id := in.client.Load(); id != nil {
 		with(labelClient, *id)
 	}
-	with(labelStream, l.Stream)
-	with(labelShard, l.Shard)
+	with(metric.LabelStream, l.Stream)
+	with(metric.LabelShard, l.Shard)
 	to := in.log(fields...)
 	switch l.Level {
 	case journal.Info:

@@ -10,6 +10,7 @@ import (
 	"github.com/benthos-plugins/aws-kinesis/internal/consumer"
 	"github.com/benthos-plugins/aws-kinesis/internal/journal"
 	"github.com/benthos-plugins/aws-kinesis/internal/lease"
+	"github.com/benthos-plugins/aws-kinesis/internal/metric"
 	"github.com/benthos-plugins/aws-kinesis/internal/retrieval"
 	"github.com/benthos-plugins/aws-kinesis/internal/session"
 	"github.com/benthos-plugins/aws-kinesis/internal/throttle"
@@ -62,7 +63,7 @@ func (s *shardSignals) begin(reader *consumer.Consumer) {
 	s.mu.Lock()
 	s.reader, s.written = reader, time.Now()
 	s.mu.Unlock()
-	s.signals.metrics.begin(ofShard, s.key.Stream, s.key.Shard)
+	s.signals.metrics.begin(metric.OfShard, s.key.Stream, s.key.Shard)
 	s.signals.mu.Lock()
 	s.signals.shards[s.key] = s
 	s.signals.mu.Unlock()

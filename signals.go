@@ -15,6 +15,7 @@ import (
 
 	"github.com/benthos-plugins/aws-kinesis/internal/journal"
 	"github.com/benthos-plugins/aws-kinesis/internal/lease"
+	"github.com/benthos-plugins/aws-kinesis/internal/metric"
 	"github.com/benthos-plugins/aws-kinesis/internal/retrieval"
 	"github.com/benthos-plugins/aws-kinesis/internal/retrieval/wire"
 	"github.com/benthos-plugins/aws-kinesis/internal/session"
@@ -106,12 +107,12 @@ func newSignals(conf *config, metrics *inputMetrics, emit func(journal.Line)) *s
 	}
 	for _, stream := range conf.streams {
 		s.streams[stream.id] = &streamSignals{unread: unknown}
-		metrics.begin(ofStream, stream.id)
+		metrics.begin(metric.OfStream, stream.id)
 		for _, reason := range retrieval.Endings {
 			metrics.add("kinesis_resubscriptions", 0, stream.id, string(reason))
 		}
 	}
-	metrics.begin(ofInput)
+	metrics.begin(metric.OfInput)
 	for _, reason := range wire.DetourReasons {
 		metrics.add("kinesis_detours", 0, reason)
 	}
