@@ -179,11 +179,11 @@ lint: $(TOOLS)/golangci-lint ## Check layers, style, format and common mistakes.
 	$(TOOLS)/golangci-lint run ./...
 
 .PHONY: docs
-docs: ## Write docs/aws_kinesis.md from the registered fields, and the list of messages in docs/operating.md.
+docs: ## Write docs/aws_kinesis.md from the registered fields, docs/dashboards from the metrics, and the list of messages in docs/operating.md.
 	go run ./internal/docgen
 
 .PHONY: docs-check
-docs-check: ## Check that both are what `make docs` writes, and that the list has every message of the code.
+docs-check: ## Check that these are what `make docs` writes, and that the list has every message of the code.
 	go run ./internal/docgen -check
 
 # Of Terraform that without a provider, which has to be fetched, is checked: the form of

@@ -1,6 +1,6 @@
 // Command docgen writes docs/aws_kinesis.md from the specification of the input
-// as it is registered, and the list of messages in docs/operating.md from messages.txt,
-// or, with -check, fails when the files are not what it would write. It fails as well when
+// as it is registered, docs/dashboards from the table of its metrics, and the list of
+// messages in docs/operating.md from messages.txt, or, with -check, fails when the files are not what it would write. It fails as well when
 // messages.txt lacks something that the code says, or has what it does not.
 package main
 
@@ -11,28 +11,33 @@ import (
 	"flag"
 	"fmt"
 	"log"
+	"maps"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/benthosdev/benthos/v4/public/service"
 	"gopkg.in/yaml.v3"
 
 	awskinesis "github.com/benthos-plugins/aws-kinesis"
+	"github.com/benthos-plugins/aws-kinesis/internal/dashboard"
 )
 
 func main() {
 	log.SetFlags(0)
 	file := flag.String("file", "docs/aws_kinesis.md", "the file to write or check")
+	dashboards := flag.String("dashboards", "docs/dashboards", "the directory of dashboard and alert rules to write or check")
 	guideFile := flag.String("guide", "docs/operating.md", "the guide whose list of messages to write or check")
 	root := flag.String("root", ".", "the folder with the code")
 	check := flag.Bool("check", false, "compare instead of writing")
 	flag.Parse()
-	if err := errors.Join(run(*file, *check), runGuide(*guideFile, *root, *check)); err != nil {
+	if err := errors.Join(run(*file, *dashboards, *check), runGuide(*guideFile, *root, *check)); err != nil {
 		log.Fatalf("docgen: %v", err)
 	}
 }
 
-func run(file string, check bool) error {
+func run(file, dashboards string, check bool) error {
 	spec, err := registered()
 	if err != nil {
 		return err
@@ -41,6 +46,23 @@ func run(file string, check bool) error {
 	if err != nil {
 		return err
 	}
+	pages, err := dashboard.Files()
+	if err != nil {
+		return err
+	}
+	if err := put(file, page, check); err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(pages)) {
+		if err := put(filepath.Join(dashboards, name), pages[name], check); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// put writes a file, or compares what is there.
+func put(file string, page []byte, check bool) error {
 	if !check {
 		return os.WriteFile(file, page, 0o644)
 	}

@@ -9,15 +9,20 @@ import (
 )
 
 func TestStaleFileIsFoundWithItsFirstDifferentLine(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "page.md")
-	require.ErrorIs(t, run(file, true), os.ErrNotExist)
-	require.NoError(t, run(file, false))
-	require.NoError(t, run(file, true))
+	dir := t.TempDir()
+	file := filepath.Join(dir, "page.md")
+	require.ErrorIs(t, run(file, dir, true), os.ErrNotExist)
+	require.NoError(t, run(file, dir, false))
+	require.NoError(t, run(file, dir, true))
 
 	page, err := os.ReadFile(file)
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(file, append(page, "more\n"...), 0o600))
-	require.ErrorContains(t, run(file, true), "is stale: run `make docs`")
+	require.ErrorContains(t, run(file, dir, true), "is stale: run `make docs`")
+	require.NoError(t, run(file, dir, false))
+	rules := filepath.Join(dir, "alerts.yaml")
+	require.NoError(t, os.WriteFile(rules, []byte("groups: []\n"), 0o600))
+	require.ErrorContains(t, run(file, dir, true), rules+" is stale: run `make docs`")
 	require.EqualError(t, compare("f", []byte("a\nb\nc"), []byte("a\nx\nc")),
 		"f is stale: run `make docs`\nline 2 is\n  b\nand should be\n  x")
 	require.EqualError(t, compare("f", []byte("a"), []byte("a\nb")),

@@ -6,7 +6,7 @@ var Table = []Metric{
 	{
 		"kinesis_lag_milliseconds", Gauge, "milliseconds", OfShard,
 		"The age of the oldest record that is not acknowledged or, where all are, the time since the shard was last known to be read to its end; until the first page, where the table does not tell how far the shard was read, the time since the claim, which may be far too little. It grows by the clock while nothing moves, whatever stands still: reading, processors, output or lease. Of an idle shard that is subscribed it is up to five seconds, the time between two events. -1 while this instance does not have the shard.",
-		"The gauges below tell where it stands: `kinesis_last_read_age_milliseconds` grows when reading does, `kinesis_oldest_unacknowledged_milliseconds` when processors or output do, `kinesis_last_commit_age_milliseconds` when the table does. If none grows, there is more in the shard than the pipeline handles: add instances, raise `checkpoint_limit`, or split the shard.",
+		"Three gauges tell where it stands: `kinesis_last_read_age_milliseconds` grows when reading does, `kinesis_oldest_unacknowledged_milliseconds` when processors or output do, `kinesis_last_commit_age_milliseconds` when the table does. If none grows, there is more in the shard than the pipeline handles: add instances, raise `checkpoint_limit`, or split the shard.",
 	},
 	{
 		"kinesis_millis_behind_latest", Gauge, "milliseconds", OfShard,
