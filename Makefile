@@ -1,8 +1,9 @@
 # Needs Go and make alone to run, build and test. `make integration` needs
 # Node.js 20 with npm, and Python 3.10 with venv for moto, and Java 17 with Maven for
 # Amazon's Kinesis Client Library, each of which it leaves out otherwise, as
-# `make lint-docs` does with what it needs; `make fuzz` and `make bench` need bash; the
-# development tools are built from internal/devtools where a target wants them.
+# `make lint-docs` does with what it needs; `make dashboards` needs Prometheus, and gnuplot
+# for a PICTURE; `make fuzz` and `make bench` need bash; the development tools are built
+# from internal/devtools where a target wants them.
 
 .DEFAULT_GOAL := help
 
@@ -107,6 +108,11 @@ fuzz: ## Run each fuzz target for FUZZTIME.
 integration: internal/integration/node_modules/.package-lock.json $(MOTO) $(KCL) ## Run the contract suite against emulators, and the local AWS against clients, that others wrote (needs Node.js 20 with npm; moto needs Python 3.10, Amazon's client Java 17 with Maven).
 	go test -tags integration$$(test -e $(MOTO) && echo ,moto)$$(test -e $(KCL) && echo ,kcl) -shuffle=on -count=1 -parallel 8 -timeout 10m ./internal/integration/...
 
+.PHONY: dashboards
+dashboards: build ## Check dashboard and alert rules with promtool and a Prometheus over a running group (needs both); draw the dashboard with PICTURE=FILE (needs gnuplot).
+	@command -v prometheus >/dev/null && command -v promtool >/dev/null || { echo 'make dashboards: prometheus or promtool not found; on Debian: apt-get install --no-install-recommends prometheus' >&2; exit 1; }
+	go test -tags prometheus -count=1 -timeout 10m ./internal/dashboard -benthos $(CURDIR)/bin/benthos-kinesis $(if $(PICTURE),-picture $(abspath $(PICTURE)))
+
 # Install scripts are not run: what is installed works without them.
 internal/integration/node_modules/.package-lock.json: internal/integration/package-lock.json
 	@command -v npm >/dev/null || { echo 'make integration: npm not found; install Node.js 20 or later' >&2; exit 1; }
@@ -175,7 +181,7 @@ fmt: $(TOOLS)/gofumpt ## Format the code.
 
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint ## Check layers, style, format and common mistakes.
-	go vet -tags integration,moto,kcl ./...
+	go vet -tags integration,moto,kcl,prometheus ./...
 	$(TOOLS)/golangci-lint run ./...
 
 .PHONY: docs

@@ -82,7 +82,7 @@ max by (@shard) (kinesis_lag_milliseconds) > (max by (@shard) (kinesis_lag_milli
 		name: "KinesisOutputStuck", severity: page, hold: 10 * time.Minute,
 		expr: `max by (@shard) (kinesis_oldest_unacknowledged_milliseconds)
 - (max by (@shard) (kinesis_oldest_unacknowledged_milliseconds offset <5m>) >= 0)
-> <4m ms>`,
+> <3m ms>`,
 		summary: "Nothing of {{ $labels.kinesis_shard }} of {{ $labels.kinesis_stream }} is acknowledged",
 		means:   "The oldest record of shard {{ $labels.kinesis_shard }} of {{ $labels.kinesis_stream }} that was read has waited for its acknowledgement for minutes.",
 		remedy:  "kinesis_oldest_unacknowledged_milliseconds",
@@ -150,11 +150,11 @@ max by (@shard) (kinesis_lag_milliseconds) > (max by (@shard) (kinesis_lag_milli
 	},
 	{
 		name: "KinesisSubscriptionsBreak", severity: warning, hold: 5 * time.Minute,
-		expr: `sum by (@stream, reason) (increase(kinesis_resubscriptions{reason!="ended"}[<15m>]))
+		expr: `sum by (@stream, reason) (increase(kinesis_resubscriptions{reason!="ended"}[<30m>]))
 > on (@stream) group_left ()
 3 * sum by (@stream) (kinesis_read_shards{way="fan_out"})`,
 		summary: "Subscriptions to {{ $labels.kinesis_stream }} break again and again",
-		means:   "In a quarter of an hour each subscription to {{ $labels.kinesis_stream }} has ended more than three times ({{ $labels.reason }}).",
+		means:   "In half an hour each subscription to {{ $labels.kinesis_stream }} has ended more than three times ({{ $labels.reason }}).",
 		remedy:  "kinesis_resubscriptions",
 	},
 	{
