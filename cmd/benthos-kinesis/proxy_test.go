@@ -97,7 +97,9 @@ func TestMissingBundleIsSaidInTheLog(t *testing.T) {
 	missing := filepath.Join(r.dir, "missing.pem")
 	t.Setenv("AWS_CA_BUNDLE", missing)
 	p := r.start("-c", r.write("a.yaml", "http: { enabled: false }\ninput: { "+input("orders")+" }\n"+into("out")))
-	r.await("the error", func() bool {
-		return strings.Contains(p.log.String(), "AWS_CA_BUNDLE: open "+missing+": no such file or directory: write the path of a file with certificates in PEM, or unset it")
+	// Of two attempts, since the first is so early that the program does not listen for the
+	// signal yet with which the test ends it.
+	r.await("the error of a second attempt", func() bool {
+		return strings.Count(p.log.String(), "AWS_CA_BUNDLE: open "+missing+": no such file or directory: write the path of a file with certificates in PEM, or unset it") > 1
 	})
 }
