@@ -2,6 +2,7 @@ package table
 
 import (
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
@@ -159,4 +160,75 @@ func TestClaimBeginsWithinTheRecord(t *testing.T) {
 	item, err = s.Claim(t.Context(), lease.Item{Key: s.key}, lease.Grant{Link: lease.Link{Owner: "b", Term: "4", Token: "t4"}, Position: inside})
 	require.NoError(t, err)
 	require.Equal(t, inside, item.Position(), "how far it was acknowledged before its item was deleted")
+}
+
+func TestPlacedShardStandsWhereItWasPut(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
+	for name, to := range map[string]Standing{
+		"oldest":        {ShardStart: "3"},
+		"time":          {StartAt: at, ShardStart: "3", UpTo: at.Truncate(time.Second)},
+		"record":        {Position: lease.After("9")},
+		"within":        {Position: inside},
+		"within first":  {Position: lease.Position{Within: lease.Within{Sequence: "7", Count: 3}}, ShardStart: "3", StartAt: at},
+		"finished":      {Position: lease.After("9"), Finished: true},
+		"never filled":  {Finished: true, ShardStart: "3"},
+		"cut":           {Position: lease.After("9"), CutAt: at},
+		"pinned":        {Position: lease.After("9"), Pinned: true},
+		"back and free": {Position: lease.After("1")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := committedTo(t, inside)
+			seen := s.now()
+			item, err := s.Place(t.Context(), seen, to)
+			require.NoError(t, err)
+			require.Empty(t, item.Owner)
+			got := StandingOf(s.now())
+			if got.UpTo = got.UpTo.UTC(); !to.UpTo.IsZero() {
+				require.True(t, got.UpTo.Equal(to.UpTo))
+			}
+			got.UpTo = to.UpTo
+			require.Equal(t, to, got)
+			require.NotNil(t, s.raw()[AttrSequence], "the built-in input fails without one")
+			require.EqualValues(t, 1, s.now().Number, "terms go on growing")
+
+			_, err = s.Place(t.Context(), seen, Standing{})
+			require.ErrorIs(t, err, lease.ErrConflict, "it is not as it was seen any more")
+			_, err = s.Place(t.Context(), lease.Item{Key: s.key}, Standing{})
+			require.ErrorIs(t, err, lease.ErrConflict, "it is there")
+			require.Equal(t, to.Position, s.now().Position())
+
+			removed, err := s.RemoveItem(t.Context(), s.now())
+			require.NoError(t, err)
+			require.True(t, removed)
+			_, err = s.Place(t.Context(), lease.Item{Key: s.key}, to)
+			require.NoError(t, err)
+			require.Equal(t, to.Position, s.now().Position())
+		})
+	}
+}
+
+func TestOwnerThatCommitsIsNeitherPlacedNorFreed(t *testing.T) {
+	s := committedTo(t, inside)
+	seen := s.now()
+	_, err := s.Renew(t.Context(), s.key, seen.Link(), "t2", lease.Move{From: inside, To: lease.After("7")})
+	require.NoError(t, err)
+	_, err = s.Place(t.Context(), seen, Standing{})
+	require.ErrorIs(t, err, lease.ErrConflict)
+	_, err = s.Free(t.Context(), seen)
+	require.ErrorIs(t, err, lease.ErrConflict)
+	require.Equal(t, lease.After("7"), s.now().Position())
+}
+
+// The built-in input claims a finished item and keeps what it does not know. Without the
+// owner the mark would count again.
+func TestFreedShardIsNotFinishedByAMarkOfBefore(t *testing.T) {
+	s := committedTo(t, inside)
+	require.NoError(t, s.Finish(t.Context(), s.key, s.now().Link(), lease.Move{From: inside, To: lease.After("9")}))
+	require.True(t, s.now().Finished)
+	s.write("SET ClientID = :c, LeaseTimeout = :t", values{":c": text("built-in"), ":t": text("2026-01-02T03:04:05Z")})
+	item, err := s.Free(t.Context(), s.now())
+	require.NoError(t, err)
+	require.Empty(t, item.Owner)
+	require.False(t, item.Finished)
+	require.Equal(t, "9", item.Sequence)
 }
