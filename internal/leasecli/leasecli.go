@@ -28,6 +28,7 @@ type tool struct {
 	in       io.Reader
 	out, err io.Writer
 	terminal bool // whether out is one
+	asks     bool // whether somebody is there to answer
 }
 
 // usageError is a mistake in what was written on the command line.
@@ -40,20 +41,23 @@ func usage(format string, args ...any) error { return &usageError{fmt.Sprintf(fo
 // Run runs a command with the arguments that follow `leases`, and returns the exit code.
 // It ends with ctx.
 func Run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
-	t := &tool{in: in, out: out, err: errOut, terminal: isTerminal(out)}
+	return (&tool{in: in, out: out, err: errOut, terminal: isTerminal(out), asks: isTerminal(in)}).run(ctx, args)
+}
+
+func (t *tool) run(ctx context.Context, args []string) int {
 	err := t.app().RunContext(ctx, append([]string{"benthos-kinesis leases"}, args...))
 	if err == nil {
 		return exitOK
 	}
-	fmt.Fprintf(errOut, "Error: %v\n", err)
+	fmt.Fprintf(t.err, "Error: %v\n", err)
 	if _, wrong := errors.AsType[*usageError](err); wrong {
 		return exitUsage
 	}
 	return exitFailure
 }
 
-func isTerminal(out io.Writer) bool {
-	f, ok := out.(*os.File)
+func isTerminal(stream any) bool {
+	f, ok := stream.(*os.File)
 	if !ok {
 		return false
 	}
@@ -64,13 +68,15 @@ func isTerminal(out io.Writer) bool {
 func (t *tool) app() *cli.App {
 	app := &cli.App{
 		Name:  "benthos-kinesis leases",
-		Usage: "show who reads which shard, how far and why",
+		Usage: "show who reads which shard, how far and why, and change it",
 		Description: "Reads the DynamoDB table of the aws_kinesis input and the streams. " +
-			"It writes nothing to either.",
+			"What writes to the table shows first what it is about to do, and asks.",
 		Reader: t.in, Writer: t.out, ErrWriter: t.err,
 		HideVersion:          true,
 		EnableBashCompletion: true,
-		Commands:             []*cli.Command{t.list(), t.watch(), t.explain(), t.completion()},
+		Commands: []*cli.Command{
+			t.list(), t.watch(), t.explain(), t.reset(), t.release(), t.evict(), t.completion(),
+		},
 		// Codes and messages are those of Run.
 		ExitErrHandler: func(*cli.Context, error) {},
 		Action: func(c *cli.Context) error {

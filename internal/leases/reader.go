@@ -152,6 +152,7 @@ func (r *Reader) view(snapshots []group.StreamSnapshot, clocks map[string]time.D
 		member := Member{
 			ID: m.ID, Life: life, LeasePeriod: SecondsOf(m.Period), Still: SecondsOf(m.Still), DeadAt: known(m.DeadAt),
 			Streams: slices.Sorted(slices.Values(m.Streams)), Requests: m.Requests, Changes: m.Changes,
+			member: m.Member,
 		}
 		if member.Streams == nil {
 			member.Streams = []string{}
@@ -162,6 +163,9 @@ func (r *Reader) view(snapshots []group.StreamSnapshot, clocks map[string]time.D
 		s := Stream{Name: snapshot.Stream, Shards: []Shard{}}
 		if snapshot.ListErr != nil {
 			s.Error = snapshot.ListErr.Error()
+		}
+		if ahead, ok := clocks[snapshot.Stream]; ok {
+			s.clock = now.Add(ahead).UTC().Round(0)
 		}
 		children := map[string][]string{}
 		observed := r.observer.Shards(snapshot.Stream)
@@ -207,6 +211,7 @@ func shardOf(o group.Observed, lives map[string]Life, dueAt map[string]time.Time
 		TermNumber: item.Number, StartAt: known(item.StartAt), CutAt: known(item.CutAt), Parents: o.Listed.Parents,
 		Listed: o.InList, Closed: o.Listed.Closed, HasItem: item.Exists, LiteralOwner: o.Literal,
 		Pinned: o.Named, EarlierStream: o.Earlier, Unproven: o.Unproven, Malformed: item.Malformed, FreeAt: known(o.FreeAt),
+		item: item, literals: o.Literals, listed: o.Listed,
 	}
 	if item.Within != (lease.Within{}) {
 		s.Inside = &Inside{item.Within.Sequence, item.Within.Count}

@@ -7,12 +7,19 @@
 // the members: its token moves, or has stood still for its lease period. No clocks of two
 // machines are compared for that.
 //
-// Explain says of a shard in a View why it is or is not read. Nothing here writes.
+// Explain says of a shard in a View why it is or is not read.
+//
+// What an operator wants written is planned from a View: each planner returns a Plan of
+// steps, with the reason of each or why it is refused, and calls nothing. Apply carries a
+// plan out, each step on the condition that the table is as the View has it.
 package leases
 
 import (
 	"slices"
 	"time"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/lease"
+	"github.com/benthos-plugins/aws-kinesis/internal/lineage"
 )
 
 // View is what one reading shows, in the form in which it is written as JSON. Times are
@@ -71,6 +78,8 @@ type Member struct {
 	Requests map[string]int `json:"requests,omitempty"`
 	Changes  int64          `json:"changes"`
 	Shards   int            `json:"shards"` // that it owns, in all streams of the view
+
+	member lease.Member // as it was read, for the condition of a write
 }
 
 // Stream is a stream of the group.
@@ -79,6 +88,8 @@ type Stream struct {
 	// Error is why its shards could not be listed: lineage and lag are not known then.
 	Error  string  `json:"error,omitempty"`
 	Shards []Shard `json:"shards"`
+
+	clock time.Time // of the service at the reading; zero where it did not tell
 }
 
 // State is what happens to a shard.
@@ -143,6 +154,12 @@ type Shard struct {
 	// somebody whose items do not tell whether it was finished.
 	Unproven  bool   `json:"unproven,omitempty"`
 	Malformed string `json:"malformed,omitempty"`
+
+	// item and literals are as they were read, for the condition of a write, and listed as
+	// the stream lists the shard.
+	item     lease.Item
+	literals []lease.Item
+	listed   lineage.Shard
 }
 
 // Inside is how much is acknowledged of a record that holds several.

@@ -118,7 +118,9 @@ func TestViewHasWhatTheItemHas(t *testing.T) {
 		require.NoError(s, err)
 		var again leases.View
 		require.NoError(s, json.Unmarshal(encoded, &again))
-		require.Equal(s, v, again)
+		same, err := json.Marshal(again)
+		require.NoError(s, err)
+		require.Equal(s, string(encoded), string(same), "what is read back is what was written")
 	})
 }
 

@@ -1,0 +1,121 @@
+package leases
+
+import (
+	"context"
+	"errors"
+
+	"github.com/benthos-plugins/aws-kinesis/internal/lease"
+	"github.com/benthos-plugins/aws-kinesis/internal/table"
+)
+
+// Result is what came of a step.
+type Result string
+
+// The results.
+const (
+	Done     Result = "done"
+	Conflict Result = "conflict" // the table is not as it was seen any more: nothing was written
+	Skipped  Result = "skipped"  // a step before it failed on which it depends
+	Failed   Result = "failed"
+)
+
+// Writer is the table as Apply writes it. Each write is conditional on what was seen.
+type Writer interface {
+	Get(ctx context.Context, key lease.Key) (lease.Item, error)
+	Place(ctx context.Context, seen lease.Item, to table.Standing) (lease.Item, error)
+	Free(ctx context.Context, seen lease.Item) (lease.Item, error)
+	RemoveItem(ctx context.Context, seen lease.Item) (removed bool, err error)
+	Evict(ctx context.Context, m lease.Member) error
+	Remove(ctx context.Context, m lease.Member) error
+}
+
+// Apply carries a plan out, one step after the other, and returns it with what came of
+// each. A step that fails keeps none from being tried but those that depend on it.
+func Apply(ctx context.Context, w Writer, p Plan) Plan {
+	a := applier{Writer: w, notEvicted: map[string]bool{}, notSet: map[lease.Key]bool{}}
+	out := Plan{Steps: make([]Step, len(p.Steps))}
+	for i, s := range p.Steps {
+		if s.writes() {
+			s.Result, s.Error = a.apply(ctx, s)
+		}
+		if s.Act == Set && s.Result != Done {
+			a.notSet[s.seen.Key] = true
+		}
+		out.Steps[i] = s
+	}
+	return out
+}
+
+type applier struct {
+	Writer
+	notEvicted map[string]bool
+	notSet     map[lease.Key]bool
+}
+
+func (a *applier) apply(ctx context.Context, s Step) (Result, string) {
+	var err error
+	switch s.Act {
+	case EvictMember:
+		if err = a.Evict(ctx, s.member); err != nil {
+			a.notEvicted[s.Member] = true
+		}
+	case RemoveMember:
+		err = a.Remove(ctx, s.member)
+	case RemoveItem:
+		err = a.remove(ctx, s.seen)
+	case FreeShard:
+		if a.notEvicted[s.seen.Owner] {
+			return Skipped, "its owner was not evicted"
+		}
+		_, err = a.Free(ctx, s.seen)
+	case Set:
+		return a.set(ctx, s)
+	case Keep:
+	}
+	return resultOf(err)
+}
+
+// set writes where a shard stands, and removes its literal items, which would count where
+// they are further on.
+func (a *applier) set(ctx context.Context, s Step) (Result, string) {
+	if len(a.notEvicted) > 0 {
+		return Skipped, "a member of its group that seemed to be dead was not evicted"
+	}
+	for _, parent := range s.parents {
+		// Its parent would count as finished by the item of a child.
+		if !s.seen.Exists && a.notSet[lease.Key{Stream: s.Stream, Shard: parent}] {
+			return Skipped, "its parent " + parent + " was not set"
+		}
+	}
+	if _, err := a.Place(ctx, s.seen, s.to); err != nil {
+		// The answer of an attempt that took effect may have been lost.
+		if item, read := a.Get(ctx, s.seen.Key); read != nil || item.Owner != "" || !item.Exists || !same(table.StandingOf(item), s.to) {
+			return resultOf(err)
+		}
+	}
+	for _, literal := range s.literals {
+		if err := a.remove(ctx, literal); err != nil {
+			result, text := resultOf(err)
+			return result, "its item " + literal.Shard + " stays, and counts where it is further on: " + text
+		}
+	}
+	return Done, ""
+}
+
+func (a *applier) remove(ctx context.Context, seen lease.Item) error {
+	removed, err := a.Writer.RemoveItem(ctx, seen)
+	if err == nil && !removed {
+		err = lease.ErrConflict
+	}
+	return err
+}
+
+func resultOf(err error) (Result, string) {
+	switch {
+	case err == nil:
+		return Done, ""
+	case errors.Is(err, lease.ErrConflict):
+		return Conflict, "somebody has changed it meanwhile: run the command again"
+	}
+	return Failed, err.Error()
+}
