@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -20,12 +21,17 @@ type ProbeAPI interface {
 }
 
 // Probe looks at single records of a shard, for whoever is to know what stands at a place.
-// It shares the shard's five calls a second with all its readers, and takes two of them at
-// most.
-type Probe struct{ api ProbeAPI }
+// It shares the shard's five calls a second with all its readers, and takes half of them at
+// most. It is safe for concurrent use.
+type Probe struct {
+	api ProbeAPI
+
+	mu   sync.Mutex
+	next map[string]time.Time // when a shard may be called again
+}
 
 // NewProbe returns a probe.
-func NewProbe(api ProbeAPI) *Probe { return &Probe{api} }
+func NewProbe(api ProbeAPI) *Probe { return &Probe{api: api, next: map[string]time.Time{}} }
 
 // Bounds of a probe.
 const (
@@ -64,14 +70,14 @@ func (p *Probe) first(ctx context.Context, stream, shard string, from *kinesis.G
 var ErrFarBefore = errors.New("the record before it is too far to be looked for")
 
 // Before returns the sequence number of the record before one that is in the shard; empty
-// when that is the oldest one. It looks at what arrived in a second before it, then in two,
+// when that is the oldest one. It looks at what arrived in a second before it, then in four,
 // and so on.
 func (p *Probe) Before(ctx context.Context, stream, shard string, of Record) (number string, err error) {
 	if of.Arrived.IsZero() {
 		return p.before(ctx, stream, shard, of, &kinesis.GetShardIteratorInput{ShardIteratorType: types.ShardIteratorTypeTrimHorizon})
 	}
 	const longest = 366 * 24 * time.Hour // no stream keeps records for longer
-	for back := time.Second; back < longest; back *= 2 {
+	for back := time.Second; back < longest; back *= 4 {
 		at := of.Arrived.Add(-back)
 		number, err = p.before(ctx, stream, shard, of, &kinesis.GetShardIteratorInput{ShardIteratorType: types.ShardIteratorTypeAtTimestamp, Timestamp: &at})
 		if err != nil || number != "" {
@@ -110,10 +116,8 @@ func (p *Probe) pages(ctx context.Context, stream, shard string, from *kinesis.G
 	_, arn := StreamParameters(stream)
 	iterator := out.ShardIterator
 	for n := 0; aws.ToString(iterator) != "" && n < most; n++ {
-		if n > 0 {
-			if err := waitUntil(ctx, time.Now().Add(probePause)); err != nil {
-				return err
-			}
+		if err := p.turn(ctx, stream+":"+shard); err != nil {
+			return err
 		}
 		got, err := p.api.GetRecords(ctx, &kinesis.GetRecordsInput{ShardIterator: iterator, StreamARN: arn, Limit: &limit})
 		if err != nil {
@@ -129,4 +133,16 @@ func (p *Probe) pages(ctx context.Context, stream, shard string, from *kinesis.G
 		iterator = got.NextShardIterator
 	}
 	return nil
+}
+
+// turn waits until a shard may be called.
+func (p *Probe) turn(ctx context.Context, shard string) error {
+	p.mu.Lock()
+	at := p.next[shard]
+	if now := time.Now(); at.Before(now) {
+		at = now
+	}
+	p.next[shard] = at.Add(probePause)
+	p.mu.Unlock()
+	return waitUntil(ctx, at)
 }
