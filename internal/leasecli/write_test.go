@@ -44,10 +44,13 @@ func (o *output) sorted() []string {
 func (r *rig) run(fields string) (out *output, stop func()) {
 	r.Helper()
 	out = new(output)
+	if !strings.Contains(fields, "streams:") {
+		fields += ", streams: [ orders ]"
+	}
 	b := service.NewStreamBuilder()
 	require.NoError(r, b.SetLoggerYAML("level: NONE"))
 	require.NoError(r, b.AddInputYAML(fmt.Sprintf(
-		"aws_kinesis: { streams: [ orders ], dynamodb: { table: checkpoints }, region: us-east-1, endpoint: '%s', commit_period: 200ms, lease_period: 3s, rebalance_period: 1s%s }", r.url, fields)))
+		"aws_kinesis: { dynamodb: { table: checkpoints }, region: us-east-1, endpoint: '%s', commit_period: 200ms, lease_period: 3s, rebalance_period: 1s%s }", r.url, fields)))
 	require.NoError(r, b.AddConsumerFunc(out.add))
 	stream, err := b.Build()
 	require.NoError(r, err)

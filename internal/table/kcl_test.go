@@ -1,6 +1,9 @@
 package table
 
 import (
+	"encoding/json"
+	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -61,4 +64,47 @@ func TestMalformedLeaseOfTheKCLIsAnError(t *testing.T) {
 	require.NoError(t, server.PutItem("app", awsfake.Item{"leaseKey": awsfake.String("shardId-000000000000"), "checkpoint": awsfake.String("1"), "checkpointSubSequenceNumber": awsfake.Number(-1)}))
 	_, err := KCLLeases(t.Context(), server.DynamoDB(), "app")
 	require.ErrorContains(t, err, `table app of the Kinesis Client Library: the lease "shardId-000000000000" has the sub-sequence number -1, which is none`)
+}
+
+// The tables are as version 3.5.1 left them when it was killed.
+func TestTablesThatKCL3WroteAreRead(t *testing.T) {
+	for file, want := range map[string]struct {
+		leases   int
+		streams  []string
+		sub      int // the highest one
+		finished int
+	}{
+		"kcl3-lease-table.json":         {6, []string{""}, 2, 1},
+		"kcl3-lease-table-streams.json": {8, []string{"a", "b"}, 1, 0},
+	} {
+		content, err := os.ReadFile("../integration/testdata/" + file)
+		require.NoError(t, err)
+		var items []awsfake.Item
+		require.NoError(t, json.Unmarshal(content, &items))
+		server := awsfake.New(awsfake.Options{})
+		defer func() { require.NoError(t, server.Close()) }()
+		require.NoError(t, server.CreateTable("app", "leaseKey", ""))
+		for _, item := range items {
+			require.NoError(t, server.PutItem("app", item))
+		}
+		all, err := KCLLeases(t.Context(), server.DynamoDB(), "app")
+		require.NoError(t, err)
+		require.Len(t, all, want.leases, file)
+		var streams []string
+		sub, finished := 0, 0
+		for _, l := range all {
+			require.Regexp(t, `^shardId-\d{12}$`, l.Shard)
+			require.NotEmpty(t, l.Owner)
+			require.NotEmpty(t, l.Counter)
+			streams = append(streams, l.Stream)
+			sub = max(sub, l.Sub)
+			if l.Checkpoint == KCLShardEnd {
+				finished++
+			}
+		}
+		slices.Sort(streams)
+		require.Equal(t, want.streams, slices.Compact(streams))
+		require.Equal(t, want.sub, sub)
+		require.Equal(t, want.finished, finished)
+	}
 }
