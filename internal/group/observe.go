@@ -163,3 +163,17 @@ func (o *Observer) Members() []ObservedMember {
 
 // Evicted returns the ids of members that were evicted and whose items are there still.
 func (o *Observer) Evicted() []string { return slices.Sorted(maps.Keys(o.g.members.tombs)) }
+
+// Chores returns the items that a member would remove by now. Where nothing is to be found
+// of a shard takes two lists, and of a member that was evicted a lease period.
+func (o *Observer) Chores(now time.Time) Chores {
+	g := o.g
+	g.cleaning, g.cleanAt = false, time.Time{}
+	g.clean(now)
+	var c Chores
+	if g.pending.Clean != nil {
+		c = *g.pending.Clean
+	}
+	g.cleaning, g.pending = false, Actions{}
+	return c
+}

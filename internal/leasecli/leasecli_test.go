@@ -255,7 +255,7 @@ func TestMistakesNameTheFlag(t *testing.T) {
 		{[]string{"watch", "--table", "t", "--interval", "-1s"}, 2, "flag `--interval`: -1s is no time to wait"},
 		{[]string{"explain", "--table", "t"}, 2, "`explain` takes one shard, and has 0 arguments"},
 		{[]string{"completion", "fish"}, 2, "write `completion bash` or `completion zsh`"},
-		{[]string{"lst"}, 2, "there is no command `lst`: write one of list, watch, explain, reset, release, evict, import-kcl, export, import, copy, completion"},
+		{[]string{"lst"}, 2, "there is no command `lst`: write one of list, watch, explain, reset, release, evict, import-kcl, export, import, copy, prune, completion"},
 	} {
 		var out, errs bytes.Buffer
 		code := leasecli.Run(t.Context(), c.args, strings.NewReader(""), &out, &errs)

@@ -45,8 +45,8 @@ type Reader struct {
 // NewReader returns a reader that has read nothing.
 func NewReader(s Source) *Reader { return &Reader{Source: s} }
 
-// usualPeriod is the lease period of a group of which no member is there to tell.
-const usualPeriod = 30 * time.Second
+// UsualPeriod is the lease period of a group of which no member is there to tell.
+const UsualPeriod = 30 * time.Second
 
 // Read reads the group. The error is one of the table: of a stream that cannot be listed
 // the View tells.
@@ -54,7 +54,7 @@ func (r *Reader) Read(ctx context.Context) (View, error) {
 	start := time.Now()
 	if r.observer == nil {
 		r.began = start
-		r.observer = group.NewObserver(group.Config{LeasePeriod: usualPeriod, RebalancePeriod: usualPeriod, Table: r.Table.Name()}, start)
+		r.observer = group.NewObserver(group.Config{LeasePeriod: UsualPeriod, RebalancePeriod: UsualPeriod, Table: r.Table.Name()}, start)
 	}
 	names, err := r.streams(ctx)
 	if err != nil {
@@ -87,6 +87,9 @@ func (r *Reader) Read(ctx context.Context) (View, error) {
 	r.observer.Apply(snapshots, members, members.End)
 	return r.view(snapshots, clocks, members.End), nil
 }
+
+// Chores returns what PlanPrune removes, by what was read so far.
+func (r *Reader) Chores() group.Chores { return r.observer.Chores(time.Now()) }
 
 // streams returns the streams to read. The table is searched once: a stream that comes
 // later has a member that names it.
