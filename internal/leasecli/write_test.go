@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -197,11 +199,21 @@ func TestCommandsLeaveALivingGroupAlone(t *testing.T) {
 	r.reading()
 	all := r.put(0, 20, shards(0, 1)...)
 	member := r.view().Members[0].ID
+	exported, errOut, code := r.leases("export")
+	require.Zero(t, code, errOut)
+	file := filepath.Join(t.TempDir(), "leases.json")
+	require.NoError(t, os.WriteFile(file, []byte(exported), 0o600))
+	app := r.application("")
+	app.lease(shards(0)[0], "TRIM_HORIZON", 0)
+	app.lease(shards(1)[0], "LATEST", 0)
 	for _, command := range [][]string{
 		{"reset", "--to", "oldest"},
 		{"reset", "--to", "latest", "orders:1"},
 		{"evict", member},
 		{"release", "orders:0", "orders:1"},
+		{"import", "--allow-back", file},
+		{"import-kcl", "--kcl-table", "app", "--stream", "orders"},
+		{"copy", "--stream", "orders", "--to-stream", r.aws.StreamARN("orders")},
 	} {
 		got := r.writes(1, command[0], command[1:]...)
 		require.Zero(t, got.Done, command)
@@ -212,6 +224,8 @@ func TestCommandsLeaveALivingGroupAlone(t *testing.T) {
 		}
 	}
 	require.Empty(t, r.writes(0, "release").Steps, "nobody is dead")
+	require.Empty(t, r.writes(0, "prune").Steps, "everything is of use")
+	require.Equal(t, 2, r.writes(0, "copy", "--stream", "orders", "--to-group", "b").Done)
 	all = append(all, r.put(20, 20, shards(0, 1)...)...)
 	slices.Sort(all)
 	require.Eventually(t, func() bool { return len(out.sorted()) >= len(all) }, long, 20*time.Millisecond)
