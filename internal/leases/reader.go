@@ -30,6 +30,10 @@ type Source struct {
 	// Shards lists the shards of a stream, and tells the service's own time, zero where it
 	// does not tell. Its error is shown as it is.
 	Shards func(ctx context.Context, stream string) ([]lineage.Shard, time.Time, error)
+	// Eventual has the items of shards read at half the price, for whoever reads for hours
+	// and decides nothing: they may be a second old, and older than those of the reading
+	// before. Members are read consistently all the same: whether they live hangs on it.
+	Eventual bool
 }
 
 // Reader reads a group again and again. What it has seen of the members it keeps, so that
@@ -128,7 +132,7 @@ func (r *Reader) stream(ctx context.Context, name string) (s group.StreamSnapsho
 		s.Listed = asked
 	}
 	s.Start = time.Now()
-	list, err := r.Table.List(ctx, name, true)
+	list, err := r.Table.List(ctx, name, !r.Eventual)
 	if err != nil {
 		return group.StreamSnapshot{}, err
 	}
@@ -212,7 +216,7 @@ func shardOf(o group.Observed, lives map[string]Life, dueAt map[string]time.Time
 	s := Shard{
 		Stream: o.Key.Stream, Shard: o.Key.Shard, Sequence: item.Sequence, UpTo: known(item.UpTo), Term: item.Term,
 		TermNumber: item.Number, StartAt: known(item.StartAt), CutAt: known(item.CutAt), Parents: o.Listed.Parents,
-		Listed: o.InList, Closed: o.Listed.Closed, HasItem: item.Exists, LiteralOwner: o.Literal,
+		Listed: o.InList, Closed: o.Listed.Closed, FirstKey: o.Listed.FirstKey, LastKey: o.Listed.LastKey, HasItem: item.Exists, LiteralOwner: o.Literal,
 		Pinned: o.Named, EarlierStream: o.Earlier, Unproven: o.Unproven, Malformed: item.Malformed, FreeAt: known(o.FreeAt),
 		item: item, literals: o.Literals, listed: o.Listed,
 	}

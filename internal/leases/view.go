@@ -140,6 +140,10 @@ type Shard struct {
 	Children []string `json:"children,omitempty"`
 	Listed   bool     `json:"listed"` // by the stream
 	Closed   bool     `json:"closed"` // it takes no more records
+	// FirstKey and LastKey bound its hash keys, both included, as decimal numbers below
+	// 2^128. JSON has them as texts, since most programs read numbers less exactly.
+	FirstKey string `json:"first_key,omitempty"`
+	LastKey  string `json:"last_key,omitempty"`
 	// HasItem is whether the table has an item under its id, and Literals are other items
 	// of it, such as `0`.
 	HasItem  bool     `json:"has_item"`
