@@ -45,7 +45,7 @@ func TestLeasesTellsMistakesByItsExitCode(t *testing.T) {
 func TestLeasesCompletesItsCommandsAndFlags(t *testing.T) {
 	out, err := run(t, nil, "leases", "--generate-bash-completion")
 	require.NoError(t, err, out)
-	require.Subset(t, strings.Fields(out), []string{"list", "watch", "explain", "reset", "release", "evict", "export", "import", "copy", "import-kcl", "prune", "completion"})
+	require.Subset(t, strings.Fields(out), []string{"list", "watch", "explain", "reset", "release", "evict", "export", "import", "copy", "import-kcl", "prune", "serve", "completion"})
 	out, err = run(t, nil, "leases", "list", "--str", "--generate-bash-completion")
 	require.NoError(t, err, out)
 	require.Contains(t, out, "--stream")

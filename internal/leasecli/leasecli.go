@@ -75,7 +75,7 @@ func (t *tool) app() *cli.App {
 		HideVersion:          true,
 		EnableBashCompletion: true,
 		Commands: []*cli.Command{
-			t.list(), t.watch(), t.explain(), t.reset(), t.release(), t.evict(), t.importKCL(), t.export(), t.restore(), t.copy(), t.prune(), t.completion(),
+			t.list(), t.watch(), t.explain(), t.reset(), t.release(), t.evict(), t.importKCL(), t.export(), t.restore(), t.copy(), t.prune(), t.serve(), t.completion(),
 		},
 		// Codes and messages are those of Run.
 		ExitErrHandler: func(*cli.Context, error) {},

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -215,6 +216,36 @@ func TestWatchTellsWhatChanges(t *testing.T) {
 	require.Zero(t, <-code)
 }
 
+func TestServeShowsAPageUntilItIsToldToEnd(t *testing.T) {
+	r := newRig(t)
+	stop := r.pipeline()
+	ctx, end := context.WithCancel(t.Context())
+	out, code := new(safeBuffer), make(chan int, 1)
+	go func() {
+		_, _, c := r.leasesWith(ctx, out, "serve", "--address", "127.0.0.1:0", "--interval", "100ms")
+		code <- c
+	}()
+	require.Eventually(t, func() bool { return strings.HasSuffix(out.String(), "\n") }, long, 20*time.Millisecond)
+	url := strings.TrimSpace(out.String())
+	get := func(path string) string {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+path, http.NoBody)
+		require.NoError(t, err)
+		answer, err := http.DefaultClient.Do(request)
+		require.NoError(t, err)
+		defer answer.Body.Close()
+		body, err := io.ReadAll(answer.Body)
+		require.NoError(t, err)
+		return string(body)
+	}
+	require.Contains(t, get(""), "<!doctype html>")
+	require.Eventually(t, func() bool { return strings.Contains(get("api/view"), `"shards":2`) }, long, 100*time.Millisecond)
+	require.Contains(t, get("healthz"), `"fresh":true`)
+	stop()
+	require.Eventually(t, func() bool { return strings.Contains(get("api/events"), `"kind":"left"`) }, long, 100*time.Millisecond)
+	end()
+	require.Zero(t, <-code)
+}
+
 // A search of the table takes a right that the input does not need: it is made only where
 // no stream is named.
 func TestTableIsSearchedWhereNoStreamIsNamed(t *testing.T) {
@@ -253,9 +284,10 @@ func TestMistakesNameTheFlag(t *testing.T) {
 		{[]string{"list", "orders"}, 2, "`orders` is one: write a stream as `--stream orders`"},
 		{[]string{"list", "--nonsense"}, 2, "flag provided but not defined: -nonsense"},
 		{[]string{"watch", "--table", "t", "--interval", "-1s"}, 2, "flag `--interval`: -1s is no time to wait"},
+		{[]string{"serve", "--table", "t", "--address", "here"}, 2, "flag `--address`: `here` is no address"},
 		{[]string{"explain", "--table", "t"}, 2, "`explain` takes one shard, and has 0 arguments"},
 		{[]string{"completion", "fish"}, 2, "write `completion bash` or `completion zsh`"},
-		{[]string{"lst"}, 2, "there is no command `lst`: write one of list, watch, explain, reset, release, evict, import-kcl, export, import, copy, prune, completion"},
+		{[]string{"lst"}, 2, "there is no command `lst`: write one of list, watch, explain, reset, release, evict, import-kcl, export, import, copy, prune, serve, completion"},
 	} {
 		var out, errs bytes.Buffer
 		code := leasecli.Run(t.Context(), c.args, strings.NewReader(""), &out, &errs)
