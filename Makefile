@@ -1,6 +1,7 @@
 # Needs Go and make alone to run, build and test. `make integration` needs
-# Node.js 20 with npm, and Python 3.10 with venv for moto, and Java 17 with Maven for
-# Amazon's Kinesis Client Library, each of which it leaves out otherwise, as
+# Node.js 20 with npm; and Python 3.10 with venv for moto, Java 17 with Maven for Amazon's
+# Kinesis Client Library, and chromium for the page of `leases serve`, each of which it
+# leaves out otherwise, as
 # `make lint-docs` does with what it needs; `make dashboards` needs Prometheus, and gnuplot
 # for a PICTURE; `make fuzz` and `make bench` need bash; the development tools are built
 # from internal/devtools where a target wants them.
@@ -105,8 +106,9 @@ fuzz: ## Run each fuzz target for FUZZTIME.
 	done
 
 .PHONY: integration
-integration: internal/integration/node_modules/.package-lock.json $(MOTO) $(KCL) ## Run the contract suite against emulators, and the local AWS against clients, that others wrote (needs Node.js 20 with npm; moto needs Python 3.10, Amazon's client Java 17 with Maven).
-	go test -tags integration$$(test -e $(MOTO) && echo ,moto)$$(test -e $(KCL) && echo ,kcl) -shuffle=on -count=1 -parallel 8 -timeout 10m ./internal/integration/...
+integration: internal/integration/node_modules/.package-lock.json $(MOTO) $(KCL) ## Run the contract suite against emulators, and the local AWS against clients, that others wrote (needs Node.js 20 with npm; moto needs Python 3.10, Amazon's client Java 17 with Maven, the page of leases serve chromium).
+	@command -v chromium >/dev/null || echo 'make integration: the page of leases serve is left out: no chromium' >&2
+	go test -tags integration$$(test -e $(MOTO) && echo ,moto)$$(test -e $(KCL) && echo ,kcl)$$(command -v chromium >/dev/null && echo ,browser) -shuffle=on -count=1 -parallel 8 -timeout 10m ./internal/integration/...
 
 .PHONY: dashboards
 dashboards: build ## Check dashboard and alert rules with promtool and a Prometheus over a running group (needs both); draw the dashboard with PICTURE=FILE (needs gnuplot).
@@ -181,7 +183,7 @@ fmt: $(TOOLS)/gofumpt ## Format the code.
 
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint ## Check layers, style, format and common mistakes.
-	go vet -tags integration,moto,kcl,prometheus ./...
+	go vet -tags integration,moto,kcl,browser,prometheus ./...
 	$(TOOLS)/golangci-lint run ./...
 
 .PHONY: docs
