@@ -129,5 +129,8 @@ func (s *stage) draw() {
 	full := wide * s.step / steps
 	lines = append(lines, liveLine{good, fmt.Sprintf("  [%s%s]  step %d of %d  %5.1fs  in %4d  out %4d",
 		strings.Repeat("#", full), strings.Repeat("-", wide-full), s.step, steps, time.Since(s.began).Seconds(), s.ledger.In(), s.ledger.Seen())})
+	if s.page != nil && s.page.url != "" {
+		lines = append(lines, liveLine{plain, "  " + s.page.url + " shows it in a browser"})
+	}
 	s.screen.show(lines...)
 }

@@ -58,6 +58,7 @@ type stage struct {
 	leases   *leases
 	ledger   *verify.Ledger
 
+	page      *page // nil until it is started
 	processes []*process
 	tellers   sync.WaitGroup
 	reports   chan report
@@ -130,6 +131,7 @@ func (s *stage) close() error {
 	for _, p := range s.processes {
 		ending.Go(p.child.Close)
 	}
+	ending.Go(s.page.close)
 	ending.Wait()
 	s.tellers.Wait()
 	return s.aws.Close()

@@ -19,6 +19,9 @@ func (s *stage) story(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := s.servePage(ctx); err != nil {
+		return err
+	}
 	b, err := s.join(ctx, "B", a)
 	if err != nil {
 		return err
