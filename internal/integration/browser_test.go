@@ -249,13 +249,15 @@ func (g *pageGroup) look(url, what string) {
 // await waits for what the browser is to say next.
 func (g *pageGroup) await(step string) pageSeen {
 	g.Helper()
+	ctx, cancel := context.WithTimeout(g.Context(), 2*time.Minute)
+	defer cancel()
 	select {
 	case seen := <-g.hears:
 		require.Equal(g, step, seen.Step, "%+v", seen)
 		return seen
 	case <-g.browser.Exited:
 		require.Fail(g, "the browser has ended", "awaiting %s", step)
-	case <-time.After(2 * time.Minute):
+	case <-ctx.Done():
 		require.Fail(g, "nothing was seen", step)
 	}
 	return pageSeen{}
