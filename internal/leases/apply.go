@@ -38,7 +38,7 @@ func Apply(ctx context.Context, w Writer, p Plan) Plan {
 		if s.writes() {
 			s.Result, s.Error = a.apply(ctx, s)
 		}
-		if s.Act == Set && s.Result != Done {
+		if s.Act == Set && s.Result != Done && !s.seen.Exists {
 			a.notSet[s.seen.Key] = true
 		}
 		out.Steps[i] = s
@@ -49,7 +49,7 @@ func Apply(ctx context.Context, w Writer, p Plan) Plan {
 type applier struct {
 	Writer
 	notEvicted map[string]bool
-	notSet     map[lease.Key]bool
+	notSet     map[lease.Key]bool // which have no item either
 }
 
 func (a *applier) apply(ctx context.Context, s Step) (Result, string) {
@@ -82,8 +82,9 @@ func (a *applier) set(ctx context.Context, s Step) (Result, string) {
 		return Skipped, "a member of its group that seemed to be dead was not evicted"
 	}
 	for _, parent := range s.parents {
-		// Its parent would count as finished by the item of a child.
-		if !s.seen.Exists && a.notSet[lease.Key{Stream: s.Stream, Shard: parent}] {
+		// Without an item it would count as finished by that of a child, also where a reader
+		// that reads parents first takes the place of one that does not.
+		if a.notSet[lease.Key{Stream: s.Stream, Shard: parent}] {
 			return Skipped, "its parent " + parent + " was not set"
 		}
 	}

@@ -54,7 +54,7 @@ type Step struct {
 	seen     lease.Item
 	literals []lease.Item // to be removed with it
 	member   lease.Member
-	parents  []string // whose steps come before it, where both make items
+	parents  []string // whose steps come before it
 }
 
 // Plan is what a command is to do, in that order.
