@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -28,6 +29,17 @@ import (
 // long is how long anything may take that a test waits for, on a busy machine too.
 const long = time.Minute
 
+// TestMain sets what the commands find in their environment, for tests that run beside one
+// another.
+func TestMain(m *testing.M) {
+	for name, value := range map[string]string{"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"} {
+		if err := os.Setenv(name, value); err != nil { //nolint:usetesting // there is no test yet
+			panic(err)
+		}
+	}
+	os.Exit(m.Run())
+}
+
 // rig is a local AWS on a loopback port, with a stream of two shards and a table.
 type rig struct {
 	*testing.T
@@ -37,9 +49,7 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	t.Setenv("AWS_ACCESS_KEY_ID", "test")
-	t.Setenv("AWS_SECRET_ACCESS_KEY", "test")
-	t.Setenv("AWS_REGION", "us-east-1")
+	t.Parallel() // it waits most of the time
 	server := awsfake.New(awsfake.Options{EnforceLimits: true})
 	t.Cleanup(func() { require.NoError(t, server.Close()) })
 	url, err := server.Listen()
