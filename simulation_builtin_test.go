@@ -345,23 +345,24 @@ func (s *simulation) builtInReads(b *builtIn, r *builtInRead) (end bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sh := r.shard
-	d := delivery{shard: sh, from: r.next, to: sh.whole(r.next + 4)}
+	d, to := delivery{shard: sh}, sh.whole(r.next+4)
+	for i := r.next; i < to; i++ {
+		d.indexes = append(d.indexes, i)
+	}
 	for _, c := range s.clients {
 		if c.trusts(sh.key) && c.tenures[sh.key].from != b.name && !r.unsure {
 			s.broken(sh, "%s reads the shard, after all its waits, while %s trusts its lease of it for %s more",
 				b.name, c.name, time.Until(c.tenures[sh.key].until))
 		}
 	}
-	if d.from < d.to {
+	if len(d.indexes) > 0 {
 		s.note(sh, b.name, "reads", d)
 	}
 	sh.foreign = true
-	if d.from > sh.seen {
-		s.broken(sh, "%s read record %d, though record %d was never delivered", b.name, d.from, sh.seen)
-	}
-	sh.seen, r.next = max(sh.seen, d.to), d.to
-	sh.acknowledge(d)
-	return sh.closed && d.to == len(sh.records)
+	s.checkSkips(sh, b.name, d)
+	r.next = to
+	sh.acknowledge(d.indexes)
+	return sh.closed && to == len(sh.records)
 }
 
 // Whatever instances of the built-in input do beside ours, the promises hold. It may

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"hash/fnv"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -515,7 +516,7 @@ func (c *simulatedClient) read() {
 		c.yielding()
 		switch {
 		case err == nil:
-			c.handle(c.sim.delivered(c, batch), ack)
+			c.handle(batch, c.sim.delivered(c, batch), ack)
 		case c.life.Err() != nil || errors.Is(err, service.ErrEndOfInput):
 			return
 		case ctx.Err() == nil || !errors.Is(err, context.Canceled):
@@ -545,8 +546,8 @@ func (c *simulatedClient) turn() (context.Context, error) {
 	}
 }
 
-// handle acknowledges a batch in its time, or rejects it.
-func (c *simulatedClient) handle(d delivery, ack service.AckFunc) {
+// handle acknowledges a batch in its time, or rejects it or some of it.
+func (c *simulatedClient) handle(batch service.MessageBatch, d delivery, ack service.AckFunc) {
 	s := c.sim
 	s.mu.Lock()
 	dice := c.roll("ack")
@@ -560,22 +561,15 @@ func (c *simulatedClient) handle(d delivery, ack service.AckFunc) {
 	if s.faulty && dice.Float64() < s.faultRate/8 {
 		delay = time.Duration(dice.Float64() * 4 * float64(s.leasePeriod))
 	}
-	// Benthos' replays pause from the third on, which takes long.
-	first := &d.shard.records[d.from]
-	reject := s.faulty && !first.rejected && dice.Float64() < s.faultRate/2
-	first.rejected = first.rejected || reject
+	rejected := c.rejects(d, dice)
 	s.mu.Unlock()
 
 	settle := func() {
 		if wait(c.ack, delay) != nil || c.passable(c.ack, toStream) != nil {
 			return
 		}
-		var rejection error
-		if reject {
-			rejection = errRejected
-		}
-		s.settled(c, d, !reject || !s.autoReplay)
-		if err := ack(c.ack, rejection); err != nil {
+		s.settled(c, d, rejected)
+		if err := ack(c.ack, rejection(batch, d, rejected)); err != nil {
 			s.mu.Lock()
 			s.broken(d.shard, "acknowledging at %s failed: %v", c.name, err)
 			s.mu.Unlock()
@@ -586,6 +580,46 @@ func (c *simulatedClient) handle(d delivery, ack service.AckFunc) {
 	} else {
 		settle()
 	}
+}
+
+// rejects returns the indexes of those records of a batch that the output rejects: mostly
+// none, and none that it has rejected once. Benthos' replays pause from the third on, which
+// takes long.
+func (c *simulatedClient) rejects(d delivery, dice *rand.Rand) []int {
+	s, records := c.sim, d.shard.records
+	if !s.faulty || slices.ContainsFunc(d.indexes, func(index int) bool { return records[index].rejected }) || dice.Float64() >= s.faultRate/2 {
+		return nil
+	}
+	rejected := d.indexes
+	if parts := c.roll("part"); len(rejected) > 1 && parts.IntN(2) == 0 {
+		rejected = nil
+		for _, place := range parts.Perm(len(d.indexes))[:1+parts.IntN(len(d.indexes)-1)] {
+			rejected = append(rejected, d.indexes[place])
+		}
+		s.tally.add("batches rejected in part")
+	}
+	for _, index := range rejected {
+		records[index].rejected = true
+	}
+	return rejected
+}
+
+// rejection is the error for a batch of which records were rejected. Where all were it does
+// not tell which.
+func rejection(batch service.MessageBatch, d delivery, rejected []int) error {
+	switch len(rejected) {
+	case 0:
+		return nil
+	case len(batch):
+		return errRejected
+	}
+	err := service.NewBatchError(batch, errRejected)
+	for i, index := range d.indexes {
+		if slices.Contains(rejected, index) {
+			err = err.Failed(i, errRejected)
+		}
+	}
+	return err
 }
 
 // healthyLister lists shards without faults, as an input does that could connect.

@@ -314,9 +314,9 @@ func (sub *simulatedSubscription) turn() (frame []byte, last bool) {
 	default:
 		return encodeException(fault), true
 	}
-	for _, r := range sh.records[sub.next:to] {
-		if r.last() {
-			event.Records = append(event.Records, fanOutRecord{Data: r.data(), SequenceNumber: r.sequence, ApproximateArrivalTimestamp: float64(r.arrived.UnixMilli()) / 1000})
+	for i := sub.next; i < to; i++ {
+		if r := &sh.records[i]; r.last() {
+			event.Records = append(event.Records, fanOutRecord{Data: sh.data(i), SequenceNumber: r.sequence, PartitionKey: r.key, ApproximateArrivalTimestamp: float64(r.arrived.UnixMilli()) / 1000})
 		}
 	}
 	if to > sub.next {
@@ -371,6 +371,7 @@ type fanOutEvent struct {
 type fanOutRecord struct {
 	Data                        []byte
 	SequenceNumber              string
+	PartitionKey                string
 	ApproximateArrivalTimestamp float64
 }
 

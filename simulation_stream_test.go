@@ -49,8 +49,33 @@ type simulatedStream struct {
 	ranged bool
 	// consumers are those of enhanced fan-out.
 	consumers []*simulatedConsumer
-	// packer has the dice of who aggregates what is put; nil where nobody does.
+	producers producers
+}
+
+// producers are those who put records.
+type producers struct {
+	// packer has the dice of those that aggregate what they put; nil where none does.
 	packer *rand.Rand
+	// keyer has the dice of those that give their records one of so many partition keys;
+	// nil where none does.
+	keyer *rand.Rand
+	keys  int
+}
+
+// pack is of how many user records the next record is an aggregate, 0 for none.
+func (p producers) pack() int {
+	if p.packer == nil || p.packer.IntN(4) > 0 {
+		return 0
+	}
+	return 1 + p.packer.IntN(30)
+}
+
+// key is the partition key of the next record, empty for none.
+func (p producers) key() string {
+	if p.keyer == nil || p.keyer.IntN(20) == 0 {
+		return ""
+	}
+	return fmt.Sprint("key-", p.keyer.IntN(p.keys))
 }
 
 type simulatedShard struct {
@@ -63,12 +88,14 @@ type simulatedShard struct {
 	first, last string
 	records     []simulatedRecord
 	indexes     map[string]int // by sequence number, of the last user record of an aggregate
+	newest      map[string]int // index of the last record, by partition key
 
 	claimed bool
 	// Records before index seen have been delivered, before acked acknowledged,
-	// and before committed stored. Those from before the start of reading are
+	// and before committed stored. Where the order is by partition key, seen stays as it is.
+	// Those from before the start of reading are
 	// none of anybody's business, and count as all three.
-	// Invariant: committed <= acked <= seen <= len(records)
+	// Invariant: committed <= acked <= len(records), and acked <= seen by the order of shards
 	seen, acked, committed int
 	// trail is what happened to the shard, for the report of a broken promise.
 	trail []simulatedEvent
@@ -86,6 +113,8 @@ type simulatedShard struct {
 type simulatedRecord struct {
 	sequence string
 	sub, of  int
+	key      string
+	before   int // index of the one before it of its key, -1 for none
 	arrived  time.Time
 	acked    bool
 	rejected bool // once, which is enough
@@ -102,7 +131,7 @@ func newSimulatedStream(name string, shards int, ranged bool) *simulatedStream {
 func (st *simulatedStream) add(parents ...*simulatedShard) {
 	sh := &simulatedShard{
 		key: lease.Key{Stream: st.name, Shard: shardName(len(st.shards))}, life: st.life,
-		parents: parents, indexes: map[string]int{}, first: "0", last: "9999999999",
+		parents: parents, indexes: map[string]int{}, newest: map[string]int{}, first: "0", last: "9999999999",
 	}
 	for _, p := range parents {
 		if st.ranged && !p.closed {
@@ -131,16 +160,23 @@ func (st *simulatedStream) open() []*simulatedShard {
 
 func (st *simulatedStream) putTo(sh *simulatedShard, n int) {
 	for range n {
-		sequence, of := st.sequence(), 0
-		if st.packer != nil && st.packer.IntN(4) == 0 {
-			of = 1 + st.packer.IntN(30)
-		}
+		sequence, of := st.sequence(), st.producers.pack()
 		for sub := range max(of, 1) {
-			sh.records = append(sh.records, simulatedRecord{sequence: sequence, sub: sub, of: of, arrived: serviceTime()})
+			sh.put(simulatedRecord{sequence: sequence, sub: sub, of: of, key: st.producers.key(), arrived: serviceTime()})
 		}
-		sh.indexes[sequence] = len(sh.records) - 1
 	}
 	sh.wake()
+}
+
+// put adds a record, or a user record of an aggregate.
+func (sh *simulatedShard) put(r simulatedRecord) {
+	index := len(sh.records)
+	r.before = -1
+	if before, known := sh.newest[r.key]; known {
+		r.before = before
+	}
+	sh.records = append(sh.records, r)
+	sh.indexes[r.sequence], sh.newest[r.key] = index, index
 }
 
 // whole is the first index from one on at which no aggregate is torn.
@@ -151,12 +187,17 @@ func (sh *simulatedShard) whole(index int) int {
 	return min(index, len(sh.records))
 }
 
-// data is what a record holds of which this is the last.
-func (r *simulatedRecord) data() []byte {
-	if r.of == 0 {
+// data is what a record holds whose last user record, or which itself, has an index.
+func (sh *simulatedShard) data(index int) []byte {
+	of := sh.records[index].of
+	if of == 0 {
 		return []byte("x")
 	}
-	return kpltest.Encode(make([]kpl.Record, r.of))
+	var users []kpl.Record
+	for _, r := range sh.records[index+1-of : index+1] {
+		users = append(users, kpl.Record{PartitionKey: r.key})
+	}
+	return kpltest.Encode(users)
 }
 
 // last reports whether it is the last user record of its aggregate, as it is by itself.
@@ -291,7 +332,7 @@ func (s *simulation) records(iterator string, late bool) (*kinesis.GetRecordsOut
 	}
 	for i := range sh.records[index:to] {
 		if r := &sh.records[index+i]; r.last() {
-			out.Records = append(out.Records, types.Record{Data: r.data(), SequenceNumber: &r.sequence, ApproximateArrivalTimestamp: &r.arrived})
+			out.Records = append(out.Records, types.Record{Data: sh.data(index + i), SequenceNumber: &r.sequence, PartitionKey: &r.key, ApproximateArrivalTimestamp: &r.arrived})
 		}
 	}
 	if !sh.closed || to < len(sh.records) {

@@ -82,8 +82,8 @@ type simulation struct {
 	meddler    *rand.Rand
 	tally      *tally // of all seeds
 
-	// packer has the dice of producers that aggregate what they put; nil where none does.
-	packer *rand.Rand
+	// producers put the records.
+	producers producers
 	// remade is whether streams are deleted and made anew, and past has those that were,
 	// by name and oldest first. While there is none of a name, its stream is nil.
 	remade bool
@@ -133,7 +133,7 @@ func newSimulation(t *testing.T, seed uint64) *simulation {
 	s.conf.commitPeriod = s.leasePeriod / time.Duration(4+s.dice.IntN(4))
 	s.conf.startFromOldest = s.startFromOldest
 	if packer := rand.New(rand.NewPCG(seed, 3)); packer.IntN(2) == 0 {
-		s.packer, s.conf.deaggregate = packer, true
+		s.producers.packer, s.conf.deaggregate = packer, true
 	}
 	s.conf.batching.Count = 1 + s.dice.IntN(5)
 	if s.conf.batching.Count > 1 {
@@ -144,7 +144,7 @@ func newSimulation(t *testing.T, seed uint64) *simulation {
 
 func (s *simulation) addStream(shards int) {
 	st := newSimulatedStream(fmt.Sprint("stream-", len(s.names)), shards, s.remade)
-	st.packer = s.packer
+	st.producers = s.producers
 	s.names = append(s.names, st.name)
 	s.streams[st.name] = st
 	s.conf.streams = append(s.conf.streams, stream{id: st.name})

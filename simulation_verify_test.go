@@ -259,6 +259,9 @@ type tenure struct {
 	out int
 	// next is the index after the last record that was read under a lease.
 	next int
+	// Where the order is by partition key, newest is the index of the last record of each
+	// that was read under a lease, and underWay the one that is not settled.
+	newest, underWay map[string]int
 }
 
 // tries notes the beginning of a try to write.
@@ -416,17 +419,61 @@ func (s *simulation) beaten(before, after lease.Member) {
 
 // delivery is a batch that a client has read.
 type delivery struct {
-	shard  *simulatedShard
-	from   int // index of its first record
-	to     int // of the one after its last
-	tenure *tenure
+	shard   *simulatedShard
+	indexes []int // of its records, in its order
+	tenure  *tenure
 }
 
-func (d delivery) String() string { return fmt.Sprintf("records %d to %d", d.from, d.to-1) }
+func (d delivery) String() string { return indexes(d.indexes).String() }
+
+// indexes are records of a shard as a trail shows them.
+type indexes []int
+
+func (all indexes) String() string {
+	var spans []string
+	for i := 0; i < len(all); {
+		end := i + 1
+		for end < len(all) && all[end] == all[end-1]+1 {
+			end++
+		}
+		span := fmt.Sprint(all[i])
+		if end-i > 1 {
+			span += fmt.Sprint(" to ", all[end-1])
+		}
+		spans = append(spans, span)
+		i = end
+	}
+	return "records " + strings.Join(spans, ", ")
+}
+
+// indexOf is the index of the record that a message of a shard is of.
+func (s *simulation) indexOf(sh *simulatedShard, m *service.Message) int {
+	meta := func(name string) string { value, _ := m.MetaGet(name); return value }
+	number, sub := meta("kinesis_sequence_number"), meta("kinesis_sub_sequence_number")
+	index, known := sh.indexes[number]
+	if !known {
+		s.broken(sh, "a message has sequence number %s, which no record has", number)
+		return 0
+	}
+	if of := sh.records[index].of; of > 0 {
+		place, err := strconv.Atoi(sub)
+		if err != nil || place < 0 || place >= of {
+			s.broken(sh, "a message is user record %q of %d", sub, of)
+			return index
+		}
+		index -= of - 1 - place
+	} else if sub != "" {
+		s.broken(sh, "a message is user record %q of a record that is no aggregate", sub)
+	}
+	if key := meta("kinesis_partition_key"); key != sh.records[index].key {
+		s.broken(sh, "the message of record %d has partition key %q, the record has %q", index, key, sh.records[index].key)
+	}
+	return index
+}
 
 // delivered checks a batch at the moment at which it leaves the input: its reader
-// is the only one, no record before it was skipped, its parents are done with,
-// and no more is under way than the limit allows.
+// is the only one, it comes in its order, no record before it was skipped, its parents
+// are done with, and no more is under way than the limit allows.
 func (s *simulation) delivered(c *simulatedClient, batch service.MessageBatch) delivery {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -435,31 +482,15 @@ func (s *simulation) delivered(c *simulatedClient, batch service.MessageBatch) d
 		Key:      lease.Key{Stream: meta("kinesis_stream"), Shard: lineage.ShardID(meta("kinesis_shard"))},
 		Sequence: meta("kinesis_sequence_number"),
 	})
-	d := delivery{shard: sh, from: sh.indexes[meta("kinesis_sequence_number")]}
-	if of := sh.records[d.from].of; of > 0 {
-		sub, err := strconv.Atoi(meta("kinesis_sub_sequence_number"))
-		if err != nil || sub < 0 || sub >= of {
-			s.broken(sh, "a message is user record %q of %d", meta("kinesis_sub_sequence_number"), of)
-			return d
-		}
-		d.from -= of - 1 - sub
+	d := delivery{shard: sh}
+	for _, m := range batch {
+		d.indexes = append(d.indexes, s.indexOf(sh, m))
 	}
-	d.to = d.from + len(batch)
 	s.note(sh, c.name, "reads", d)
 
-	for i, m := range batch {
-		if sequence, _ := m.MetaGet("kinesis_sequence_number"); sequence != sh.records[d.from+i].sequence {
-			s.broken(sh, "message %d of a batch has sequence %s, the record there has %s", i, sequence, sh.records[d.from+i].sequence)
-		}
-		sub, _ := m.MetaGet("kinesis_sub_sequence_number")
-		if r := sh.records[d.from+i]; r.of > 0 && sub != strconv.Itoa(r.sub) || r.of == 0 && sub != "" {
-			s.broken(sh, "message %d of a batch is user record %q, that there is %d of %d", i, sub, r.sub, r.of)
-		}
+	if !s.conf.orderByKey {
+		s.checkSkips(sh, c.name, d)
 	}
-	if d.from > sh.seen {
-		s.broken(sh, "%s read record %d, though record %d was never delivered", c.name, d.from, sh.seen)
-	}
-	sh.seen = max(sh.seen, d.to)
 	for _, parent := range sh.parents {
 		if parent.acked < len(parent.records) && !sh.foreign && !c.pinned && s.current(sh) {
 			s.broken(parent, "%s read its child %s with %d of %d records acknowledged", c.name, sh.key.Shard, parent.acked, len(parent.records))
@@ -480,40 +511,83 @@ func (s *simulation) delivered(c *simulatedClient, batch service.MessageBatch) d
 		}
 	}
 	d.tenure = c.tenure(sh.key)
-	if d.from < d.tenure.next && !sh.records[d.from].rejected {
-		s.broken(sh, "%s read record %d again, though it had read the shard up to record %d under this lease", c.name, d.from, d.tenure.next)
-	}
-	d.tenure.next = max(d.tenure.next, d.to)
+	s.checkRepeats(c, d)
 	d.tenure.out += len(batch)
-	if d.tenure.out > max(c.limit, len(batch)) {
+	most := max(c.limit, len(batch))
+	if s.conf.orderByKey {
+		most = c.limit // each message enters the window by itself
+	}
+	if d.tenure.out > most {
 		s.broken(sh, "%s has %d messages under way, its limit is %d", c.name, d.tenure.out, c.limit)
 	}
 	return d
 }
 
-// settled notes that a batch was acknowledged, or handled otherwise.
-func (s *simulation) settled(c *simulatedClient, d delivery, handled bool) {
+// checkSkips checks that records were read in their order.
+func (s *simulation) checkSkips(sh *simulatedShard, reader string, d delivery) {
+	for i, index := range d.indexes {
+		if index > sh.seen {
+			s.broken(sh, "%s read record %d, though record %d was never delivered", reader, index, sh.seen)
+		}
+		sh.seen = max(sh.seen, index+1)
+		// What comes again in part was in its order at the first time.
+		if i > 0 && index != d.indexes[i-1]+1 && !sh.records[index].rejected {
+			s.broken(sh, "%s read record %d right behind record %d", reader, index, d.indexes[i-1])
+		}
+	}
+}
+
+// checkRepeats checks that what comes again under a lease was rejected under it, and that
+// nothing comes again which is committed.
+func (s *simulation) checkRepeats(c *simulatedClient, d delivery) {
+	sh, t := d.shard, d.tenure
+	for _, index := range d.indexes {
+		switch {
+		case index < sh.committed && !sh.foreign:
+			s.broken(sh, "%s read record %d again, though %d are committed", c.name, index, sh.committed)
+		case s.conf.orderByKey:
+			s.checkLane(c, d, index)
+		case index < t.next && !sh.records[index].rejected:
+			s.broken(sh, "%s read record %d again, though it had read the shard up to record %d under this lease", c.name, index, t.next)
+		}
+		t.next = max(t.next, index+1)
+	}
+}
+
+// settled notes that a batch was acknowledged, but for what was rejected of it. That comes
+// again, or is handled otherwise.
+func (s *simulation) settled(c *simulatedClient, d delivery, rejected []int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if d.tenure != nil {
-		d.tenure.out -= d.to - d.from
+		d.tenure.out -= len(d.indexes)
+		for _, index := range d.indexes {
+			delete(d.tenure.underWay, d.shard.records[index].key)
+		}
 	}
-	sh := d.shard
-	if !handled {
-		s.note(sh, c.name, "rejects", d)
-		return
+	sh, handled := d.shard, d.indexes
+	if len(rejected) > 0 && s.autoReplay {
+		s.note(sh, c.name, "rejects", indexes(rejected))
+		handled = slices.DeleteFunc(slices.Clone(d.indexes), func(index int) bool { return slices.Contains(rejected, index) })
 	}
-	s.note(sh, c.name, "acknowledges", d)
-	sh.acknowledge(d)
+	if len(handled) > 0 {
+		s.note(sh, c.name, "acknowledges", indexes(handled))
+	}
+	sh.acknowledge(handled)
 }
 
-func (sh *simulatedShard) acknowledge(d delivery) {
-	for i := range sh.records[d.from:d.to] {
-		sh.records[d.from+i].acked = true
+func (sh *simulatedShard) acknowledge(records []int) {
+	for _, index := range records {
+		sh.records[index].acked = true
 	}
 	for sh.acked < len(sh.records) && sh.records[sh.acked].acked {
 		sh.acked++
 	}
+}
+
+// handled reports whether a record was acknowledged, or stands before the start of reading.
+func (sh *simulatedShard) handled(index int) bool {
+	return index < sh.acked || sh.records[index].acked
 }
 
 // shares counts the shards of each client that is there, and of all that own any.
