@@ -39,7 +39,7 @@ type builtIn struct {
 
 // builtInRead is a shard that is read, by a goroutine of its own.
 type builtInRead struct {
-	shard *simulatedShard
+	shard *progress
 	next  int // index of the next record; all before it are acknowledged
 	// unsure is whether the last checkpoint failed, or another instance took the shard,
 	// from when on it may be ours without our fault.
@@ -224,7 +224,7 @@ func (b *builtIn) claim(key lease.Key, seen lease.Item) {
 	item := b.sim.table.Now(key)
 	b.sim.mu.Lock()
 	defer b.sim.mu.Unlock()
-	sh := b.sim.streams[key.Stream].byID[key.Shard]
+	sh := b.sim.of(b.sim.streams[key.Stream].byID[key.Shard])
 	r := &builtInRead{shard: sh, next: sh.after(item.Sequence), unsure: b.robbed[key]}
 	b.reads[key] = r
 	b.sim.note(sh, b.name, "begins", stored(item))
@@ -419,16 +419,7 @@ func (s *simulation) directMixed(t *testing.T) {
 // the shards in peace, with all read.
 func (s *simulation) sideBySide(t *testing.T) {
 	t.Helper()
-	s.mu.Lock()
-	s.faulty = false
-	s.mu.Unlock()
-	for _, c := range s.living() {
-		s.resume(c)
-		s.unite(c)
-	}
-	if len(s.living()) == 0 {
-		s.join(t)
-	}
+	s.heal(t)
 	pass(20 * s.leasePeriod)
 	s.mu.Lock()
 	before := s.moves
@@ -453,7 +444,8 @@ func (s *simulation) unread() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, name := range s.names {
-		for _, sh := range s.streams[name].shards {
+		for _, shard := range s.streams[name].shards {
+			sh := s.of(shard)
 			item := items[sh.key]
 			b, c := s.builtIns[item.Owner], s.clientOf(item.Owner)
 			switch {

@@ -517,7 +517,10 @@ func (c *simulatedClient) read() {
 		switch {
 		case err == nil:
 			c.handle(batch, c.sim.delivered(c, batch), ack)
-		case c.life.Err() != nil || errors.Is(err, service.ErrEndOfInput):
+		case c.life.Err() != nil:
+			return
+		case errors.Is(err, service.ErrEndOfInput):
+			c.sim.ended(c)
 			return
 		case ctx.Err() == nil || !errors.Is(err, context.Canceled):
 			c.sim.mu.Lock()
@@ -586,8 +589,8 @@ func (c *simulatedClient) handle(batch service.MessageBatch, d delivery, ack ser
 // none, and none that it has rejected once. Benthos' replays pause from the third on, which
 // takes long.
 func (c *simulatedClient) rejects(d delivery, dice *rand.Rand) []int {
-	s, records := c.sim, d.shard.records
-	if !s.faulty || slices.ContainsFunc(d.indexes, func(index int) bool { return records[index].rejected }) || dice.Float64() >= s.faultRate/2 {
+	s, before := c.sim, d.shard.rejected
+	if !s.faulty || slices.ContainsFunc(d.indexes, func(index int) bool { return before[index] }) || dice.Float64() >= s.faultRate/2 {
 		return nil
 	}
 	rejected := d.indexes
@@ -599,7 +602,7 @@ func (c *simulatedClient) rejects(d delivery, dice *rand.Rand) []int {
 		s.tally.add("batches rejected in part")
 	}
 	for _, index := range rejected {
-		records[index].rejected = true
+		before[index] = true
 	}
 	return rejected
 }

@@ -30,7 +30,7 @@ func (s *simulation) checkLane(c *simulatedClient, d delivery, index int) {
 		s.broken(sh, "%s read record %d of %s, though record %d of it is not acknowledged", c.name, index, r.key, r.before)
 	case busy:
 		s.broken(sh, "%s read record %d of %s, while record %d of it is under way", c.name, index, r.key, beside)
-	case read && index < newest, read && index == newest && !r.rejected:
+	case read && index < newest, read && index == newest && !sh.rejected[index]:
 		s.broken(sh, "%s read record %d of %s, though it had read record %d of it under this lease", c.name, index, r.key, newest)
 	}
 	t.newest[r.key], t.underWay[r.key] = index, index

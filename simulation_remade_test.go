@@ -25,7 +25,7 @@ func (s *simulation) deleteStream(t *testing.T, name string, anew time.Duration,
 		defer s.mu.Unlock()
 		st := &simulatedStream{
 			name: name, byID: map[string]*simulatedShard{}, ranged: true,
-			life: old.life + 1, put: old.put + 10, claimed: old.claimed, producers: old.producers,
+			life: old.life + 1, put: old.put + 10, producers: old.producers,
 		}
 		for range shards {
 			st.add()

@@ -31,8 +31,7 @@ const (
 
 func serviceTime() time.Time { return time.Now().Add(serviceAhead) }
 
-// simulatedStream is a stream in memory. The simulation's lock guards it, and all
-// that is known of what became of its records.
+// simulatedStream is a stream in memory. The simulation's lock guards it.
 type simulatedStream struct {
 	name   string
 	shards []*simulatedShard
@@ -40,9 +39,6 @@ type simulatedStream struct {
 	// put is the number of records of all shards, from which their sequence
 	// numbers are made: these grow in length on the way.
 	put int
-	// claimed is when, by the service's clock, a shard was claimed for the first
-	// time, in an earlier stream of the name perhaps; zero before that.
-	claimed time.Time
 	// life counts the streams that were made under the name, and ranged is whether the
 	// ranges of their shards are told.
 	life   int
@@ -90,19 +86,6 @@ type simulatedShard struct {
 	indexes     map[string]int // by sequence number, of the last user record of an aggregate
 	newest      map[string]int // index of the last record, by partition key
 
-	claimed bool
-	// Records before index seen have been delivered, before acked acknowledged,
-	// and before committed stored. Where the order is by partition key, seen stays as it is.
-	// Those from before the start of reading are
-	// none of anybody's business, and count as all three.
-	// Invariant: committed <= acked <= len(records), and acked <= seen by the order of shards
-	seen, acked, committed int
-	// trail is what happened to the shard, for the report of a broken promise.
-	trail []simulatedEvent
-	owner string // the last one
-	// foreign is whether a built-in input has read it, and deleted whether one has
-	// deleted its item.
-	foreign, deleted bool
 	// changed is closed when there is something new; nil while nobody waits for that.
 	changed chan struct{}
 }
@@ -114,10 +97,8 @@ type simulatedRecord struct {
 	sequence string
 	sub, of  int
 	key      string
-	before   int // index of the one before it of its key, -1 for none
-	arrived  time.Time
-	acked    bool
-	rejected bool // once, which is enough
+	before   int       // index of the one before it of its key, -1 for none
+	arrived  time.Time // in whole milliseconds, as it is told
 }
 
 func newSimulatedStream(name string, shards int, ranged bool) *simulatedStream {
@@ -162,7 +143,7 @@ func (st *simulatedStream) putTo(sh *simulatedShard, n int) {
 	for range n {
 		sequence, of := st.sequence(), st.producers.pack()
 		for sub := range max(of, 1) {
-			sh.put(simulatedRecord{sequence: sequence, sub: sub, of: of, key: st.producers.key(), arrived: serviceTime()})
+			sh.put(simulatedRecord{sequence: sequence, sub: sub, of: of, key: st.producers.key(), arrived: serviceTime().Truncate(time.Millisecond)})
 		}
 	}
 	sh.wake()

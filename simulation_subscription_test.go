@@ -48,7 +48,7 @@ func (s *simulation) drawWay(c *simulatedClient) config {
 	c.way = readingWay(d.IntN(3))
 	if c.way != polls {
 		conf.fanOut = fanOutConfig{
-			enabled: true, auto: c.way == chooses, name: "fleet", activation: 30 * time.Second,
+			enabled: true, auto: c.way == chooses, name: "fleet" + s.group, activation: 30 * time.Second,
 			resubscribe: time.Duration(1+d.IntN(10)) * time.Second, deregister: d.IntN(4) == 0,
 		}
 	}
@@ -463,9 +463,9 @@ const (
 	toPollingWay = "changes of way: to polling"
 )
 
-func (s *simulation) listedShard(key lease.Key) *simulatedShard {
-	if st := s.streams[key.Stream]; st != nil {
-		return st.byID[key.Shard]
+func (s *simulation) listedShard(key lease.Key) *progress {
+	if st := s.streams[key.Stream]; st != nil && st.byID[key.Shard] != nil {
+		return s.of(st.byID[key.Shard])
 	}
 	return nil
 }

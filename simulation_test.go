@@ -27,21 +27,15 @@ var (
 	simFull  = flag.Bool("sim.full", false, "simulate the largest fleet in full size, and for an hour")
 )
 
-// simulation is a fleet of real inputs around one table and a few streams, in
-// memory and in virtual time. What happens to it follows from its seed, but for
-// the order of goroutines that are ready at the same moment: a seed that broke a
-// promise may need a few runs to break it again.
-type simulation struct {
-	seed  uint64
-	began time.Time
-	table *memoryTable
-	names []string // of the streams
-
-	// What the clients have in common.
-	conf            config
-	leasePeriod     time.Duration
-	startFromOldest bool
-	autoReplay      bool
+// world is what the groups of a simulation have in common: streams, the network, time. What
+// happens in it follows from its seed, but for the order of goroutines that are ready at the
+// same moment: a seed that broke a promise may need a few runs to break it again.
+type world struct {
+	seed        uint64
+	began       time.Time
+	names       []string // of the streams
+	groups      []*simulation
+	leasePeriod time.Duration
 
 	// network has the requests that outlive their clients, departures the
 	// clients that are on their way out.
@@ -49,29 +43,12 @@ type simulation struct {
 
 	// dice are the director's own.
 	dice *rand.Rand
-	// joined is the number of clients so far.
-	joined int
 
-	mu      sync.Mutex
+	mu      sync.Mutex // guards what follows, and all of the groups
 	streams map[string]*simulatedStream
-	clients map[string]*simulatedClient // all that ever joined, by name
-	present map[string]bool             // ids whose items are in the table
-	passed  map[string]time.Time        // when shards were handed over, by their terms
 	laggard *rand.Rand
 	verdict string // the first broken promise
-	// guilty is the shard of which unsettled has told last, nil for none.
-	guilty *simulatedShard
-	// faulty is whether there are faults, and faultRate how many of the requests
-	// meet one.
-	faulty    bool
-	faultRate float64
-	behind    behindWays
-	// idle is how long a read of a shard takes while nothing is left to read.
-	idle time.Duration
-	// moves counts how often a shard came to another client than before.
-	moves int
-	// still is whether all shards should stay where they are.
-	still bool
+	behind  behindWays
 
 	// fanned is whether some clients read by enhanced fan-out, registered the number of
 	// consumers that ever were, and crowded the weather at all shards; fair where each has
@@ -96,6 +73,45 @@ type simulation struct {
 	writer   *builtIn
 }
 
+// simulation is a group of real inputs around one table, in memory and in virtual time. Most
+// worlds have one.
+type simulation struct {
+	*world
+	group string // its name, empty for that of the table itself
+	table *memoryTable
+
+	// What the clients have in common.
+	conf            config
+	startFromOldest bool
+	autoReplay      bool
+	// from and end are the moments from which and up to which it reads, by the service's
+	// clock; zero where it goes by startFromOldest, and where it does not end.
+	from, end time.Time
+
+	// joined is the number of clients so far.
+	joined int
+
+	clients  map[string]*simulatedClient // all that ever joined, by name
+	present  map[string]bool             // ids whose items are in the table
+	passed   map[string]time.Time        // when shards were handed over, by their terms
+	progress map[*simulatedShard]*progress
+	// claimed is when, by the service's clock, a shard of a stream was claimed for the
+	// first time, in an earlier stream of the name perhaps.
+	claimed map[string]time.Time
+	// guilty is the shard of which unsettled has told last, nil for none.
+	guilty *progress
+	// faulty is whether there are faults, and faultRate how many of the requests
+	// meet one.
+	faulty    bool
+	faultRate float64
+	// idle is how long a read of a shard takes while nothing is left to read.
+	idle time.Duration
+	// moves counts how often a shard came to another client than before.
+	moves int
+	// still is whether all shards should stay where they are.
+	still bool
+}
+
 // simulatedConfig is parsed but once, since thousands of fleets use it.
 var simulatedConfig = sync.OnceValue(func() config {
 	parsed, err := configSpec().ParseYAML("{ streams: [ unused ], dynamodb: { table: unused } }", nil)
@@ -109,19 +125,29 @@ var simulatedConfig = sync.OnceValue(func() config {
 	return conf
 })
 
-func newSimulation(t *testing.T, seed uint64) *simulation {
-	t.Helper()
+// addGroup adds a group that has nothing yet.
+func (w *world) addGroup(name string) *simulation {
 	s := &simulation{
-		tally: &tally{of: map[string]int{}}, meddler: rand.New(rand.NewPCG(seed, 2)),
-		seed: seed, began: time.Now(), table: newMemoryTable(),
-		streams: map[string]*simulatedStream{}, clients: map[string]*simulatedClient{},
-		passed: map[string]time.Time{}, present: map[string]bool{}, builtIns: map[string]*builtIn{}, past: map[string][]*simulatedStream{},
-		dice: rand.New(rand.NewPCG(seed, 0)), behind: newBehindWays(seed),
+		world: w, group: name, table: newMemoryTable(), clients: map[string]*simulatedClient{}, present: map[string]bool{},
+		passed: map[string]time.Time{}, progress: map[*simulatedShard]*progress{}, claimed: map[string]time.Time{},
 	}
+	w.groups = append(w.groups, s)
 	remember, rememberMember := s.table.Wrote, s.table.Beaten
 	s.table.Wrote = func(before, after lease.Item) { remember(before, after); s.wrote(before, after) }
 	s.table.Beaten = func(before, after lease.Member) { rememberMember(before, after); s.beaten(before, after) }
 	s.table.lag = s.lag
+	return s
+}
+
+func newSimulation(t *testing.T, seed uint64) *simulation {
+	t.Helper()
+	w := &world{
+		tally: &tally{of: map[string]int{}}, meddler: rand.New(rand.NewPCG(seed, 2)),
+		seed: seed, began: time.Now(), streams: map[string]*simulatedStream{},
+		builtIns: map[string]*builtIn{}, past: map[string][]*simulatedStream{},
+		dice: rand.New(rand.NewPCG(seed, 0)), behind: newBehindWays(seed),
+	}
+	s := w.addGroup("")
 	s.autoReplay = s.dice.IntN(4) > 0
 	s.conf = simulatedConfig()
 	s.conf.streams = nil
@@ -191,7 +217,7 @@ func (s *simulation) joinWith(t *testing.T, streams []stream) *simulatedClient {
 	t.Helper()
 	s.joined++
 	c := &simulatedClient{
-		sim: s, name: fmt.Sprint("c", s.joined),
+		sim: s, name: s.clientNamed(s.joined),
 		skew:     s.skew(),
 		limit:    []int{1, 5, 20, 1024}[s.dice.IntN(4)],
 		output:   outputKind(s.dice.IntN(3)),
@@ -205,6 +231,7 @@ func (s *simulation) joinWith(t *testing.T, streams []stream) *simulatedClient {
 	in := assemble(s.drawWay(c), res)
 	in.newID = c.nextID
 	in.conf.checkpointLimit, in.conf.streams = c.limit, streams
+	in.bound.end = s.end
 	c.input, c.pinned = in, len(streams[0].shards) > 0
 
 	var lists []group.StreamSnapshot
@@ -216,6 +243,7 @@ func (s *simulation) joinWith(t *testing.T, streams []stream) *simulatedClient {
 		if !s.remade {
 			require.NoError(t, err)
 		}
+		in.signals.clockIs(at, time.Now(), time.Now())
 		lists = append(lists, group.StreamSnapshot{Stream: name, Shards: shards, Listed: time.Now(), ServerTime: at, Err: err})
 	}
 	api, fanOut := simulatedKinesis{c}, simulatedFanOut{c}
@@ -337,13 +365,16 @@ func (s *simulation) later(ctx context.Context, d time.Duration, do func()) {
 	})
 }
 
+// clientNamed is the name of a client that has a number.
+func (s *simulation) clientNamed(number int) string { return fmt.Sprint(s.group, "c", number) }
+
 // living returns the clients that are there, in the order of their joining.
 func (s *simulation) living() []*simulatedClient {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var all []*simulatedClient
 	for n := range s.joined {
-		if c := s.clients[fmt.Sprint("c", n+1)]; c.reading() {
+		if c := s.clients[s.clientNamed(n+1)]; c.reading() {
 			all = append(all, c)
 		}
 	}
@@ -390,6 +421,24 @@ func simulateSeed(t *testing.T, seed uint64, counts *tally, direct func(*simulat
 
 // direct is a whole run.
 func (s *simulation) direct(t *testing.T) {
+	t.Helper()
+	clients := s.begin(t)
+	for range 30 + s.dice.IntN(30) {
+		pass(time.Duration(s.dice.Int64N(int64(s.leasePeriod))))
+		s.scene(t, 2*clients)
+		if s.failed() {
+			break
+		}
+	}
+	s.calm(t)
+	s.linger(t)
+	s.stay(t, 5*time.Minute)
+	s.finish(t)
+}
+
+// begin makes streams and clients, and returns how many these are.
+func (s *simulation) begin(t *testing.T) (clients int) {
+	t.Helper()
 	large := s.seed%100 == 0
 	streams, shards, clients := 1+s.dice.IntN(2), 2+s.dice.IntN(10), 1+s.dice.IntN(4)
 	if large {
@@ -404,17 +453,7 @@ func (s *simulation) direct(t *testing.T) {
 	for range clients {
 		s.join(t)
 	}
-	for range 30 + s.dice.IntN(30) {
-		pass(time.Duration(s.dice.Int64N(int64(s.leasePeriod))))
-		s.scene(t, 2*clients)
-		if s.failed() {
-			break
-		}
-	}
-	s.calm(t)
-	s.linger(t)
-	s.stay(t, 5*time.Minute)
-	s.finish(t)
+	return clients
 }
 
 func (s *simulation) failed() bool {
@@ -477,7 +516,7 @@ func (s *simulation) reshard() {
 	open := st.open()
 	if s.mixed {
 		// The built-in input takes a closed shard that nobody has begun for read.
-		open = slices.DeleteFunc(open, func(sh *simulatedShard) bool { return !sh.claimed })
+		open = slices.DeleteFunc(open, func(sh *simulatedShard) bool { return !s.of(sh).claimed })
 		if len(open) == 0 {
 			return
 		}
@@ -497,8 +536,9 @@ func (s *simulation) reshard() {
 	}
 }
 
-// calm ends all faults and waits until all is read, stored and shared equally.
-func (s *simulation) calm(t *testing.T) {
+// heal ends all faults, and sees to it that there is a client.
+func (s *simulation) heal(t *testing.T) {
+	t.Helper()
 	s.mu.Lock()
 	s.faulty = false
 	s.mu.Unlock()
@@ -509,6 +549,12 @@ func (s *simulation) calm(t *testing.T) {
 	if len(s.living()) == 0 {
 		s.join(t)
 	}
+}
+
+// calm ends all faults and waits until all is read, stored and shared equally.
+func (s *simulation) calm(t *testing.T) {
+	t.Helper()
+	s.heal(t)
 	missing := "unknown"
 	for begun := time.Now(); time.Since(begun) < 20*s.leasePeriod+s.patience(); {
 		pass(s.leasePeriod / 4)
@@ -542,17 +588,21 @@ func (s *simulation) stay(t *testing.T, d time.Duration) {
 }
 
 // finish has every client leave, after which nothing is to be left behind.
-func (s *simulation) finish(t *testing.T) {
+func (w *world) finish(t *testing.T) {
 	t.Helper()
-	for _, c := range s.living() {
-		s.leave(c, false)
+	for _, s := range w.groups {
+		for _, c := range s.living() {
+			s.leave(c, false)
+		}
 	}
-	s.departures.Wait()
-	s.network.Wait()
-	if left := s.leftover(); left != "" {
-		s.mu.Lock()
-		s.broken(nil, "after all have left: %s", left)
-		s.mu.Unlock()
+	w.departures.Wait()
+	w.network.Wait()
+	for _, s := range w.groups {
+		if left := s.leftover(); left != "" {
+			s.mu.Lock()
+			s.broken(nil, "after all have left: %s", left)
+			s.mu.Unlock()
+		}
 	}
 }
 

@@ -22,7 +22,7 @@ const trailLength = 60
 // that is not kept.
 
 // broken notes a broken promise, with what led to it. Only the first counts.
-func (s *simulation) broken(sh *simulatedShard, format string, args ...any) {
+func (s *simulation) broken(sh *progress, format string, args ...any) {
 	if s.verdict != "" {
 		return
 	}
@@ -37,7 +37,7 @@ func (s *simulation) broken(sh *simulatedShard, format string, args ...any) {
 	s.verdict = report.String()
 }
 
-func (s *simulation) note(sh *simulatedShard, client, what string, detail fmt.Stringer) {
+func (s *simulation) note(sh *progress, client, what string, detail fmt.Stringer) {
 	sh.trail = append(sh.trail, simulatedEvent{at: time.Now(), client: client, what: what, detail: detail})
 	if len(sh.trail) > 4*trailLength {
 		sh.trail = slices.Delete(sh.trail, 0, len(sh.trail)-trailLength)
@@ -79,7 +79,7 @@ func (s *simulation) wrote(before, after lease.Item) {
 	}
 	s.note(sh, who, "item:", stored(after))
 	if after.Exists && !sh.claimed {
-		s.firstClaim(s.lives(sh.key.Stream)[sh.life], sh, after)
+		s.firstClaim(sh, after)
 	}
 	s.checkOwner(sh, before, after, by)
 	if by != nil {
@@ -105,7 +105,8 @@ func (s *simulation) lives(name string) []*simulatedStream {
 
 // shardOf is the shard of which an item is: by its sequence number or, where it has
 // none, by the start that was written with the claim, of the streams of that name.
-func (s *simulation) shardOf(item lease.Item) (of *simulatedShard) {
+func (s *simulation) shardOf(item lease.Item) *progress {
+	var of *simulatedShard
 	for _, st := range slices.Backward(s.lives(item.Stream)) {
 		sh := st.byID[item.Shard]
 		switch {
@@ -113,12 +114,12 @@ func (s *simulation) shardOf(item lease.Item) (of *simulatedShard) {
 			continue
 		case item.Sequence != "" && sequence.Compare(sh.first, item.Sequence) <= 0,
 			item.Sequence == "" && (item.ShardStart == "" || item.ShardStart == sh.first):
-			return sh
+			return s.of(sh)
 		case of == nil:
 			of = sh
 		}
 	}
-	return of
+	return s.of(of)
 }
 
 // ofEarlierStream reports whether an item is of a shard whose stream was deleted and
@@ -152,10 +153,16 @@ func (s *simulation) checkLiteral(before, after lease.Item) {
 
 // firstClaim fixes where the reading of a shard begins. Whatever arrived after
 // the stream was claimed for the first time has to be read.
-func (s *simulation) firstClaim(st *simulatedStream, sh *simulatedShard, item lease.Item) {
+func (s *simulation) firstClaim(sh *progress, item lease.Item) {
 	sh.claimed = true
-	if st.claimed.IsZero() {
-		st.claimed = serviceTime()
+	if s.claimed[sh.key.Stream].IsZero() {
+		s.claimed[sh.key.Stream] = serviceTime()
+	}
+	if !s.from.IsZero() {
+		if !item.StartAt.Equal(s.from) {
+			s.broken(sh, "reading starts at %s, not at %s", item.StartAt, s.from)
+		}
+		return
 	}
 	if s.startFromOldest {
 		if !item.StartAt.IsZero() {
@@ -163,11 +170,10 @@ func (s *simulation) firstClaim(st *simulatedStream, sh *simulatedShard, item le
 		}
 		return
 	}
-	if item.StartAt.After(st.claimed) {
-		s.broken(sh, "reading starts at %s, after the stream was first claimed at %s", item.StartAt, st.claimed)
+	if first := s.claimed[sh.key.Stream]; item.StartAt.After(first) {
+		s.broken(sh, "reading starts at %s, after the stream was first claimed at %s", item.StartAt, first)
 	}
-	begin := sh.arrivedBy(item.StartAt)
-	sh.seen, sh.acked, sh.committed = max(sh.seen, begin), max(sh.acked, begin), max(sh.committed, begin)
+	sh.startsAt(sh.arrivedBy(item.StartAt))
 }
 
 // unclaimed reports whether a term is that of a hand-over whose recipient has not claimed
@@ -177,7 +183,7 @@ func (s *simulation) unclaimed(term string) bool {
 	return passed && time.Since(at) >= s.leasePeriod
 }
 
-func (s *simulation) checkOwner(sh *simulatedShard, before, after lease.Item, by *builtIn) {
+func (s *simulation) checkOwner(sh *progress, before, after lease.Item, by *builtIn) {
 	if before.Owner == after.Owner {
 		return
 	}
@@ -201,7 +207,7 @@ func (s *simulation) checkOwner(sh *simulatedShard, before, after lease.Item, by
 	}
 }
 
-func (s *simulation) checkSequence(sh *simulatedShard, before, after lease.Item) {
+func (s *simulation) checkSequence(sh *progress, before, after lease.Item) {
 	switch {
 	case !after.Exists && s.current(sh):
 		s.broken(sh, "the item was deleted, though its shard is in the stream")
@@ -227,10 +233,10 @@ func (s *simulation) checkSequence(sh *simulatedShard, before, after lease.Item)
 	if after.Finished && (!sh.closed || sh.acked < len(sh.records)) {
 		s.broken(sh, "the shard was marked as finished with %d of %d records acknowledged", sh.acked, len(sh.records))
 	}
+	if !after.CutAt.Equal(before.CutAt) {
+		s.checkCut(sh, after)
+	}
 }
-
-// done is how many records a position is after.
-func (sh *simulatedShard) done(p lease.Position) int { return sh.after(p.Sequence) + p.Within.Count }
 
 // listed reports whether a stream has a shard now.
 func (s *simulation) listed(key lease.Key) bool {
@@ -239,7 +245,7 @@ func (s *simulation) listed(key lease.Key) bool {
 }
 
 // current reports whether a shard is in the stream that has its name now.
-func (s *simulation) current(sh *simulatedShard) bool {
+func (s *simulation) current(sh *progress) bool {
 	st := s.streams[sh.key.Stream]
 	return st != nil && st.life == sh.life
 }
@@ -419,7 +425,7 @@ func (s *simulation) beaten(before, after lease.Member) {
 
 // delivery is a batch that a client has read.
 type delivery struct {
-	shard   *simulatedShard
+	shard   *progress
 	indexes []int // of its records, in its order
 	tenure  *tenure
 }
@@ -447,7 +453,7 @@ func (all indexes) String() string {
 }
 
 // indexOf is the index of the record that a message of a shard is of.
-func (s *simulation) indexOf(sh *simulatedShard, m *service.Message) int {
+func (s *simulation) indexOf(sh *progress, m *service.Message) int {
 	meta := func(name string) string { value, _ := m.MetaGet(name); return value }
 	number, sub := meta("kinesis_sequence_number"), meta("kinesis_sub_sequence_number")
 	index, known := sh.indexes[number]
@@ -487,12 +493,13 @@ func (s *simulation) delivered(c *simulatedClient, batch service.MessageBatch) d
 		d.indexes = append(d.indexes, s.indexOf(sh, m))
 	}
 	s.note(sh, c.name, "reads", d)
+	s.checkBeyond(c, d)
 
 	if !s.conf.orderByKey {
 		s.checkSkips(sh, c.name, d)
 	}
-	for _, parent := range sh.parents {
-		if parent.acked < len(parent.records) && !sh.foreign && !c.pinned && s.current(sh) {
+	for _, shard := range sh.parents {
+		if parent := s.of(shard); parent.acked < len(parent.records) && !sh.foreign && !c.pinned && s.current(sh) {
 			s.broken(parent, "%s read its child %s with %d of %d records acknowledged", c.name, sh.key.Shard, parent.acked, len(parent.records))
 		}
 	}
@@ -524,14 +531,14 @@ func (s *simulation) delivered(c *simulatedClient, batch service.MessageBatch) d
 }
 
 // checkSkips checks that records were read in their order.
-func (s *simulation) checkSkips(sh *simulatedShard, reader string, d delivery) {
+func (s *simulation) checkSkips(sh *progress, reader string, d delivery) {
 	for i, index := range d.indexes {
 		if index > sh.seen {
 			s.broken(sh, "%s read record %d, though record %d was never delivered", reader, index, sh.seen)
 		}
 		sh.seen = max(sh.seen, index+1)
 		// What comes again in part was in its order at the first time.
-		if i > 0 && index != d.indexes[i-1]+1 && !sh.records[index].rejected {
+		if i > 0 && index != d.indexes[i-1]+1 && !sh.rejected[index] {
 			s.broken(sh, "%s read record %d right behind record %d", reader, index, d.indexes[i-1])
 		}
 	}
@@ -547,7 +554,7 @@ func (s *simulation) checkRepeats(c *simulatedClient, d delivery) {
 			s.broken(sh, "%s read record %d again, though %d are committed", c.name, index, sh.committed)
 		case s.conf.orderByKey:
 			s.checkLane(c, d, index)
-		case index < t.next && !sh.records[index].rejected:
+		case index < t.next && !sh.rejected[index]:
 			s.broken(sh, "%s read record %d again, though it had read the shard up to record %d under this lease", c.name, index, t.next)
 		}
 		t.next = max(t.next, index+1)
@@ -576,20 +583,6 @@ func (s *simulation) settled(c *simulatedClient, d delivery, rejected []int) {
 	sh.acknowledge(handled)
 }
 
-func (sh *simulatedShard) acknowledge(records []int) {
-	for _, index := range records {
-		sh.records[index].acked = true
-	}
-	for sh.acked < len(sh.records) && sh.records[sh.acked].acked {
-		sh.acked++
-	}
-}
-
-// handled reports whether a record was acknowledged, or stands before the start of reading.
-func (sh *simulatedShard) handled(index int) bool {
-	return index < sh.acked || sh.records[index].acked
-}
-
 // shares counts the shards of each client that is there, and of all that own any.
 // The simulation is locked.
 func (s *simulation) shares(items map[lease.Key]lease.Item) map[string]int {
@@ -615,7 +608,8 @@ func (s *simulation) unsettled() string {
 	defer s.mu.Unlock()
 	shares := s.shares(items)
 	for _, name := range s.names {
-		for _, sh := range s.streams[name].shards {
+		for _, shard := range s.streams[name].shards {
+			sh := s.of(shard)
 			item := items[sh.key]
 			s.guilty = sh // if what follows says so
 			switch {
@@ -655,6 +649,9 @@ func (s *simulation) leftover() string {
 		if item.Owner != "" && s.listed(item.Key) {
 			return fmt.Sprintf("shard %s: %s", item.Key, stored(item))
 		}
+	}
+	if !s.end.IsZero() {
+		return "" // who would have evicted a member that crashed had nothing left to read
 	}
 	for _, m := range s.table.Members() {
 		return "client " + m.ID + " is still in the group"
