@@ -368,7 +368,7 @@ func (s *simulation) builtInReads(b *builtIn, r *builtInRead) (end bool) {
 // Whatever instances of the built-in input do beside ours, the promises hold. It may
 // move a checkpoint back by itself: then records come again.
 func TestSimulationWithBuiltInInputs(t *testing.T) {
-	simulateSeeds(t, (*simulation).directMixed)
+	simulateSeeds(t, manySeeds, (*simulation).directMixed)
 }
 
 // directMixed is a whole run with instances of the built-in input.

@@ -39,7 +39,7 @@ func (s *simulation) checkLane(c *simulatedClient, d delivery, index int) {
 // The records of each partition key are read one after the other, whatever happens, while
 // different keys overtake one another, and no checkpoint overtakes any of them.
 func TestSimulationOfKeyedFleets(t *testing.T) {
-	simulateSeeds(t, func(s *simulation, t *testing.T) {
+	simulateSeeds(t, fewSeeds, func(s *simulation, t *testing.T) {
 		s.orderByKey()
 		s.direct(t)
 	})

@@ -64,7 +64,7 @@ func (s *simulation) pin(t *testing.T) *simulatedClient {
 // Of a stream that was deleted and made anew under its name all is read, parents first,
 // whatever the table tells of the earlier one, and whoever reads shards by their names.
 func TestSimulationOfStreamsMadeAnew(t *testing.T) {
-	simulateSeeds(t, (*simulation).directRemade)
+	simulateSeeds(t, manySeeds, (*simulation).directRemade)
 }
 
 // directRemade is a whole run with streams that are made anew.

@@ -78,7 +78,7 @@ func (s *simulation) ended(c *simulatedClient) {
 // crash. Each reads up to its end and no further, and ends in time; nothing comes again that
 // is committed, and the live group keeps its promises, and its shards where it is balanced.
 func TestSimulationOfReplays(t *testing.T) {
-	simulateSeeds(t, (*simulation).directReplays)
+	simulateSeeds(t, fewSeeds, (*simulation).directReplays)
 }
 
 func (s *simulation) directReplays(t *testing.T) {
@@ -155,49 +155,49 @@ func (s *simulation) beginReplay(t *testing.T) {
 }
 
 // replayScene is one event of a replay.
-func (r *simulation) replayScene(t *testing.T) {
+func (s *simulation) replayScene(t *testing.T) {
 	t.Helper()
-	living := r.living()
+	living := s.living()
 	if len(living) == 0 {
-		r.join(t)
+		s.join(t)
 		return
 	}
-	c := living[r.dice.IntN(len(living))]
-	span := time.Duration(r.dice.Float64() * 3 * float64(r.leasePeriod))
-	switch event := r.dice.IntN(8); {
+	c := living[s.dice.IntN(len(living))]
+	span := time.Duration(s.dice.Float64() * 3 * float64(s.leasePeriod))
+	switch event := s.dice.IntN(8); {
 	case event < 3:
-		r.tally.add("replaying clients crashed")
-		r.crash(c)
+		s.tally.add("replaying clients crashed")
+		s.crash(c)
 	case event < 4:
-		r.leave(c, r.dice.IntN(2) == 0)
+		s.leave(c, s.dice.IntN(2) == 0)
 	case event < 5 && len(living) < 4:
-		r.join(t)
+		s.join(t)
 	case event < 6:
-		r.part(c, span)
+		s.part(c, span)
 	default:
-		r.pause(c, span)
+		s.pause(c, span)
 	}
 }
 
 // awaitEnd ends all faults of a replay, and checks that its clients end by themselves.
-func (r *simulation) awaitEnd(t *testing.T) {
+func (s *simulation) awaitEnd(t *testing.T) {
 	t.Helper()
-	if early := r.end.Sub(serviceTime()); early > 0 {
+	if early := s.end.Sub(serviceTime()); early > 0 {
 		pass(early)
 	}
-	r.heal(t)
-	within := 20*r.leasePeriod + r.patience()
-	for begun := time.Now(); len(r.living()) > 0 && time.Since(begun) < within; {
-		pass(r.leasePeriod / 4)
-		if r.failed() {
+	s.heal(t)
+	within := 20*s.leasePeriod + s.patience()
+	for begun := time.Now(); len(s.living()) > 0 && time.Since(begun) < within; {
+		pass(s.leasePeriod / 4)
+		if s.failed() {
 			return
 		}
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, c := range r.clients {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.clients {
 		if c.reading() {
-			r.broken(nil, "%s after the last fault and the end %s has not ended", within, c.name)
+			s.broken(nil, "%s after the last fault and the end %s has not ended", within, c.name)
 		}
 	}
 }

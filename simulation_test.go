@@ -1,6 +1,7 @@
 package awskinesis
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
@@ -23,7 +24,7 @@ import (
 
 var (
 	simSeed  = flag.Uint64("sim.seed", 0, "replay the simulation of this seed, above 0")
-	simCount = flag.Uint64("sim.count", 30, "simulate the seeds from 1 to this")
+	simCount = flag.Uint64("sim.count", 0, "simulate the seeds from 1 to this; 0 for as many as each test has by itself")
 	simFull  = flag.Bool("sim.full", false, "simulate the largest fleet in full size, and for an hour")
 )
 
@@ -384,11 +385,17 @@ func (s *simulation) living() []*simulatedClient {
 // Whatever happens up to the end of the faults, the promises of the design hold
 // at every moment; after it all is read, stored and shared equally, and stays so.
 func TestSimulation(t *testing.T) {
-	simulateSeeds(t, (*simulation).direct)
+	simulateSeeds(t, manySeeds, (*simulation).direct)
 }
 
-// simulateSeeds has a director run each seed.
-func simulateSeeds(t *testing.T, direct func(*simulation, *testing.T)) {
+// How many seeds a test has by itself: each takes seconds under the race detector.
+const (
+	manySeeds = 30
+	fewSeeds  = 5
+)
+
+// simulateSeeds has a director run each seed, of which there are usually so many.
+func simulateSeeds(t *testing.T, usual uint64, direct func(*simulation, *testing.T)) {
 	t.Helper()
 	simulatedConfig()
 	counts := &tally{of: map[string]int{}}
@@ -397,8 +404,9 @@ func simulateSeeds(t *testing.T, direct func(*simulation, *testing.T)) {
 		counts.report(t, 1)
 		return
 	}
-	t.Cleanup(func() { counts.report(t, *simCount) }) // after all seeds
-	for seed := uint64(1); seed <= *simCount; seed++ {
+	count := cmp.Or(*simCount, usual)
+	t.Cleanup(func() { counts.report(t, count) }) // after all seeds
+	for seed := uint64(1); seed <= count; seed++ {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
 			t.Parallel()
 			simulateSeed(t, seed, counts, direct)
