@@ -2,6 +2,7 @@ package leasecli_test
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -29,9 +30,7 @@ func (a application) lease(shard, checkpoint string, sub int64, more ...awsfake.
 		"leaseCounter": awsfake.Number(7), "ownerSwitchesSinceCheckpoint": awsfake.Number(0),
 	}
 	for _, attributes := range more {
-		for name, value := range attributes {
-			item[name] = value
-		}
+		maps.Copy(item, attributes)
 	}
 	require.NoError(a, a.aws.PutItem("app", item))
 }
@@ -156,7 +155,7 @@ func TestImportRefusesAnApplicationThatLives(t *testing.T) {
 	app.lease(shards(1)[0], "TRIM_HORIZON", 0)
 	var once sync.Once
 	scans := 0
-	defer r.aws.OnCall(func(c *awsfake.Call) {
+	remove := r.aws.OnCall(func(c *awsfake.Call) {
 		if c.Operation == "Scan" {
 			if scans++; scans == 2 {
 				once.Do(func() {
@@ -164,7 +163,8 @@ func TestImportRefusesAnApplicationThatLives(t *testing.T) {
 				})
 			}
 		}
-	})()
+	})
+	defer remove()
 	got := r.writes(1, "import-kcl", "--kcl-table", "app", "--kcl-watch", "10ms", "--stream", "orders")
 	require.Equal(t, 2, got.Refused)
 	require.Contains(t, got.Steps[0].Refused, "worker worker-1 of the Kinesis Client Library renews its leases")

@@ -225,6 +225,7 @@ func (l Life) is() string {
 		return "is dead"
 	case Gone:
 		return "is gone"
+	case Unproven:
 	}
 	return "may live"
 }

@@ -268,7 +268,7 @@ func TestNothingIsPlannedThatOverwritesTheLiving(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := genModel(t)
 		m.members = []lease.Member{{ID: "living", Token: "t", Period: time.Second, Report: lease.Report{Streams: []string{"s"}}}}
-		for _, key := range slices.SortedFunc(maps.Keys(m.items), func(a, b lease.Key) int { return compareKeys(a, b) }) {
+		for _, key := range slices.SortedFunc(maps.Keys(m.items), compareKeys) {
 			if item := m.items[key]; !item.Finished && rapid.Bool().Draw(t, "living") {
 				item.Owner, item.Term, item.Token = "living", "1", "t"
 				m.items[key] = item

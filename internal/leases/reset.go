@@ -60,7 +60,7 @@ func PlanReset(v View, name, shard string, to Target, probed map[string]Probed) 
 func (v View) reset(stream Stream, s Shard, to Target, p Probed) Step {
 	standing := table.Standing{Pinned: s.item.Pinned}
 	var begins time.Time // the arrival of what is read first
-	why := ""
+	var why string
 	switch now := stream.now(v); {
 	case to.Oldest:
 		standing.StartAt, begins, why = v.oldest(), p.Oldest, "it is read from its oldest record"

@@ -33,7 +33,7 @@ func probed(t *testing.T, test func(t *testing.T, s *awsfake.Server, p *retrieva
 func TestProbeFindsTheRecordBeforeAnotherHoweverLongBefore(t *testing.T) {
 	for _, gap := range []time.Duration{0, time.Millisecond, 3 * time.Second, 2 * time.Hour, 20 * time.Hour} {
 		t.Run(gap.String(), func(t *testing.T) {
-			probed(t, func(t *testing.T, s *awsfake.Server, p *retrieval.Probe, put func() string) {
+			probed(t, func(t *testing.T, _ *awsfake.Server, p *retrieval.Probe, put func() string) {
 				first := put()
 				before := first
 				for range 5 {

@@ -82,7 +82,7 @@ func TestTablesThatKCL3WroteAreRead(t *testing.T) {
 		var items []awsfake.Item
 		require.NoError(t, json.Unmarshal(content, &items))
 		server := awsfake.New(awsfake.Options{})
-		defer func() { require.NoError(t, server.Close()) }()
+		t.Cleanup(func() { require.NoError(t, server.Close()) })
 		require.NoError(t, server.CreateTable("app", "leaseKey", ""))
 		for _, item := range items {
 			require.NoError(t, server.PutItem("app", item))
