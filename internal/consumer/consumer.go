@@ -253,7 +253,8 @@ type Consumer struct {
 	// counted is how many user records of which aggregate were told of last, those before
 	// them included. What comes again after a suspension is not told of once more.
 	counted lease.Within
-	// repassed was passed with a batch that a suspension has dropped, and is told of no more.
+	// repassed was passed with batches that a suspension has kept from leaving, and is told
+	// of no more.
 	repassed []passed
 
 	keyed *keyed // nil where the order is that of the shard
@@ -422,9 +423,14 @@ func (c *Consumer) suspend(ctx context.Context) error {
 
 // discard drops the batch that is being filled, and returns what it cost.
 func (c *Consumer) discard(ctx context.Context) (cost int64, err error) {
-	cost, passed, err := c.filling.discard(ctx)
-	c.repassed = append(passed, c.repassed...) // of an earlier one not all is read again yet
-	return cost, err
+	_, discarded, err := c.filling.flush(ctx)
+	c.rereads(discarded)
+	return discarded.cost, err
+}
+
+// rereads notes that the records of a batch did not leave, and are read again.
+func (c *Consumer) rereads(batch entry) {
+	c.repassed = append(batch.passed, c.repassed...) // of an earlier one not all is read again yet
 }
 
 func (c *Consumer) setSuspended(suspended bool) {
@@ -564,7 +570,7 @@ func (c *Consumer) skipOld(record *retrieval.Record, skip func(*retrieval.Record
 	return true
 }
 
-// passedBefore reports whether a record was passed with a batch that was dropped then.
+// passedBefore reports whether a record was passed with a batch that did not leave.
 func (c *Consumer) passedBefore(sequence string) bool {
 	for len(c.repassed) > 0 && numbers.Compare(c.repassed[0].to, sequence) < 0 {
 		c.repassed = c.repassed[1:]
@@ -675,7 +681,8 @@ func (c *Consumer) flush(ctx context.Context) error {
 		return cmp.Or(context.Cause(ctx), fmt.Errorf("flushing a batch of shard %s: %w", c.conf.Lease.Key(), err))
 	}
 	if err := c.dispatch(ctx, batch, flushed); err != nil {
-		c.conf.Budget.Release(flushed.cost) // its records are read again
+		c.conf.Budget.Release(flushed.cost)
+		c.rereads(flushed)
 		return err
 	}
 	c.sent = flushed.last

@@ -13,8 +13,6 @@ import (
 type filling struct {
 	batcher Batcher
 	entry
-	// passed are the records between its messages of which nothing is delivered.
-	passed []passed
 }
 
 // passed is records that follow one another, from one sequence number to another.
@@ -23,11 +21,13 @@ type passed struct {
 	behind   int // how many messages of the batch they are behind
 }
 
-// entry is what the window and the budget know of a batch.
+// entry is what is known of a batch beside its messages.
 type entry struct {
 	messages int            // as they were read, before any processor
 	last     lease.Position // after the newest of them
 	cost     int64          // of them all, to the budget
+	// passed are the records between its messages of which nothing is delivered.
+	passed []passed
 }
 
 // add takes a message in and reports whether the batch is full.
@@ -48,25 +48,13 @@ func (f *filling) pass(sequence string) {
 	f.passed = append(f.passed, passed{from: sequence, to: sequence, behind: f.messages})
 }
 
-// flush empties the batch. After an error the batcher may hold messages still, and
-// so may discard.
+// flush empties the batch. After an error the batcher may hold messages still.
 func (f *filling) flush(ctx context.Context) (service.MessageBatch, entry, error) {
 	batch, err := f.batcher.Flush(ctx)
 	if err != nil {
 		return nil, entry{}, err
 	}
 	flushed := f.entry
-	f.entry, f.passed = entry{}, nil
+	f.entry = entry{}
 	return batch, flushed, nil
-}
-
-// discard empties the batch of messages that are to be read again, and returns what
-// they cost, and what was passed between them.
-func (f *filling) discard(ctx context.Context) (cost int64, passed []passed, err error) {
-	if _, err := f.batcher.Flush(ctx); err != nil {
-		return 0, nil, err
-	}
-	cost, passed = f.cost, f.passed
-	f.entry, f.passed = entry{}, nil
-	return cost, passed, nil
 }

@@ -516,7 +516,7 @@ func (c *Consumer) dropUnsent() (cost int64) {
 	return cost
 }
 
-// discardKeyed is filling.discard where the order is by key.
+// discardKeyed is discard where the order is by key.
 func (c *Consumer) discardKeyed(ctx context.Context) (cost int64, err error) {
 	if _, err := c.filling.batcher.Flush(ctx); err != nil {
 		return 0, err

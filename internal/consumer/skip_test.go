@@ -367,3 +367,27 @@ func TestLagOfWhatIsSkippedTakesNoMemory(t *testing.T) {
 		})
 	}
 }
+
+// The same holds for a batch that is full, and waits for room or for the output.
+func TestRecordsAreCountedAsSkippedOnceThoughTheirBatchDidNotLeave(t *testing.T) {
+	for _, limit := range []int{2, 100} {
+		inBothOrders(t, func(c *Config) {
+			c.Limit, c.Batcher = limit, batcher(t, service.BatchPolicy{Count: 2})
+		}, func(r *rig, s *skipped) {
+			r.put(aged(0, fresh, fresh, old, fresh, old, fresh, old))
+			first := r.requireNext("0", "1")
+			for range 3 {
+				synctest.Wait()
+				r.table.answer(false)
+				pass(2 * leasePeriod)
+				require.True(r, r.consumer.State().Suspended)
+				r.table.answer(true)
+				pass(leasePeriod)
+			}
+			first.Ack(2, nil)
+			r.requireNext("3", "5").Ack(2, nil)
+			r.nothing()
+			require.Len(r, s.ages, 3)
+		})
+	}
+}
