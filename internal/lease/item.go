@@ -47,7 +47,7 @@ type Item struct {
 	StartAt time.Time
 	// UpTo is the moment before which everything that arrived in the shard was acknowledged
 	// when the item was written, in whole seconds; zero where nobody has told. It says how
-	// late the shard is, and decides nothing.
+	// late the shard is, and to a group that has an end whether others have read beyond it.
 	UpTo time.Time
 	// Finished marks a closed shard that was read to its end and acknowledged.
 	Finished bool
