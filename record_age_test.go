@@ -181,3 +181,38 @@ func TestOutputThatIsTooSlowGetsFreshRecords(t *testing.T) {
 		require.Len(r, lines, 1, strings.Join(lines, "\n"))
 	})
 }
+
+// A group with an end, of whose records some are too old, or all: it ends, what was skipped
+// is stored as done, and nothing of it is read by a later start.
+func TestReplayWhoseRecordsAreTooOldEnds(t *testing.T) {
+	for name, conf := range skipping {
+		for after, want := range map[time.Duration][]string{0: numbers(21, 9), 2 * time.Hour: nil} {
+			t.Run(fmt.Sprintf("%s, %s later", name, after), func(t *testing.T) {
+				bubble(t, func(r *rig) {
+					r.table()
+					r.stream("orders", 1)
+					r.everyMinute(0, 30)
+					end := time.Now()
+					pass(after)
+					if after > 0 {
+						r.putTo("orders", 0, 30, 1)
+					}
+					f := &fleet{rig: r, conf: `{ group: replay, end_at_timestamp: "` + stamp(end) + `",` + conf[1:]}
+					one := f.join()
+					one.ends(time.Minute)
+					require.Equal(r, want, f.contents())
+					item := r.itemsOf("/groups/replay/orders")[shardName(0)]
+					require.Equal(r, r.sequences("orders", shardName(0))[29], item[attrSequence].Text)
+					require.EqualValues(r, unknown, one.gauge("kinesis_lag_milliseconds", "orders", shardName(0)))
+					lines := r.journal.logged("had old records skipped")
+					require.Len(r, lines, 1)
+					require.Contains(r, lines[0], fmt.Sprintf("in number %d, ", 30-len(want)))
+
+					f.join().ends(10 * time.Second)
+					require.Equal(r, want, f.contents())
+					require.Len(r, r.journal.logged("which are skipped"), 1)
+				})
+			})
+		}
+	}
+}
