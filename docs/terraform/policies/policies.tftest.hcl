@@ -26,7 +26,7 @@ run "resources_are_those_that_were_named" {
     error_message = "Reading is allowed on another stream."
   }
   assert {
-    condition     = jsondecode(output.documents["tools-write"]).Statement[0].Resource == var.table_arn
+    condition     = jsondecode(output.documents["tools-write"]).Statement[1].Resource == var.table_arn
     error_message = "Changing is allowed in another table."
   }
   assert {
