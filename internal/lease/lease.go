@@ -403,32 +403,51 @@ func (l *Lease) abandon() error {
 	return err
 }
 
-// renew makes one attempt.
+// renew makes one attempt, and a further one each time that it finds the item changed
+// since.
 func (l *Lease) renew(ctx context.Context, position Position) error {
+	for {
+		if overtaken, err := l.renewOnce(ctx, position); !overtaken {
+			return err
+		}
+	}
+}
+
+func (l *Lease) renewOnce(ctx context.Context, position Position) (overtaken bool, err error) {
 	if l.session.Context().Err() != nil {
-		return l.abandon()
+		return false, l.abandon()
 	}
 	start, horizon := time.Now(), l.opts.horizon()
 	token := l.opts.newToken(start, horizon)
 	attempt, cancel := context.WithTimeout(ctx, l.opts.attemptTimeout())
 	defer cancel()
-	item, err := l.store.Renew(attempt, l.key, l.link, token, l.move(position))
+	link, committed := l.link, l.committed
+	item, err := l.store.Renew(attempt, l.key, link, token, l.move(position))
 	if err == nil {
 		l.succeed(item, start, horizon)
-		return nil
+		return false, nil
 	}
 	err = fmt.Errorf("renewing lease of shard %s: %w", l.key, err)
 	item, owned := l.resolve(ctx)
 	switch {
 	case !owned.known:
-		return err
+		return false, err
 	case !owned.ours:
-		return l.lost(ctx, item, position)
+		return false, l.lost(ctx, item, position)
 	case item.Token == token:
 		l.succeed(item, start, horizon) // the answer was lost, not the write
-		return nil
+		return false, nil
 	}
-	return err
+	return l.overtaken(err, link, committed), err
+}
+
+// overtaken reports whether an attempt was refused since the item had changed from what
+// this member took it for, and still is its own: an earlier attempt has taken effect
+// whose answer nobody waited for, as at each end of Keep, or the built-in input has stored
+// its final checkpoint. That is no fault of the table. The next attempt continues from what
+// was read, so that it is refused again only if the item has changed once more.
+func (l *Lease) overtaken(err error, link Link, committed Position) bool {
+	return errors.Is(err, ErrConflict) && (l.link != link || l.committed.Sequence != committed.Sequence)
 }
 
 // moves reports whether a position is worth a write: it is later than the one that
@@ -593,6 +612,7 @@ func (l *Lease) end(
 		if l.session.Context().Err() != nil {
 			return l.abandon()
 		}
+		link, committed := l.link, l.committed
 		err := l.endOnce(ctx, position, write)
 		if err == nil {
 			l.opts.told(nil)
@@ -607,6 +627,8 @@ func (l *Lease) end(
 			return nil
 		case owned.known && !owned.ours:
 			return l.lost(ctx, item, position)
+		case l.overtaken(err, link, committed):
+			continue
 		}
 		l.opts.told(fmt.Errorf("%s shard %s: %w", doing, l.key, err))
 

@@ -43,6 +43,7 @@ type table struct {
 type fault struct {
 	unsent  bool          // it never takes effect
 	unheard bool          // the answer is lost
+	refused bool          // it conflicts
 	takes   time.Duration // until the answer, or the error, comes
 	late    time.Duration // until it takes effect, where that is not at once
 }
@@ -82,6 +83,8 @@ func (s *table) carry(ctx context.Context, method string, serve func() error) er
 
 	var err error
 	switch {
+	case what.refused:
+		return lease.ErrConflict
 	case what.unsent:
 	case what.late > 0:
 		time.AfterFunc(what.late, func() { _ = s.serve(method, serve) })
@@ -737,6 +740,80 @@ func TestLastWritesSurviveALostAnswer(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestRenewalThatIsUnderWayAtTheEndOfKeepIsNoFault(t *testing.T) {
+	for method, end := range map[string]func(l *lease.Lease, ctx context.Context) error{
+		"Release": func(l *lease.Lease, ctx context.Context) error { return l.Release(ctx, lease.After("100")) },
+		"Finish":  func(l *lease.Lease, ctx context.Context) error { return l.Finish(ctx, lease.After("100")) },
+		"Cut":     func(l *lease.Lease, ctx context.Context) error { return l.Cut(ctx, lease.After("100"), moment) },
+		"HandOver": func(l *lease.Lease, ctx context.Context) error {
+			return l.HandOver(ctx, lease.After("100"), "other")
+		},
+	} {
+		t.Run(method, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newTable()
+				opts := options()
+				var told []error
+				opts.OnWrite = func(err error) { told = append(told, err) }
+				l := takeWith(t, s, join(t, s), opts)
+				s.with(all(fault{takes: time.Second}, "Renew")) // it takes effect at once
+				endKeep := keep(t, l, always("50"))
+				pass(opts.CommitPeriod)
+				require.NoError(t, endKeep())
+				require.Equal(t, "50", s.now().Sequence)
+
+				start := time.Now()
+				require.NoError(t, end(l, t.Context()))
+				require.Zero(t, time.Since(start), "it waits for nothing")
+				require.Equal(t, []error{nil}, told)
+				require.Equal(t, []string{"50", "100"}, s.history)
+				require.Equal(t, 2, s.asked(method))
+			})
+		})
+	}
+}
+
+func TestFinalCheckpointThatComesLateIsNoFault(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTable()
+		opts := options()
+		var told []error
+		opts.OnWrite = func(err error) { told = append(told, err) }
+		l := takeWith(t, s, join(t, s), opts)
+		s.Change(key, func(item *lease.Item) { item.Sequence = "60" })
+		end := keep(t, l, always("100"))
+		pass(opts.CommitPeriod)
+		require.Equal(t, []error{nil}, told)
+		require.Equal(t, "100", s.now().Sequence)
+
+		s.Change(key, func(item *lease.Item) { item.Sequence = "160" })
+		s.with(once(unsent, "Renew"))
+		pass(time.Second)
+		l.Check()
+		synctest.Wait()
+		require.Len(t, told, 2)
+		require.ErrorIs(t, told[1], errNoAnswer, "the network failed, whatever else has happened")
+		require.NoError(t, end())
+	})
+}
+
+func TestRefusalThatNothingExplainsIsToldAndTriedMoreAndMoreRarely(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTable()
+		opts := options()
+		var told []error
+		opts.OnWrite = func(err error) { told = append(told, err) }
+		l := takeWith(t, s, join(t, s), opts)
+		s.with(all(fault{refused: true}, "Release"))
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		require.ErrorIs(t, l.Release(ctx, lease.After("100")), lease.ErrConflict)
+		require.Len(t, told, s.asked("Release"))
+		require.InDelta(t, 8, len(told), 2)
+		require.NotContains(t, told, nil)
+	})
 }
 
 func TestReleaseEndsWithItsContext(t *testing.T) {
