@@ -750,11 +750,41 @@ func TestFullBudgetStopsReadingUntilAcknowledgementsCome(t *testing.T) {
 		in := r.open(`{ streams: [ orders ], max_buffered_bytes: 40000000 }`)
 		pass(time.Hour)
 		require.LessOrEqual(r, in.running.budget.Held(), int64(50_000_000))
+		require.Zero(r, in.running.budget.Waited(), "they wait for the output, which has not asked for the first batch")
 		for range 120 {
 			in.ack(in.next())
 		}
 		pass(3 * time.Second)
 		require.Zero(r, in.running.budget.Held())
+	})
+}
+
+func TestTimeForWhichAShardWaitsForMemoryIsCounted(t *testing.T) {
+	const shards = 8
+	bubble(t, func(r *rig) {
+		r.table()
+		r.stream("orders", shards)
+		for shard := range shards {
+			_, err := r.aws.PutTo("orders", shardName(shard), "key", make([]byte, 1_000_000))
+			require.NoError(r, err)
+		}
+		in := r.open(`{ streams: [ orders ], max_buffered_bytes: 6000000 }`)
+		counted := func() int64 {
+			s := in.input.signals
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return s.waited
+		}
+		pass(5 * time.Minute)
+		require.InDelta(r, 5*60_000, counted(), 10_000)
+		require.Less(r, in.gauge("kinesis_buffered_bytes"), int64(5_400_000), "and less than nine tenths of it are in use")
+		for range shards {
+			in.ack(in.next())
+			pass(time.Second)
+		}
+		waited := counted()
+		pass(5 * time.Minute)
+		require.Equal(r, waited, counted(), "nothing is left to read")
 	})
 }
 

@@ -46,6 +46,7 @@ type signals struct {
 	mu      sync.Mutex
 	session *lease.Session // nil while there is none
 	budget  *retrieval.Budget
+	waited  int64 // milliseconds for which somebody had waited for it at the last tick
 	// subscriptions returns how many of a stream are open; nil before the input runs.
 	subscriptions func(stream string) int
 	// searching reports whether the consumer of a stream is being looked for; nil before the
@@ -191,15 +192,18 @@ func (s *signals) tick(now time.Time) {
 		}
 		s.tellStream(name, stream, *of[name])
 	}
-	held := int64(0)
+	held, waited := int64(0), int64(0)
 	if s.budget != nil {
-		held = s.budget.Held()
+		held, waited = s.budget.Held(), s.budget.Waited().Milliseconds()
 	}
+	more := waited - s.waited
+	s.waited = waited
 	verdict := s.health(now).verdict()
 	change := s.state.be(verdict, now)
 	s.mu.Unlock()
 
 	s.metrics.set("kinesis_buffered_bytes", held)
+	s.metrics.add("kinesis_buffer_wait_milliseconds", more)
 	s.metrics.set("kinesis_session_trusted", truth(trusted))
 	s.metrics.set("kinesis_ready", truth(verdict == ""))
 	for _, tell := range changes { // without the lock: a log may be slow

@@ -135,10 +135,10 @@ max by (@shard) (kinesis_lag_milliseconds) > (max by (@shard) (kinesis_lag_milli
 	},
 	{
 		name: "KinesisBudgetExhausted", severity: warning, hold: 15 * time.Minute,
-		expr:    `avg_over_time(kinesis_buffered_bytes[<5m>]) > 0.9 * kinesis_buffered_bytes_limit`,
-		summary: "The memory for records of {{ $labels.instance }} is used up",
-		means:   "`max_buffered_bytes` of {{ $labels.instance }} has been full for long.",
-		remedy:  "kinesis_buffered_bytes",
+		expr:    `rate(kinesis_buffer_wait_milliseconds[<5m>]) > 500`,
+		summary: "Shards of {{ $labels.instance }} wait for memory",
+		means:   "For more than half of the time some shard of {{ $labels.instance }} waits for room in `max_buffered_bytes`.",
+		remedy:  "kinesis_buffer_wait_milliseconds",
 	},
 	{
 		name: "KinesisSubscriptionsMissing", severity: warning, hold: 5 * time.Minute,

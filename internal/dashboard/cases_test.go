@@ -44,8 +44,7 @@ var healthy = map[string]string{
 	"kinesis_table_calls{" + anInput + `,operation="Query",result="failed"}`:   "0+1x120",
 	"kinesis_leases_lost{" + aShard + "}":                                      "0+0x60 1+0x60",
 	"kinesis_sessions_lost{" + anInput + "}":                                   "0+0x120",
-	"kinesis_buffered_bytes{" + anInput + "}":                                  "0 1000 0 1000 0 1000 0+0x60 1000 1000 1000 0+0x60",
-	"kinesis_buffered_bytes_limit{" + anInput + "}":                            "1000+0x120",
+	"kinesis_buffer_wait_milliseconds{" + anInput + "}":                        "0+60000x14 840000+20000x106", // a backlog of a quarter of an hour
 	"kinesis_read_shards{" + aStream + `,way="fan_out"}`:                       "4+0x120",
 	"kinesis_subscriptions{" + aStream + "}":                                   "0 2 4+0x60 3 4+0x60",
 	"kinesis_resubscriptions{" + aStream + `,reason="ended"}`:                  "0+1x120",
@@ -97,7 +96,7 @@ var ruleCases = []ruleCase{
 	},
 	{alert: "KinesisLeasesLost", silent: 62, fires: 72, series: with("kinesis_leases_lost{"+aShard+"}", "0+0x60 1+0x9 2+0x60")},
 	{alert: "KinesisSessionsLost", silent: 30, fires: 31, series: with("kinesis_sessions_lost{"+anInput+"}", "0+0x30 1+0x90")},
-	{alert: "KinesisBudgetExhausted", silent: 44, fires: 55, series: with("kinesis_buffered_bytes{"+anInput+"}", "0+0x29 990+0x90")},
+	{alert: "KinesisBudgetExhausted", silent: 44, fires: 55, series: with("kinesis_buffer_wait_milliseconds{"+anInput+"}", "0+20000x29 580000+60000x90")},
 	{alert: "KinesisSubscriptionsMissing", silent: 34, fires: 36, series: with("kinesis_subscriptions{"+aStream+"}", "4+0x29 3+0x90")},
 	{alert: "KinesisSubscriptionsBreak", silent: 31, fires: 50, series: with("kinesis_resubscriptions{"+aStream+`,reason="taken"}`, "0+0x29 0+4x90")},
 	{alert: "KinesisMessagesReplayed", silent: 44, fires: 48, series: with("kinesis_replayed_messages{"+aShard+"}", "0+0x29 0+1x90")},

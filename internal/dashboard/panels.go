@@ -52,12 +52,13 @@ var rows = []row{
 		{title: "Age of the oldest record that is read and not acknowledged", unit: "ms", queries: oldest("kinesis_oldest_unacknowledged_milliseconds")},
 		{title: "Time since the last read", unit: "ms", queries: oldest("kinesis_last_read_age_milliseconds")},
 		{title: "Time since the last commit", unit: "ms", queries: oldest("kinesis_last_commit_age_milliseconds")},
-		{title: "Behind the newest record, by Kinesis", unit: "ms", queries: oldest("kinesis_millis_behind_latest")},
-		{title: "Messages in flight", unit: "short", queries: []query{{"max by (kinesis_stream, kinesis_shard) (kinesis_in_flight_messages{@})", ofShard}}},
-		{title: "Memory for records", unit: "bytes", queries: []query{
+		{title: "Behind the newest record, by Kinesis", unit: "ms", width: 6, queries: oldest("kinesis_millis_behind_latest")},
+		{title: "Messages in flight", unit: "short", width: 6, queries: []query{{"max by (kinesis_stream, kinesis_shard) (kinesis_in_flight_messages{@})", ofShard}}},
+		{title: "Memory for records", unit: "bytes", width: 6, queries: []query{
 			{"kinesis_buffered_bytes{@}", ofInstance},
 			{"max(kinesis_buffered_bytes_limit{@})", "limit"},
 		}},
+		{title: "Part of the time for which shards wait for memory", unit: "percentunit", width: 6, queries: []query{{"rate(kinesis_buffer_wait_milliseconds{@}[$__rate_interval]) / 1000", ofInstance}}},
 	}},
 	{"Reading", []panel{
 		{title: "Records a second", unit: "cps", queries: []query{each("kinesis_records", "kinesis_stream, kinesis_shard", ofShard)}},

@@ -171,9 +171,14 @@ var Table = []Metric{
 	},
 	{
 		"kinesis_buffered_bytes", Gauge, "bytes", OfInput, "What `max_buffered_bytes` counts.",
-		"At the limit, shards are read in turn, as acknowledgements come: the output is slow, or the limit low for so many shards.",
+		"Whether reads wait for it says `kinesis_buffer_wait_milliseconds`: that can be so below the limit, where a page needs more than is left.",
 	},
 	{"kinesis_buffered_bytes_limit", Gauge, "bytes", OfInput, "`max_buffered_bytes`.", ""},
+	{
+		"kinesis_buffer_wait_milliseconds", Counter, "milliseconds", OfInput,
+		"The time for which at least one shard has waited for room in `max_buffered_bytes`, before it is read on. It grows by a second a second while one always waits.",
+		"Shards are read in turn, as acknowledgements come: the output is slow, or `max_buffered_bytes` low for so many shards.",
+	},
 	{
 		"kinesis_detours", Counter, "detours",
 		[]string{LabelReason},

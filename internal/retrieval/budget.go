@@ -2,7 +2,9 @@ package retrieval
 
 import (
 	"context"
+	"slices"
 	"sync"
+	"time"
 )
 
 const (
@@ -54,6 +56,10 @@ type Budget struct {
 	// it, and is here already.
 	free    int64
 	waiting []*waiter // first come, first served
+	// since is when somebody began to wait, while there is somebody, and waited the time
+	// for which there was before that.
+	since  time.Time
+	waited time.Duration
 }
 
 type waiter struct {
@@ -86,6 +92,18 @@ func (b *Budget) Wanted() bool {
 	return len(b.waiting) > 0
 }
 
+// Waited returns the time for which somebody has waited up to now, since the budget was
+// made. It grows as fast as the clock where somebody always waits, however many they are
+// and in whatever turn they are served.
+func (b *Budget) Waited() time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.waiting) == 0 {
+		return b.waited
+	}
+	return b.waited + time.Since(b.since)
+}
+
 // Reserve sets bytes aside, as soon as there are so many, or all of them if that
 // is less, and returns how many. onWait is called once when it has to wait.
 func (b *Budget) Reserve(ctx context.Context, bytes int64, onWait func()) (int64, error) {
@@ -97,6 +115,9 @@ func (b *Budget) Reserve(ctx context.Context, bytes int64, onWait func()) (int64
 		return bytes, nil
 	}
 	w := &waiter{bytes: bytes, ready: make(chan struct{})}
+	if len(b.waiting) == 0 {
+		b.since = time.Now()
+	}
 	b.waiting = append(b.waiting, w)
 	b.mu.Unlock()
 
@@ -127,12 +148,10 @@ func (b *Budget) TryReserve(bytes int64) (ok bool) {
 func (b *Budget) leave(w *waiter) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for i, other := range b.waiting {
-		if other == w {
-			b.waiting = append(b.waiting[:i], b.waiting[i+1:]...)
-			b.serve() // it may have held up smaller ones behind it
-			return
-		}
+	if i := slices.Index(b.waiting, w); i >= 0 {
+		b.dequeue(i)
+		b.serve() // it may have held up smaller ones behind it
+		return
 	}
 	b.free += w.bytes
 	b.serve()
@@ -150,7 +169,14 @@ func (b *Budget) serve() {
 	for len(b.waiting) > 0 && b.free >= b.waiting[0].bytes {
 		b.free -= b.waiting[0].bytes
 		close(b.waiting[0].ready)
-		b.waiting[0] = nil
-		b.waiting = b.waiting[1:]
+		b.dequeue(0)
+	}
+}
+
+// dequeue takes a waiter out that has been served or has left.
+func (b *Budget) dequeue(i int) {
+	b.waiting = slices.Delete(b.waiting, i, i+1)
+	if len(b.waiting) == 0 {
+		b.waited += time.Since(b.since)
 	}
 }

@@ -44,6 +44,38 @@ func TestBudgetIsServedInOrder(t *testing.T) {
 	})
 }
 
+func TestTimeForWhichSomebodyWaitsIsCountedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pass := func(d time.Duration) { time.Sleep(d) } //nolint:forbidigo // virtual time
+		b := NewBudget(100)
+		_, err := b.Reserve(t.Context(), 95, nil)
+		require.NoError(t, err)
+		pass(time.Minute)
+		require.Zero(t, b.Waited(), "it is nearly full, and nobody waits")
+
+		var waiters sync.WaitGroup
+		leaving, leave := context.WithCancel(t.Context())
+		for i, ctx := range []context.Context{t.Context(), t.Context(), leaving} {
+			waiters.Go(func() {
+				if _, err := b.Reserve(ctx, 10, nil); err != nil && i < 2 {
+					t.Error(err)
+				}
+			})
+			pass(time.Second)
+		}
+		require.Equal(t, 3*time.Second, b.Waited(), "of three")
+		b.Release(5)
+		pass(time.Second)
+		b.Release(10)
+		pass(time.Second)
+		require.Equal(t, 5*time.Second, b.Waited(), "one does still")
+		leave()
+		waiters.Wait()
+		pass(time.Minute)
+		require.Equal(t, 5*time.Second, b.Waited())
+	})
+}
+
 func TestPageLargerThanTheBudgetGoesAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBudget(100)
