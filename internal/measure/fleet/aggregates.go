@@ -30,6 +30,8 @@ const (
 	// mostUserRecords are in an aggregate. Each order of magnitude up to there is as
 	// frequent as the others.
 	mostUserRecords = 5000
+	// checkpointLimit is that of aggregates.yaml.
+	checkpointLimit = 1024
 	// relistEvery is how often the producer asks for the shards. It has no common beat
 	// with reshardEvery.
 	relistEvery = 5 * time.Second
@@ -72,7 +74,6 @@ func aggregates(ordering string) func(context.Context, options, *sheet) error {
 			writes, claims := f.journal.insides()
 			sh.note("checkpoints stored inside of an aggregate, claims that began there", "%d, %d", writes, claims)
 			sh.note("user records that processes let out above their checkpoints before SIGKILL", "%d", left.above)
-			sh.note("user records that came twice", "%d", f.ledger.Report().Repeats)
 			return nil
 		})
 	}
@@ -144,7 +145,9 @@ func covers(p lease.Position, id verify.ID) bool {
 // judge counts a user record that came out although the position at which its process
 // had claimed the shard covers it.
 func (f *fleet) judge(id verify.ID, by *member) {
-	c, ok := f.journal.lastClaim(id.Shard, by.client, time.Unix(0, int64(by.clock)))
+	at := time.Unix(0, int64(by.clock))
+	c, ok := f.journal.lastClaim(id.Shard, by.client, at)
+	f.producer.repeats.note(id, sight{stay{by, c}, at})
 	switch {
 	case !ok:
 		f.producer.unclaimed++
@@ -163,6 +166,7 @@ func (f *fleet) accountUserRecords(sh *sheet) {
 	sh.none("user records that came although a checkpoint covered them", p.covered)
 	sh.none("user records that came from a process without a claim", p.unclaimed)
 	sh.none("user records with the contents of another one", p.mixedUp)
+	f.tellRepeats(sh)
 }
 
 // ancestors returns those of each shard, however far back.
@@ -216,6 +220,7 @@ type producer struct {
 	// that came though a checkpoint covered them when their process claimed the shard;
 	// unclaimed, those that came from a process that had not claimed it.
 	mixedUp, covered, unclaimed int
+	repeats                     *repeats
 }
 
 // userKey is the keys of a user record, and what they come to.
@@ -230,6 +235,7 @@ func newProducer(aws *awsfake.Server, keys, size int) *producer {
 	p := &producer{
 		aws: aws, rand: rand.New(rand.NewPCG(1, 1)), size: size,
 		sizes: map[string]int{}, astray: map[string]bool{}, reached: map[string]verify.ID{},
+		repeats: newRepeats(),
 	}
 	for i := range keys {
 		r := kpl.Record{PartitionKey: fmt.Sprintf("key-%d", i)}

@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"syscall"
 	"testing"
 	"time"
 
@@ -253,4 +254,78 @@ func TestAllThatProcessesHaveToldIsTakenAtAPulse(t *testing.T) {
 	require.Equal(t, 100, f.ledger.Report().Out)
 	f.reports <- report{from: m, line: "panic: no"}
 	require.ErrorContains(t, f.takeReady(), "names no record")
+}
+
+func TestWhatComesTwiceIsToldByWhatEndedTheFirstStay(t *testing.T) {
+	f, _ := aggregatesRig(t)
+	f.lease = time.Minute
+	require.NoError(t, f.putAggregate(time.Now()))
+	shard := f.producer.written[0].Shard
+	pass := func() {
+		require.NoError(t, f.aws.PutItem(table, awsfake.Item{
+			"StreamID": awsfake.String(stream), "ShardID": awsfake.String(shard), "SequenceNumber": awsfake.String(""),
+			"ClientID": awsfake.String("b"), "LeaseTerm": awsfake.String("b/" + lease.HandOverMark + "x"),
+		}))
+	}
+	for want, end := range map[cause]func(m *member){
+		killed: func(m *member) {
+			m.sent, m.lost = syscall.SIGKILL, time.Now()
+			f.own(t, shard, "b", "", "")
+		},
+		evicted: func(*member) { f.own(t, shard, "b", "", "") },
+		released: func(m *member) {
+			m.sent, m.lost = syscall.SIGTERM, time.Now()
+			f.own(t, shard, "", "", "")
+			f.own(t, shard, "b", "", "")
+		},
+		passed: func(*member) {
+			f.journal.readAt[shard] = time.Now().Add(-20 * time.Second)
+			pass()
+		},
+		hasty: func(*member) {
+			f.journal.readAt[shard] = time.Now().Add(-time.Second)
+			pass()
+		},
+		kept: nil,
+	} {
+		t.Run(string(want), func(t *testing.T) {
+			f.producer.repeats = newRepeats()
+			first := &member{kind: ours, client: "a", seen: map[string]time.Time{}}
+			f.own(t, shard, "", "", "")
+			f.own(t, shard, "a", "", "")
+			f.now(t, first)
+			f.let(t, first, 0, 0)
+			again := first
+			if end != nil {
+				end(first)
+				again = &member{kind: ours, client: "b", seen: map[string]time.Time{}}
+			}
+			f.now(t, again)
+			f.let(t, again, 0, 0)
+			require.Len(t, f.producer.repeats.found, 1)
+			for r, of := range f.producer.repeats.found {
+				why, _ := f.causeOf(r)
+				require.Equal(t, want, why)
+				require.Equal(t, 1, of.number)
+			}
+			var sh sheet
+			f.tellRepeats(&sh)
+			bad := want == hasty || want == released || want == kept
+			require.Equal(t, bad, sh.err() != nil, sh.err())
+			require.Equal(t, want != killed, len(sh.lines) == 1)
+			f.aggregated = byKey
+			defer func() { f.aggregated = byShard }()
+			var ofKeys sheet
+			f.tellRepeats(&ofKeys)
+			require.Equal(t, want == hasty || want == kept, ofKeys.err() != nil)
+		})
+	}
+}
+
+func TestProcessThatIsHeardOfFirstNeedNotBeTheFirst(t *testing.T) {
+	r, now := newRepeats(), time.Now()
+	early, late := sight{stay{by: &member{client: "a"}}, now}, sight{stay{by: &member{client: "b"}}, now.Add(time.Second)}
+	r.note(verify.ID{Sequence: "7"}, late)
+	r.note(verify.ID{Sequence: "7"}, early)
+	require.Contains(t, r.found, repeat{"", early.stay, late.stay})
 }

@@ -22,7 +22,8 @@ type journal struct {
 	mu     sync.Mutex
 	writes int // of any item
 	items  map[string]item
-	reads  map[string]int // calls of GetRecords by shard
+	reads  map[string]int       // calls of GetRecords by shard
+	readAt map[string]time.Time // when the last of them began
 	back   []setback
 	// history has the writes to each shard in order, but for renewals alone.
 	history map[string][]change
@@ -45,6 +46,8 @@ type claim struct {
 type change struct {
 	at                   time.Time
 	owner, before, after string
+	passed               bool          // it was handed over
+	unread               time.Duration // since the last read of the shard began
 }
 
 // setback is a write after which a checkpoint was lower than before.
@@ -83,7 +86,7 @@ func (it item) position() lease.Position {
 }
 
 func newJournal() *journal {
-	return &journal{items: map[string]item{}, reads: map[string]int{}, history: map[string][]change{}, claims: map[string][]claim{}}
+	return &journal{items: map[string]item{}, reads: map[string]int{}, readAt: map[string]time.Time{}, history: map[string][]change{}, claims: map[string][]claim{}}
 }
 
 // members is the name under which the table has the members of the group without a name.
@@ -110,7 +113,8 @@ func (j *journal) write(w awsfake.Write) {
 		j.back = append(j.back, setback{shard, textOf(before), textOf(after), owner, it.ours, renewed})
 	}
 	if owner != it.owner || before != after {
-		j.history[shard] = append(j.history[shard], change{now, owner, before.Sequence, after.Sequence})
+		passed := owner != it.owner && strings.HasPrefix(w.After["LeaseTerm"].Text, owner+"/"+lease.HandOverMark)
+		j.history[shard] = append(j.history[shard], change{now, owner, before.Sequence, after.Sequence, passed, now.Sub(j.readAt[shard])})
 	}
 	if owner != it.owner && owner != "" {
 		j.claims[shard] = append(j.claims[shard], claim{now, owner, after})
@@ -158,6 +162,7 @@ func (j *journal) call(c *awsfake.Call) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.reads[shard]++
+	j.readAt[shard] = time.Now()
 }
 
 // table returns what is stored of each shard that has an item.
@@ -177,6 +182,18 @@ func (j *journal) lastClaim(shard, client string, until time.Time) (claim, bool)
 		}
 	}
 	return claim{}, false
+}
+
+// endOf returns the write after which a claim was over; false for none.
+func (j *journal) endOf(shard string, c claim) (change, bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, h := range j.history[shard] {
+		if h.at.After(c.at) && h.owner != c.owner {
+			return h, true
+		}
+	}
+	return change{}, false
 }
 
 // owned returns the shards of an owner, in order.

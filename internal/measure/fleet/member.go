@@ -25,9 +25,10 @@ type member struct {
 	blocked bool
 
 	started time.Time
-	// told is set with the signal that ends the process, at the time lost; ended
-	// and err are when it is gone.
+	// told is set with the signal that ends the process, which is sent, at the time lost;
+	// ended and err are when it is gone.
 	told  bool
+	sent  syscall.Signal
 	lost  time.Time
 	ended time.Time
 	err   error
@@ -87,7 +88,7 @@ func (m *member) unblock() {
 // signal sends one; SIGTERM and SIGKILL count as told to end.
 func (m *member) signal(sig syscall.Signal) error {
 	if sig == syscall.SIGTERM || sig == syscall.SIGKILL {
-		m.told, m.lost = true, time.Now()
+		m.told, m.sent, m.lost = true, sig, time.Now()
 	}
 	return m.process.Signal(sig)
 }
@@ -107,6 +108,14 @@ func (m *member) idle(now time.Time) {
 	if d := now.Sub(m.active); d > m.longest {
 		m.longest, m.since = d, m.active
 	}
+}
+
+// logged returns the last lines of the process' log.
+func (m *member) logged() []string {
+	if m.process == nil {
+		return nil
+	}
+	return m.process.Log()
 }
 
 func (m *member) running() bool { return m.ended.IsZero() }
