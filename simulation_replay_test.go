@@ -53,8 +53,12 @@ func (s *simulation) checkCut(sh *progress, item lease.Item) {
 }
 
 // ended checks that nothing is left to read when an input ends by itself, and has the client
-// leave, as the host does.
+// leave, as the host does. One that was told which shards to read ends when those have.
 func (s *simulation) ended(c *simulatedClient) {
+	if c.pinned {
+		s.leave(c, false)
+		return
+	}
 	s.mu.Lock()
 	switch now := serviceTime(); {
 	case s.end.IsZero():
