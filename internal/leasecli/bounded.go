@@ -20,6 +20,11 @@ func in[T any](ctx context.Context, timeout time.Duration, call func(context.Con
 	return call(ctx)
 }
 
+// ListMembers implements leases.Writer.
+func (b bounded) ListMembers(ctx context.Context, consistent bool) ([]lease.Member, error) {
+	return in(ctx, b.timeout, func(ctx context.Context) ([]lease.Member, error) { return b.Table.ListMembers(ctx, consistent) })
+}
+
 // Get implements leases.Writer.
 func (b bounded) Get(ctx context.Context, key lease.Key) (lease.Item, error) {
 	return in(ctx, b.timeout, func(ctx context.Context) (lease.Item, error) { return b.Table.Get(ctx, key) })

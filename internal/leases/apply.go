@@ -3,6 +3,8 @@ package leases
 import (
 	"context"
 	"errors"
+	"slices"
+	"time"
 
 	"github.com/benthos-plugins/aws-kinesis/internal/lease"
 	"github.com/benthos-plugins/aws-kinesis/internal/table"
@@ -15,12 +17,13 @@ type Result string
 const (
 	Done     Result = "done"
 	Conflict Result = "conflict" // the table is not as it was seen any more: nothing was written
-	Skipped  Result = "skipped"  // a step before it failed on which it depends
+	Skipped  Result = "skipped"  // what it depends on has not come about
 	Failed   Result = "failed"
 )
 
 // Writer is the table as Apply writes it. Each write is conditional on what was seen.
 type Writer interface {
+	ListMembers(ctx context.Context, consistent bool) ([]lease.Member, error)
 	Get(ctx context.Context, key lease.Key) (lease.Item, error)
 	Place(ctx context.Context, seen lease.Item, to table.Standing) (lease.Item, error)
 	Free(ctx context.Context, seen lease.Item) (lease.Item, error)
@@ -50,6 +53,29 @@ type applier struct {
 	Writer
 	notEvicted map[string]bool
 	notSet     map[lease.Key]bool // which have no item either
+
+	members   []lease.Member // as they were listed at the time listed
+	listed    time.Time
+	memberErr error
+}
+
+// membersFor is for how long a list of the members counts. The plan may be old: it waits for
+// whoever confirms it. A list for each of a thousand shards would cost as much as the writes.
+const membersFor = time.Second
+
+// joined returns the member that shares one of the streams by now. Whoever did when the plan
+// was made is evicted by it.
+func (a *applier) joined(ctx context.Context, streams []string) (id string, err error) {
+	if now := time.Now(); a.listed.IsZero() || now.Sub(a.listed) >= membersFor {
+		a.members, a.memberErr = a.ListMembers(ctx, true)
+		a.listed = now
+	}
+	for _, m := range a.members {
+		if slices.ContainsFunc(m.Streams, func(s string) bool { return slices.Contains(streams, s) }) {
+			return m.ID, nil
+		}
+	}
+	return "", a.memberErr
 }
 
 func (a *applier) apply(ctx context.Context, s Step) (Result, string) {
@@ -80,6 +106,11 @@ func (a *applier) apply(ctx context.Context, s Step) (Result, string) {
 func (a *applier) set(ctx context.Context, s Step) (Result, string) {
 	if len(a.notEvicted) > 0 {
 		return Skipped, "a member of its group that seemed to be dead was not evicted"
+	}
+	if id, err := a.joined(ctx, s.stopped); err != nil {
+		return resultOf(err)
+	} else if id != "" {
+		return Skipped, "client " + id + " has joined since, and shares the stream: stop all pipelines that read it, and run the command again"
 	}
 	for _, parent := range s.parents {
 		// Without an item it would count as finished by that of a child, also where a reader

@@ -16,7 +16,8 @@ func PlanCopy(from View, source string, to View, target string) Plan {
 	// Within one group the copy takes the place of what is copied. Another group goes on from
 	// a moment, whoever reads on in this one.
 	living := ""
-	if from.Table == to.Table && from.Group == to.Group {
+	within := from.Table == to.Table && from.Group == to.Group
+	if within {
 		living = from.shared(source)
 		for _, o := range stream.Shards {
 			living = cmp.Or(living, owned(o))
@@ -27,6 +28,9 @@ func PlanCopy(from View, source string, to View, target string) Plan {
 		step := from.copied(stream, i, to, into, s)
 		if step.writes() && living != "" {
 			step.Refused = "it is to go on where " + source + " has stopped: " + living
+		}
+		if within {
+			step.stopped = append(step.stopped, source)
 		}
 		steps = append(steps, step)
 	}

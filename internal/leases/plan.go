@@ -55,6 +55,7 @@ type Step struct {
 	literals []lease.Item // to be removed with it
 	member   lease.Member
 	parents  []string // whose steps come before it
+	stopped  []string // streams that nobody may share when it is written
 }
 
 // Plan is what a command is to do, in that order.
@@ -178,7 +179,7 @@ func (v View) set(s Shard, to table.Standing, why string) Step {
 	} else {
 		to.ShardStart = ""
 	}
-	step := Step{Act: Set, Stream: s.Stream, Shard: s.Shard, From: s.from(), To: standingOf(to), Why: why, to: to, seen: s.item, literals: s.literals, parents: s.Parents}
+	step := Step{Act: Set, Stream: s.Stream, Shard: s.Shard, From: s.from(), To: standingOf(to), Why: why, to: to, seen: s.item, literals: s.literals, parents: s.Parents, stopped: []string{s.Stream}}
 	step.Refused = cmp.Or(v.shared(s.Stream), owned(s))
 	return step
 }

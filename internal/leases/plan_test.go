@@ -291,6 +291,36 @@ func TestNothingIsPlannedThatOverwritesTheLiving(t *testing.T) {
 	})
 }
 
+func TestNothingIsSetBesideAMemberThatJoinedAfterThePlan(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := genModel(t)
+		v := m.view(t)
+		to := v
+		to.Streams = []Stream{{Name: "arn", Shards: slices.Clone(v.Streams[0].Shards)}}
+		for i := range to.Streams[0].Shards {
+			s := &to.Streams[0].Shards[i]
+			s.Stream, s.item, s.HasItem, s.Owner, s.Life, s.State = "arn", lease.Item{Key: lease.Key{Stream: "arn", Shard: s.Shard}}, false, "", "", Free
+		}
+		plans := []Plan{
+			PlanReset(v, "s", "", Target{Oldest: true}, nil), PlanRestore(v, ExportOf(v), true),
+			PlanImport(v, Import{Stream: "s"}), PlanCopy(v, "s", to, "arn"),
+		}
+		was := maps.Clone(m.items)
+		m.members = []lease.Member{{ID: "new", Token: "t", Period: time.Second, Report: lease.Report{Streams: []string{"s"}}}}
+		for _, p := range plans {
+			for _, s := range Apply(context.Background(), m, p).Steps {
+				if s.writes() {
+					require.Equal(t, Skipped, s.Result)
+					require.Contains(t, s.Error, "client new has joined since")
+				}
+			}
+			require.Equal(t, was, m.items)
+		}
+		require.Positive(t, plans[0].Writes())
+		require.Positive(t, plans[3].Writes())
+	})
+}
+
 func TestRestoreGoesBackOnlyWhereItMay(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := genModel(t)
