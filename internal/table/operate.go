@@ -64,7 +64,22 @@ func (t *Table) Place(ctx context.Context, seen lease.Item, to Standing) (lease.
 		v[":upTo"] = number(to.UpTo.Unix())
 	}
 	condition := asSeen(seen, v)
+	if seen.Exists {
+		condition += inTerm(seen, v)
+	}
 	return t.update(ctx, seen.Key, "SET "+strings.Join(set, ", ")+" REMOVE "+strings.Join(remove, ", "), condition, v)
+}
+
+// inTerm is the condition that no member has claimed an item since it was seen, beside that
+// of asSeen: one that acknowledged a part of a record and gave it back has left the sequence
+// as it was.
+func inTerm(seen lease.Item, v values) string {
+	if seen.Number == 0 {
+		v[":zero"] = number(0)
+		return " AND (attribute_not_exists(" + AttrNumber + ") OR " + AttrNumber + " <= :zero)"
+	}
+	v[":seenNumber"] = number(seen.Number)
+	return " AND " + AttrNumber + " = :seenNumber"
 }
 
 // Free takes the owner from the item of a shard, and leaves how far the shard is read. The

@@ -219,6 +219,21 @@ func TestOwnerThatCommitsIsNeitherPlacedNorFreed(t *testing.T) {
 	require.Equal(t, lease.After("7"), s.now().Position())
 }
 
+func TestShardThatWasReadWithinARecordSinceIsNotPlaced(t *testing.T) {
+	s := committedTo(t, lease.After("5"))
+	require.NoError(t, s.Release(t.Context(), s.key, s.now().Link(), lease.Move{From: lease.After("5"), To: lease.After("5")}))
+	seen := s.now()
+	item, err := s.Claim(t.Context(), seen, lease.Grant{Link: lease.Link{Owner: "b", Term: "2", Token: "t2"}})
+	require.NoError(t, err)
+	within := lease.Position{Sequence: "5", Within: lease.Within{Sequence: "7", Count: 2}}
+	require.NoError(t, s.Release(t.Context(), s.key, item.Link(), lease.Move{From: lease.After("5"), To: within}))
+	_, err = s.Place(t.Context(), seen, Standing{Position: lease.After("5")})
+	require.ErrorIs(t, err, lease.ErrConflict)
+	require.Equal(t, within, s.now().Position())
+	_, err = s.Place(t.Context(), s.now(), Standing{Position: lease.After("5")})
+	require.NoError(t, err)
+}
+
 // The built-in input claims a finished item and keeps what it does not know. Without the
 // owner the mark would count again.
 func TestFreedShardIsNotFinishedByAMarkOfBefore(t *testing.T) {
