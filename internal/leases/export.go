@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/benthos-plugins/aws-kinesis/internal/lease"
+	"github.com/benthos-plugins/aws-kinesis/internal/sequence"
 	"github.com/benthos-plugins/aws-kinesis/internal/table"
 )
 
@@ -52,18 +54,32 @@ func ExportOf(v View) Export {
 	return e
 }
 
-// stands is where a shard stands, by its item or because it counts as finished; ok is
+// stands is where a shard stands, by its items or because it counts as finished; ok is
 // false where nothing is known, or what is known is of an earlier stream.
 func (s Shard) stands() (to table.Standing, ok bool) {
-	switch {
-	case s.EarlierStream:
-		return table.Standing{}, false
-	case s.HasItem:
-		return table.StandingOf(s.item), true
-	case s.Listed && s.State == Finished:
+	if to, ok = s.stored(); !ok && s.Listed && s.State == Finished {
 		return finished(s), true
 	}
-	return table.Standing{}, false
+	return to, ok
+}
+
+// stored is where a shard stands by its item, or by a literal one that is further on, as
+// whoever claims it reads on from there.
+func (s Shard) stored() (to table.Standing, ok bool) {
+	if s.HasItem && !s.EarlierStream {
+		to, ok = table.StandingOf(s.item), true
+	}
+	if to.Finished {
+		return to, ok
+	}
+	for _, l := range s.literals {
+		switch {
+		case l.Sequence == "" || !s.listed.Holds(l.Sequence):
+		case !ok || sequence.Compare(to.Sequence, l.Sequence) < 0:
+			to, ok = table.Standing{Position: lease.After(l.Sequence), StartAt: to.StartAt, UpTo: l.UpTo, Pinned: to.Pinned}, true
+		}
+	}
+	return to, ok
 }
 
 // Check finds what is wrong with an export that was read from a file.
@@ -97,10 +113,11 @@ func PlanRestore(v View, e Export, back bool) Plan {
 		stream, _ := v.Stream(x.Name)
 		for _, s := range stream.Shards {
 			i := slices.IndexFunc(x.Shards, func(x ExportedShard) bool { return x.Shard == s.Shard })
+			_, stored := s.stored()
 			switch {
 			case stream.Error != "":
 				steps = append(steps, refuse(s, "the shards of its stream cannot be listed: "+stream.Error))
-			case i < 0 && s.Listed && !s.HasItem && s.State != Finished:
+			case i < 0 && s.Listed && !s.HasItem && !stored && s.State != Finished:
 				// A child may get an item, by which it would count as finished.
 				steps = append(steps, v.set(s, table.Standing{StartAt: v.oldest()}, "it is not in the file: it is read from its oldest record"))
 			case i >= 0:

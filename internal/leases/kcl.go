@@ -121,9 +121,9 @@ func (v View) importLease(stream Stream, s Shard, l table.KCLLease, i Import) St
 // importTo is set for a shard that has no item yet, or the same.
 func (v View) importTo(s Shard, to table.Standing, why string) Step {
 	step := v.set(s, to, why)
-	switch {
-	case !s.HasItem || s.EarlierStream:
-	case alike(table.StandingOf(s.item), step.to) && s.Owner == "":
+	switch now, there := s.stored(); {
+	case !there:
+	case alike(now, step.to) && s.Owner == "":
 		return keep(s, "it stands there already")
 	default:
 		step.Refused = cmp.Or(step.Refused, "it has an item already, which is elsewhere: `reset` moves it, and what is imported goes to a new table or group otherwise")

@@ -321,6 +321,70 @@ func TestNothingIsSetBesideAMemberThatJoinedAfterThePlan(t *testing.T) {
 	})
 }
 
+// Whoever claims a shard reads it on from the item that is further on, its own or a literal
+// one.
+func TestWhatALiteralItemHasAcknowledgedIsNotReadAgain(t *testing.T) {
+	id := lineage.ShardID("0")
+	shards := []lineage.Shard{{ID: id, FirstSequence: "1000"}}
+	literal := lease.Item{Key: lease.Key{Stream: "s", Shard: "0"}, Exists: true, Sequence: "1500"}
+	own := lease.Item{Key: lease.Key{Stream: "s", Shard: id}, Exists: true, Sequence: "1100"}
+	view := func(items ...lease.Item) View {
+		m := &model{shards: shards, items: map[lease.Key]lease.Item{}}
+		for _, item := range items {
+			m.items[item.Key] = item
+		}
+		v, err := NewReader(Source{Table: m, Streams: []string{"s"}, Shards: func(context.Context, string) ([]lineage.Shard, time.Time, error) {
+			return m.shards, time.Now(), nil
+		}}).Read(t.Context())
+		require.NoError(t, err)
+		return v
+	}
+	earlier := ExportOf(view(own))
+	for name, v := range map[string]View{"alone": view(literal), "beside an item": view(literal, own)} {
+		t.Run(name, func(t *testing.T) {
+			e := ExportOf(v)
+			require.Len(t, e.Streams[0].Shards, 1)
+			require.Equal(t, "1500", e.Streams[0].Shards[0].Sequence)
+
+			p := PlanRestore(v, e, false)
+			require.Zero(t, p.Writes()+p.Refusals(), "it stands there already")
+			require.Equal(t, 1, PlanRestore(v, earlier, false).Refusals())
+			require.Equal(t, 1, PlanRestore(v, earlier, true).Writes())
+			require.Zero(t, PlanRestore(v, Export{Streams: []ExportedStream{{Name: "s"}}}, false).Writes())
+
+			i := Import{Stream: "s", Leases: []table.KCLLease{{Shard: id, Checkpoint: "1100"}}, Places: map[string]Place{id: {Position: lease.After("1100")}}}
+			require.Equal(t, 1, PlanImport(v, i).Refusals())
+
+			copied := PlanCopy(v, "s", view(), "s").Steps[0]
+			require.Equal(t, "1500", copied.To.Sequence)
+			require.Equal(t, 1, PlanCopy(view(own), "s", v, "s").Refusals())
+		})
+	}
+}
+
+func TestNoShardCountsAsFinishedByALiteralItemOfAnEarlierStream(t *testing.T) {
+	parent, child := lineage.ShardID("0"), lineage.ShardID("1")
+	m := &model{
+		shards: []lineage.Shard{
+			{ID: parent, FirstSequence: "1000", LastSequence: "1999", Closed: true},
+			{ID: child, FirstSequence: "2000", Parents: []string{parent}},
+		},
+		items: map[lease.Key]lease.Item{},
+	}
+	literal := lease.Item{Key: lease.Key{Stream: "s", Shard: "0"}, Exists: true, Sequence: "15"}
+	m.items[literal.Key] = literal
+	read := func() View {
+		v, err := NewReader(Source{Table: m, Streams: []string{"s"}, Shards: func(context.Context, string) ([]lineage.Shard, time.Time, error) {
+			return m.shards, time.Now(), nil
+		}}).Read(t.Context())
+		require.NoError(t, err)
+		return v
+	}
+	Apply(t.Context(), m, PlanReset(read(), "s", child, Target{Oldest: true}, nil))
+	s, _ := read().Shard("s", parent)
+	require.Equal(t, Free, s.State)
+}
+
 func TestRestoreGoesBackOnlyWhereItMay(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := genModel(t)

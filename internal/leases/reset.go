@@ -3,6 +3,7 @@ package leases
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/benthos-plugins/aws-kinesis/internal/lease"
@@ -99,7 +100,8 @@ func (v View) reset(stream Stream, s Shard, to Target, p Probed) Step {
 // stay gives a shard an item that has none, beside another that is reset: it would start
 // where that one does, or count as finished where it is a parent of it.
 func (v View) stay(stream Stream, s Shard) (Step, bool) {
-	if !s.Listed || s.HasItem || len(s.Literals) > 0 || s.State == Finished || s.State == Beyond || stream.Error != "" {
+	begun := slices.ContainsFunc(s.literals, func(l lease.Item) bool { return l.Sequence == "" || s.listed.Holds(l.Sequence) })
+	if !s.Listed || s.HasItem || begun || s.State == Finished || s.State == Beyond || stream.Error != "" {
 		return Step{}, false
 	}
 	at, why := v.starts(stream), "it has no item, and stays where it would start"
