@@ -78,7 +78,7 @@ func TestChangesBetweenTwoViews(t *testing.T) {
 		v, changes = told(v)
 		require.Equal(s, []string{
 			"orders:shardId-000000000000 has no owner any more, which was a", "orders:shardId-000000000000 is finished, and was reading",
-			"orders:shardId-000000000002 is new, and is free", "orders:shardId-000000000003 is new, and is free",
+			"orders:shardId-000000000002 is new, and is free: it comes out of a split of shardId-000000000000", "orders:shardId-000000000003 is new, and is free: it comes out of a split of shardId-000000000000",
 		}, changes)
 
 		time.Sleep(period) //nolint:forbidigo // virtual time
@@ -87,7 +87,7 @@ func TestChangesBetweenTwoViews(t *testing.T) {
 
 		require.NoError(s, s.table.Evict(s.Context(), s.beat["a"]))
 		v, changes = told(v)
-		require.Equal(s, []string{"client a left or was evicted"}, changes)
+		require.Equal(s, []string{"client a was evicted"}, changes)
 		require.Equal(s, []string{"a"}, v.Evicted)
 	})
 }
