@@ -145,3 +145,12 @@ func TestCopyWithinAGroupWaitsForItsSource(t *testing.T) {
 	stop()
 	require.Equal(t, all, out.sorted())
 }
+
+func TestCopyWithinAGroupEvictsTheDeadOfItsSource(t *testing.T) {
+	r := newRig(t)
+	r.dead("a", shards(0)...)
+	got := r.writes(0, "copy", "--stream", "orders", "--to-stream", r.aws.StreamARN("orders"))
+	require.Equal(t, leases.EvictMember, got.Steps[0].Act)
+	require.Equal(t, 3, got.Done)
+	require.Equal(t, []string{"a"}, r.view("--stream", "orders").Evicted, "it would read on beside the copy, if it was merely suspended")
+}

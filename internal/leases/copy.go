@@ -31,6 +31,9 @@ func PlanCopy(from View, source string, to View, target string) Plan {
 		}
 		if within {
 			step.stopped = append(step.stopped, source)
+			if i >= 0 {
+				step.owner = stream.Shards[i].Owner
+			}
 		}
 		steps = append(steps, step)
 	}

@@ -56,6 +56,7 @@ type Step struct {
 	member   lease.Member
 	parents  []string // whose steps come before it
 	stopped  []string // streams that nobody may share when it is written
+	owner    string   // of the shard that is copied
 }
 
 // Plan is what a command is to do, in that order.
@@ -240,7 +241,8 @@ func (v View) withEvictions(steps []Step) Plan {
 			continue
 		}
 		if slices.ContainsFunc(steps, func(s Step) bool {
-			return s.writes() && (s.Act == Set || s.Act == FreeShard) && (s.seen.Owner == m.ID || s.Act == Set && slices.Contains(m.Streams, s.Stream))
+			return s.writes() && (s.Act == Set || s.Act == FreeShard) && (s.seen.Owner == m.ID || s.owner == m.ID ||
+				slices.ContainsFunc(s.stopped, func(stream string) bool { return slices.Contains(m.Streams, stream) }))
 		}) {
 			first = append(first, evict(m, "it is dead, and must not come back to what is written"))
 		}
