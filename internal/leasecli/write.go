@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os/signal"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -70,7 +72,7 @@ func (t *tool) carryOut(c *cli.Context, conn *connection, p leases.Plan, inJSON 
 		}
 	}
 	if !dry {
-		p = leases.Apply(c.Context, bounded{conn.table, conn.timeout}, p)
+		p = apply(c.Context, bounded{conn.table, conn.timeout}, p)
 	}
 	o := outcome{DryRun: dry, Steps: p.Steps, Refused: p.Refusals()}
 	for _, s := range p.Steps {
@@ -95,6 +97,15 @@ func (t *tool) carryOut(c *cli.Context, conn *connection, p leases.Plan, inJSON 
 		return &notAllError{o.Refused, o.Failed}
 	}
 	return nil
+}
+
+// apply carries a plan out until a signal says to end, after which it is told what was
+// written. A second signal ends the process at once.
+func apply(ctx context.Context, w leases.Writer, p leases.Plan) leases.Plan {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+	return leases.Apply(ctx, w, p)
 }
 
 // tell says what came of a plan that has been shown.

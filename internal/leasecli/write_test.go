@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -291,6 +292,37 @@ func TestNothingIsWrittenThatNobodyConfirms(t *testing.T) {
 			require.NoError(t, r.aws.DeleteItem("checkpoints", awsfake.Item{table.AttrStream: awsfake.String("orders"), table.AttrShard: awsfake.String(shard)}))
 		}
 	}
+}
+
+func TestWhatWasWrittenIsToldWhereACommandIsInterrupted(t *testing.T) {
+	r := newRig(t)
+	// More would come after the first write. Whether the signal is seen before it is open.
+	var once sync.Once
+	remove := r.aws.OnCall(func(c *awsfake.Call) {
+		if c.Operation == "UpdateItem" {
+			once.Do(func() { require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGINT)) })
+		}
+	})
+	out, _, _ := r.leases("reset", "--yes", "--output", "json", "--stream", "orders", "--to", "oldest")
+	remove()
+	var got result
+	require.NoError(t, json.Unmarshal([]byte(out), &got))
+	require.Equal(t, leases.Done, got.Steps[0].Result, "what is under way is carried out")
+
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	defer r.aws.OnCall(func(c *awsfake.Call) {
+		if c.Operation == "UpdateItem" {
+			cancel()
+		}
+	})()
+	out, _, code := r.leasesWith(ctx, new(safeBuffer), "reset", "--yes", "--output", "json", "--stream", "orders", "--to", "2026-01-02T03:04:05Z")
+	require.Equal(t, 1, code)
+	require.NoError(t, json.Unmarshal([]byte(out), &got))
+	require.Equal(t, []leases.Result{leases.Done, leases.Skipped}, []leases.Result{got.Steps[0].Result, got.Steps[1].Result})
+	again := r.writes(0, "reset", "--dry-run", "--stream", "orders", "--to", "oldest")
+	require.Equal(t, "from 2026-01-02T03:04:05Z", again.Steps[0].From.String())
+	require.NotEqual(t, "from 2026-01-02T03:04:05Z", again.Steps[1].From.String())
 }
 
 func TestAClaimInBetweenWins(t *testing.T) {

@@ -33,13 +33,19 @@ type Writer interface {
 }
 
 // Apply carries a plan out, one step after the other, and returns it with what came of
-// each. A step that fails keeps none from being tried but those that depend on it.
+// each. A step that fails keeps none from being tried but those that depend on it. Where ctx
+// ends, the step that is under way is carried out, since nobody would know whether it was,
+// and the others are skipped.
 func Apply(ctx context.Context, w Writer, p Plan) Plan {
 	a := applier{Writer: w, notEvicted: map[string]bool{}, notSet: map[lease.Key]bool{}}
 	out := Plan{Steps: make([]Step, len(p.Steps))}
 	for i, s := range p.Steps {
-		if s.writes() {
-			s.Result, s.Error = a.apply(ctx, s)
+		switch {
+		case !s.writes():
+		case ctx.Err() != nil:
+			s.Result, s.Error = Skipped, "it was interrupted before this"
+		default:
+			s.Result, s.Error = a.apply(context.WithoutCancel(ctx), s)
 		}
 		if s.Act == Set && s.Result != Done && !s.seen.Exists {
 			a.notSet[s.seen.Key] = true
