@@ -56,14 +56,21 @@ func (p *Probe) Oldest(ctx context.Context, stream, shard string) (r Record, ok 
 }
 
 func (p *Probe) first(ctx context.Context, stream, shard string, from *kinesis.GetShardIteratorInput) (r Record, ok bool, err error) {
-	err = p.pages(ctx, stream, shard, from, 1, emptyPages, func(records []Record) (more bool) {
+	whole, err := p.pages(ctx, stream, shard, from, 1, emptyPages, func(records []Record) (more bool) {
 		if ok = len(records) > 0; ok {
 			r = records[0]
 		}
 		return !ok
 	})
+	if err == nil && !whole {
+		err = fmt.Errorf("reading shard %s: %w", shard, ErrManyEmpty)
+	}
 	return r, ok, err
 }
+
+// ErrManyEmpty means that as many pages without records came as may be read, before the tip
+// of the shard: nobody knows whether there is one.
+var ErrManyEmpty = fmt.Errorf("%d pages came without records", emptyPages)
 
 // ErrFarBefore means that the record before another was not found in as many pages as may
 // be read for it.
@@ -84,12 +91,12 @@ func (p *Probe) Before(ctx context.Context, stream, shard string, of Record) (nu
 			return number, err
 		}
 	}
-	return "", nil
+	return p.before(ctx, stream, shard, of, &kinesis.GetShardIteratorInput{ShardIteratorType: types.ShardIteratorTypeTrimHorizon})
 }
 
 func (p *Probe) before(ctx context.Context, stream, shard string, of Record, from *kinesis.GetShardIteratorInput) (number string, err error) {
 	found := false
-	err = p.pages(ctx, stream, shard, from, 10_000, pagesBefore, func(records []Record) (more bool) {
+	_, err = p.pages(ctx, stream, shard, from, 10_000, pagesBefore, func(records []Record) (more bool) {
 		for i := range records {
 			if found = sequence.Compare(records[i].SequenceNumber, of.SequenceNumber) >= 0; found {
 				return false
@@ -105,34 +112,34 @@ func (p *Probe) before(ctx context.Context, stream, shard string, of Record, fro
 }
 
 // pages hands out page after page from a place on, until one is enough, the shard ends or
-// its tip is reached, or there were as many as may be.
-func (p *Probe) pages(ctx context.Context, stream, shard string, from *kinesis.GetShardIteratorInput, limit int32, most int, page func([]Record) (more bool)) error {
+// its tip is reached, or there were as many as may be: whole is false then.
+func (p *Probe) pages(ctx context.Context, stream, shard string, from *kinesis.GetShardIteratorInput, limit int32, most int, page func([]Record) (more bool)) (whole bool, err error) {
 	from.ShardId = &shard
 	from.StreamName, from.StreamARN = StreamParameters(stream)
 	out, err := p.api.GetShardIterator(ctx, from)
 	if err != nil {
-		return fmt.Errorf("making an iterator of shard %s: %w", shard, err)
+		return false, fmt.Errorf("making an iterator of shard %s: %w", shard, err)
 	}
 	_, arn := StreamParameters(stream)
 	iterator := out.ShardIterator
 	for n := 0; aws.ToString(iterator) != "" && n < most; n++ {
 		if err := p.turn(ctx, stream+":"+shard); err != nil {
-			return err
+			return false, err
 		}
 		got, err := p.api.GetRecords(ctx, &kinesis.GetRecordsInput{ShardIterator: iterator, StreamARN: arn, Limit: &limit})
 		if err != nil {
-			return fmt.Errorf("reading shard %s: %w", shard, err)
+			return false, fmt.Errorf("reading shard %s: %w", shard, err)
 		}
 		records := make([]Record, len(got.Records))
 		for i, r := range got.Records {
 			records[i] = Record{Data: r.Data, SequenceNumber: aws.ToString(r.SequenceNumber), PartitionKey: aws.ToString(r.PartitionKey), Arrived: aws.ToTime(r.ApproximateArrivalTimestamp)}
 		}
 		if !page(records) || len(records) == 0 && aws.ToInt64(got.MillisBehindLatest) == 0 {
-			return nil
+			return true, nil
 		}
 		iterator = got.NextShardIterator
 	}
-	return nil
+	return aws.ToString(iterator) == "", nil
 }
 
 // turn waits until a shard may be called.

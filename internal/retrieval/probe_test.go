@@ -31,7 +31,7 @@ func probed(t *testing.T, test func(t *testing.T, s *awsfake.Server, p *retrieva
 }
 
 func TestProbeFindsTheRecordBeforeAnotherHoweverLongBefore(t *testing.T) {
-	for _, gap := range []time.Duration{0, time.Millisecond, 3 * time.Second, 2 * time.Hour, 20 * time.Hour} {
+	for _, gap := range []time.Duration{0, time.Millisecond, 3 * time.Second, 2 * time.Hour, 20 * time.Hour, 300 * 24 * time.Hour} {
 		t.Run(gap.String(), func(t *testing.T) {
 			probed(t, func(t *testing.T, _ *awsfake.Server, p *retrieval.Probe, put func() string) {
 				first := put()
@@ -71,6 +71,17 @@ func TestProbeLooksBeyondEmptyPages(t *testing.T) {
 		require.NoError(t, err)
 		require.True(t, ok)
 		require.Equal(t, number, r.SequenceNumber)
+	})
+}
+
+// What is taken for gone is skipped, with what is left of an aggregate.
+func TestRecordBehindManyEmptyPagesIsNotTakenForGone(t *testing.T) {
+	probed(t, func(t *testing.T, s *awsfake.Server, p *retrieval.Probe, put func() string) {
+		number := put()
+		s.SetEmptyPages("s", 30)
+		_, ok, err := p.At(t.Context(), "s", "shardId-000000000000", number)
+		require.ErrorIs(t, err, retrieval.ErrManyEmpty)
+		require.False(t, ok)
 	})
 }
 
