@@ -264,6 +264,16 @@ func TestResetOfOneShardLeavesTheOthersWhereTheyBegin(t *testing.T) {
 	})
 }
 
+func TestResetOfOneShardThatIsRefusedWritesNothing(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := genModel(t)
+		id := rapid.SampledFrom(m.shards).Draw(t, "shard").ID
+		p := PlanReset(m.view(t), "s", id, Target{After: "1"}, nil)
+		require.Equal(t, 1, p.Refusals())
+		require.Zero(t, p.Writes())
+	})
+}
+
 func TestNothingIsPlannedThatOverwritesTheLiving(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := genModel(t)

@@ -55,6 +55,9 @@ func PlanReset(v View, name, shard string, to Target, probed map[string]Probed) 
 			steps = append(steps, v.reset(stream, s, to, probed[s.Shard]))
 		}
 	}
+	if i := slices.IndexFunc(steps, func(s Step) bool { return s.Shard == shard && s.Refused != "" }); i >= 0 {
+		return Plan{steps[i : i+1]} // the others get items beside that one alone
+	}
 	return v.withEvictions(steps)
 }
 
