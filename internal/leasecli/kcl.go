@@ -70,13 +70,13 @@ func (t *tool) importKCL() *cli.Command {
 			if err != nil {
 				return err
 			}
-			var all leases.Plan
+			var all []leases.Plan
 			for _, i := range imports {
 				i.At = at
 				i.Places = conn.places(c.Context, v, i)
-				all.Steps = append(all.Steps, leases.PlanImport(v, i).Steps...)
+				all = append(all, leases.PlanImport(v, i))
 			}
-			return t.carryOut(c, conn, all, inJSON)
+			return t.carryOut(c, conn, leases.Join(all...), inJSON)
 		},
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/benthos-plugins/aws-kinesis/internal/kpl"
 	"github.com/benthos-plugins/aws-kinesis/internal/kpl/kpltest"
 	"github.com/benthos-plugins/aws-kinesis/internal/leases"
+	"github.com/benthos-plugins/aws-kinesis/internal/table"
 )
 
 // application is a lease table of the Kinesis Client Library that is written by hand.
@@ -186,4 +187,16 @@ func TestImportRefusesTheTableOfAnotherStream(t *testing.T) {
 	require.Equal(t, 2, code)
 	require.Contains(t, errOut, "does not say of which stream it is")
 	require.False(t, slices.ContainsFunc(r.view("--stream", "orders").Streams[0].Shards, func(s leases.Shard) bool { return s.HasItem }))
+}
+
+func TestImportOfSeveralStreamsEvictsAMemberThatIsDeadOnce(t *testing.T) {
+	r := newRig(t)
+	require.NoError(t, r.aws.CreateStream("other", 1))
+	r.application("123456789012:orders:1700000000:").lease(shards(0)[0], "TRIM_HORIZON", 0)
+	application{r, "123456789012:other:1700000000:"}.lease(shards(0)[0], "TRIM_HORIZON", 0)
+	require.NoError(t, r.aws.PutItem("checkpoints", awsfake.Item{
+		table.AttrStream: awsfake.String(table.MembersStream), table.AttrShard: awsfake.String("a"), table.AttrToken: awsfake.String("t"),
+		table.AttrPeriod: awsfake.Number(1000), table.AttrStreams: {Type: "SS", List: []awsfake.Value{awsfake.String("orders"), awsfake.String("other")}},
+	}))
+	require.Equal(t, 4, r.writes(0, "import-kcl", "--kcl-table", "app").Done, "one eviction and three shards")
 }

@@ -64,6 +64,24 @@ type Plan struct {
 	Steps []Step `json:"steps"`
 }
 
+// Join makes one plan of several that were made from one view. A member is evicted once: a
+// second time would fail, and keep all that comes after it from being written.
+func Join(plans ...Plan) (all Plan) {
+	evicted := map[string]bool{}
+	for _, p := range plans {
+		for _, s := range p.Steps {
+			if s.Act == EvictMember && evicted[s.Member] {
+				continue
+			}
+			if s.Act == EvictMember {
+				evicted[s.Member] = true
+			}
+			all.Steps = append(all.Steps, s)
+		}
+	}
+	return all
+}
+
 // Writes is how many steps write.
 func (p Plan) Writes() (n int) {
 	for _, s := range p.Steps {
