@@ -194,6 +194,22 @@ func TestResetReadsParentsFirstThoughTheyWereFinished(t *testing.T) {
 	r.reads("", all)
 }
 
+// The item of a shard of which nothing was committed says nothing, and takes the earliest
+// start of its stream.
+func TestIdleShardBesideOneThatIsResetIsReadWhole(t *testing.T) {
+	r := newRig(t)
+	before := r.put(0, 1, shards(0)...)
+	out, stop := r.run("")
+	r.reading()
+	require.Eventually(t, func() bool { return len(out.sorted()) == len(before) }, long, 20*time.Millisecond)
+	stop()
+	r.put(1, 1, shards(0)...)
+	want := r.put(1, 2, shards(1)...)
+	r.aws.SetClockOffset(time.Hour)
+	r.writes(0, "reset", "--stream", "orders", "--to", "latest", "orders:0")
+	r.reads("", append(want, r.put(2, 1, shards(0)...)...))
+}
+
 func TestCommandsLeaveALivingGroupAlone(t *testing.T) {
 	r := newRig(t)
 	out, stop := r.run("")

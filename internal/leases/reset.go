@@ -100,15 +100,21 @@ func (v View) reset(stream Stream, s Shard, to Target, p Probed) Step {
 	return step
 }
 
-// stay gives a shard an item that has none, beside another that is reset: it would start
-// where that one does, or count as finished where it is a parent of it.
+// stay says where a shard starts of which nothing else does, beside another that is reset:
+// it would start where that one does, or count as finished where it is a parent of it.
 func (v View) stay(stream Stream, s Shard) (Step, bool) {
-	begun := slices.ContainsFunc(s.literals, func(l lease.Item) bool { return l.Sequence == "" || s.listed.Holds(l.Sequence) })
-	if !s.Listed || s.HasItem || begun || s.State == Finished || s.State == Beyond || stream.Error != "" {
+	begun := slices.ContainsFunc(s.literals, func(l lease.Item) bool { return l.Sequence != "" && s.listed.Holds(l.Sequence) })
+	says := s.HasItem && (!s.item.StartAt.IsZero() || !s.EarlierStream && (s.Sequence != "" || s.State == Cut))
+	if !s.Listed || says || begun || s.State == Finished || s.State == Beyond || stream.Error != "" {
 		return Step{}, false
 	}
-	at, why := v.starts(stream), "it has no item, and stays where it would start"
-	return v.set(s, table.Standing{StartAt: cmp.Or(at, v.oldest())}, why), true
+	to := table.Standing{StartAt: cmp.Or(v.starts(stream), v.oldest())}
+	why := "it has no item, and stays where it would start"
+	if s.HasItem && !s.EarlierStream {
+		to.Position, to.UpTo, to.Pinned = s.item.Position(), s.item.UpTo, s.item.Pinned
+		why = "its item does not say where it starts: it stays where it would"
+	}
+	return v.set(s, to, why), true
 }
 
 // starts is where a shard without an item starts: at the earliest that an item of the
