@@ -46,6 +46,9 @@ func ExportOf(v View) Export {
 		x := ExportedStream{Name: stream.Name, Shards: []ExportedShard{}}
 		for _, s := range stream.Shards {
 			if to, ok := s.stands(); ok {
+				if to.Sequence == "" && !to.Finished && to.StartAt.IsZero() {
+					to.StartAt = v.starts(stream) // as whoever claims it would
+				}
 				x.Shards = append(x.Shards, ExportedShard{Shard: s.Shard, First: s.listed.FirstSequence, Standing: *standingOf(to)})
 			}
 		}
@@ -124,6 +127,7 @@ func PlanRestore(v View, e Export, back bool) Plan {
 				steps = append(steps, v.restore(s, x.Shards[i], back))
 			}
 		}
+		steps = v.staying(stream, steps)
 		for _, one := range x.Shards {
 			if !slices.ContainsFunc(stream.Shards, func(s Shard) bool { return s.Shard == one.Shard }) {
 				steps = append(steps, Step{Act: Keep, Stream: x.Name, Shard: one.Shard, Why: "the stream does not list it"})
@@ -131,6 +135,26 @@ func PlanRestore(v View, e Export, back bool) Plan {
 		}
 	}
 	return v.withEvictions(steps)
+}
+
+// staying has the shards of a stream stay that are kept and say of no place where they
+// start, where others are set.
+func (v View) staying(stream Stream, steps []Step) []Step {
+	if !slices.ContainsFunc(steps, func(s Step) bool { return s.Stream == stream.Name && s.writes() }) {
+		return steps
+	}
+	for _, s := range stream.Shards {
+		stay, ok := v.stay(stream, s)
+		i := slices.IndexFunc(steps, func(o Step) bool { return o.Stream == s.Stream && o.Shard == s.Shard })
+		switch {
+		case !ok:
+		case i < 0:
+			steps = append(steps, stay)
+		case steps[i].Act == Keep:
+			steps[i] = stay
+		}
+	}
+	return steps
 }
 
 func (v View) restore(s Shard, x ExportedShard, back bool) Step {

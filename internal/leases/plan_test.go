@@ -392,6 +392,32 @@ func TestNoShardCountsAsFinishedByALiteralItemOfAnEarlierStream(t *testing.T) {
 	require.Equal(t, Free, s.State)
 }
 
+func TestRestoreLeavesTheShardsWhereTheyBeginThatItDoesNotSet(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := genModel(t)
+		before := m.view(t)
+		e := ExportOf(before)
+		x := &e.Streams[0]
+		x.Shards = slices.DeleteFunc(x.Shards, func(ExportedShard) bool { return rapid.Bool().Draw(t, "left out") })
+		moved := map[string]bool{}
+		for i := range x.Shards {
+			s := &x.Shards[i]
+			if rapid.Bool().Draw(t, "moved") {
+				at := time.Now().Add(-time.Minute).Truncate(time.Second).UTC()
+				s.Standing, moved[s.Shard] = Standing{StartAt: &at, ShardStart: s.First}, true
+			}
+		}
+		m.claims, m.fails = -1, -1
+		Apply(context.Background(), m, PlanRestore(before, e, true))
+		after := m.view(t)
+		for _, s := range before.Streams[0].Shards {
+			if now, _ := after.Shard("s", s.Shard); s.HasItem && !moved[s.Shard] {
+				require.Equal(t, begins(before, s), begins(after, now), s.Shard)
+			}
+		}
+	})
+}
+
 func TestRestoreGoesBackOnlyWhereItMay(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := genModel(t)
