@@ -124,6 +124,9 @@ func find(v leases.View, written string) (stream, shard string, err error) {
 		if len(streams) == 0 {
 			streams = []string{"no stream: write one as `--stream`"}
 		}
+		if _, ok := v.Stream(written); ok {
+			return "", "", usage("`%s` is a stream: write one of its shards, as in `%s:3`, or `--stream %s` for a command that takes a whole one", written, written, written)
+		}
 		return "", "", fmt.Errorf("neither the table nor a stream has a shard `%s`: the group has %s", written, strings.Join(streams, ", "))
 	}
 	return "", "", usage("%d streams have a shard `%s`: write one of %s", len(found), written, strings.Join(found, ":"+shard+", ")+":"+shard)

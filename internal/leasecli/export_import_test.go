@@ -131,6 +131,36 @@ func TestCopyRefusesAnotherLineage(t *testing.T) {
 	}
 }
 
+func TestCopySaysWhyItsTargetCannotBeListed(t *testing.T) {
+	r := newRig(t)
+	r.half()
+	got := r.writes(1, "copy", "--stream", "orders", "--to-stream", "refunds")
+	require.NotEmpty(t, got.Steps)
+	for _, s := range got.Steps {
+		require.Contains(t, s.Refused, "refunds")
+		require.Contains(t, s.Refused, "cannot be listed")
+	}
+}
+
+func TestImportOverALivingGroupSaysToStopItFirst(t *testing.T) {
+	r := newRig(t)
+	_, stop := r.run("")
+	r.reading()
+	old := r.put(0, 1, shards(0, 1)...)
+	require.NotEmpty(t, old)
+	exported, errOut, code := r.leases("export")
+	require.Zero(t, code, errOut)
+	file := filepath.Join(t.TempDir(), "leases.json")
+	require.NoError(t, os.WriteFile(file, []byte(exported), 0o600))
+	r.put(1, 3, shards(0, 1)...)
+	before := r.view().Streams[0].Shards[0].Sequence
+	require.Eventually(t, func() bool { return r.view().Streams[0].Shards[0].Sequence > before }, long, 50*time.Millisecond)
+	for _, s := range r.writes(1, "import", file).Steps {
+		require.NotContains(t, s.Refused, "--allow-back")
+	}
+	stop()
+}
+
 func TestCopyWithinAGroupWaitsForItsSource(t *testing.T) {
 	r := newRig(t)
 	out, stop := r.run("")

@@ -90,7 +90,10 @@ func (c *connection) kclLeases(cc *cli.Context) ([]leases.Import, error) {
 			all, err := table.KCLLeases(ctx, c.db, name)
 			about := c.about[serviceTable]
 			about.Table = name
-			return all, session.Explain(err, about)
+			if err != nil {
+				return nil, fmt.Errorf("reading what `--kcl-table` names: %w", session.Explain(err, about))
+			}
+			return all, nil
 		})
 	}
 	before, err := read()

@@ -212,8 +212,15 @@ func TestWatchTellsWhatChanges(t *testing.T) {
 	ctx, end := context.WithCancel(t.Context())
 	out, code := new(safeBuffer), make(chan int, 1)
 	go func() {
-		_, _, c := r.leasesWith(ctx, out, "watch", "--stream", "orders", "--interval", "100ms")
+		_, errOut, c := r.leasesWith(ctx, out, "watch", "--stream", "orders", "--interval", "100ms")
+		t.Logf("watch ended with %d, and wrote:\n%s\n%s", c, out, errOut)
 		code <- c
+	}()
+	defer func() {
+		end()
+		if t.Failed() {
+			<-code
+		}
 	}()
 	require.Eventually(t, func() bool { return strings.Contains(out.String(), "STREAM  orders") }, long, 20*time.Millisecond)
 	stop := r.pipeline()

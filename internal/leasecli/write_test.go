@@ -327,11 +327,12 @@ func TestWhatWasWrittenIsToldWhereACommandIsInterrupted(t *testing.T) {
 
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	defer r.aws.OnCall(func(c *awsfake.Call) {
+	remove = r.aws.OnCall(func(c *awsfake.Call) {
 		if c.Operation == "UpdateItem" {
 			cancel()
 		}
-	})()
+	})
+	defer remove()
 	out, _, code := r.leasesWith(ctx, new(safeBuffer), "reset", "--yes", "--output", "json", "--stream", "orders", "--to", "2026-01-02T03:04:05Z")
 	require.Equal(t, 1, code)
 	require.NoError(t, json.Unmarshal([]byte(out), &got))

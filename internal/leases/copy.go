@@ -39,7 +39,11 @@ func PlanCopy(from View, source string, to View, target string) Plan {
 	}
 	for _, o := range stream.Shards {
 		if _, there := to.Shard(target, o.Shard); !there && o.Listed {
-			steps = append(steps, Step{Act: Set, Stream: target, Shard: o.Shard, Refused: "stream " + target + " has no such shard, and " + source + " has: they are not of the same lineage"})
+			why := "stream " + target + " has no such shard, and " + source + " has: they are not of the same lineage"
+			if into.Error != "" {
+				why = "the shards of stream " + target + " cannot be listed: " + into.Error
+			}
+			steps = append(steps, Step{Act: Set, Stream: target, Shard: o.Shard, Refused: why})
 		}
 	}
 	if slices.ContainsFunc(steps, func(s Step) bool { return s.Refused != "" }) {

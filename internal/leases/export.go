@@ -1,6 +1,7 @@
 package leases
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -177,7 +178,7 @@ func (v View) restore(s Shard, x ExportedShard, back bool) Step {
 	}
 	step := v.set(s, to, "as the file has it")
 	if known && !back && ahead(now, to) {
-		step.Refused = "it is further on than in the file: write `--allow-back` to have it read again from there"
+		step.Refused = cmp.Or(step.Refused, "it is further on than in the file: write `--allow-back` to have it read again from there")
 	}
 	return step
 }

@@ -315,7 +315,7 @@ func TestNothingIsSetBesideAMemberThatJoinedAfterThePlan(t *testing.T) {
 		was := maps.Clone(m.items)
 		m.members = []lease.Member{{ID: "new", Token: "t", Period: time.Second, Report: lease.Report{Streams: []string{"s"}}}}
 		for _, p := range plans {
-			for _, s := range Apply(context.Background(), m, p).Steps {
+			for _, s := range Apply(t.Context(), m, p).Steps {
 				if s.writes() {
 					require.Equal(t, Skipped, s.Result)
 					require.Contains(t, s.Error, "client new has joined since")
@@ -408,7 +408,7 @@ func TestRestoreLeavesTheShardsWhereTheyBeginThatItDoesNotSet(t *testing.T) {
 			}
 		}
 		m.claims, m.fails = -1, -1
-		Apply(context.Background(), m, PlanRestore(before, e, true))
+		Apply(t.Context(), m, PlanRestore(before, e, true))
 		after := m.view(t)
 		for _, s := range before.Streams[0].Shards {
 			if now, _ := after.Shard("s", s.Shard); s.HasItem && !moved[s.Shard] {
