@@ -3,20 +3,27 @@ package main
 import (
 	"net/http"
 	"net/http/httptest"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 )
 
 func TestHealthcheckSaysWhatThePipelineSays(t *testing.T) {
-	status, body := http.StatusOK, ""
+	var status atomic.Int32
+	var body atomic.Pointer[string]
+	answer := func(s int32, b string) {
+		status.Store(s)
+		body.Store(&b)
+	}
+	answer(http.StatusOK, "")
 	release := make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/hangs" {
 			<-release
 		}
-		w.WriteHeader(status)
-		_, _ = w.Write([]byte(body))
+		w.WriteHeader(int(status.Load()))
+		_, _ = w.Write([]byte(*body.Load()))
 	}))
 	defer server.Close()
 	defer close(release)
@@ -26,12 +33,12 @@ func TestHealthcheckSaysWhatThePipelineSays(t *testing.T) {
 	require.NoError(t, err, out)
 	require.Empty(t, out)
 
-	status, body = http.StatusServiceUnavailable, "input not connected\n"
+	answer(http.StatusServiceUnavailable, "input not connected\n")
 	out, err = run(t, nil, "healthcheck", server.URL+"/ready")
 	require.Error(t, err)
 	require.Equal(t, server.URL+"/ready answers 503 Service Unavailable: input not connected\n", out)
 
-	body = ""
+	answer(http.StatusServiceUnavailable, "")
 	out, err = run(t, nil, "healthcheck", server.URL+"/ready")
 	require.Error(t, err)
 	require.Equal(t, server.URL+"/ready answers 503 Service Unavailable\n", out)

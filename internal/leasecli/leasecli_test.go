@@ -29,8 +29,8 @@ import (
 // long is how long anything may take that a test waits for, on a busy machine too.
 const long = time.Minute
 
-// TestMain sets what the commands find in their environment, for tests that run beside one
-// another.
+// TestMain sets what the commands find in their environment. The tests run one after the
+// other, since the library of commands keeps its flag for help in one place.
 func TestMain(m *testing.M) {
 	for name, value := range map[string]string{"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"} {
 		if err := os.Setenv(name, value); err != nil {
@@ -49,7 +49,6 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	t.Parallel() // it waits most of the time
 	server := awsfake.New(awsfake.Options{EnforceLimits: true})
 	t.Cleanup(func() { require.NoError(t, server.Close()) })
 	url, err := server.Listen()

@@ -358,7 +358,7 @@ func TestAClaimInBetweenWins(t *testing.T) {
 	})
 	defer remove()
 	got := r.writes(1, "reset", "--stream", "orders", "--to", "oldest")
-	require.Equal(t, []leases.Result{leases.Done, leases.Conflict}, []leases.Result{got.Steps[0].Result, got.Steps[1].Result})
+	require.Equal(t, []leases.Result{leases.Done, leases.Conflict}, []leases.Result{got.Steps[0].Result, got.Steps[1].Result}, "%+v", got.Steps)
 	sh, _ := r.view().Shard("orders", shards(1)[0])
 	require.Equal(t, "b", sh.Owner)
 }
