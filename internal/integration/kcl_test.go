@@ -310,8 +310,9 @@ func (l *library) check(t *testing.T, at map[string]position) {
 	}
 }
 
-// keep requires that the table has the form of the one that is committed, for the tests of
-// what reads it, and writes that anew if so asked.
+// keep requires that the table has no other form than the one that is committed, for the
+// tests of what reads it, and writes that anew if so asked. What the library measures, such as
+// throughput, comes some time after the start, or not at all in a short run.
 func (l *library) keep(t *testing.T, name string) {
 	t.Helper()
 	path := filepath.Join("testdata", name)
@@ -324,7 +325,13 @@ func (l *library) keep(t *testing.T, name string) {
 	require.NoError(t, err)
 	var committed []awsfake.Item
 	require.NoError(t, json.Unmarshal(text, &committed))
-	require.Equal(t, formOf(committed), formOf(l.items(t)))
+	known, now := formOf(committed), formOf(l.items(t))
+	for kind, attributes := range now {
+		require.Subset(t, known[kind], attributes, "items of kind %s", kind)
+	}
+	for _, attribute := range []string{"leaseKey", "checkpoint", "checkpointSubSequenceNumber", "leaseCounter"} {
+		require.Contains(t, now["LEASE"], attribute)
+	}
 }
 
 // formOf tells the attributes that items of each kind have, and their types.
