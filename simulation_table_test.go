@@ -228,6 +228,9 @@ func compareTables(t *rapid.T, stored, memory leaseTable) {
 		if rapid.Bool().Draw(t, "asks") {
 			m.Requests = map[string]int{client("asked"): rapid.IntRange(1, 9).Draw(t, "number")}
 		}
+		if rapid.Bool().Draw(t, "tells starts") {
+			m.Starts = map[string]time.Time{"orders": {}, "payments": time.Unix(int64(rapid.IntRange(1, 9).Draw(t, "start")), 5).UTC()}
+		}
 		return m
 	}
 	t.Repeat(map[string]func(*rapid.T){

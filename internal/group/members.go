@@ -128,6 +128,9 @@ func (g *Group) applyMembers(v *MemberSnapshot, now time.Time) {
 		byID[seen.ID] = m
 	}
 	ms.byID, ms.tombs = byID, tombs
+	for _, s := range g.streams {
+		g.adoptStart(s)
+	}
 	g.forgetGone(now)
 	for id, m := range before {
 		if ms.byID[id] == nil {

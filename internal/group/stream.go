@@ -330,9 +330,40 @@ func (g *Group) applyItems(s *stream, v *StreamSnapshot, now time.Time) {
 			s.startAt = s.serverTime
 		}
 	}
+	g.adoptStart(s)
 	g.relist(s, now)
 	s.forget()
 	s.callAt(now.Add(g.readEvery(s, now))) // what was read may call for the next one sooner
+}
+
+// adoptStart has shards without an item start where they do for the others that share
+// the stream. A newcomer finds no items where built-in inputs have finished, and deleted,
+// all that there were, and must not take the stream for one that nobody has begun: what
+// arrived in their children before it came would be lost.
+func (g *Group) adoptStart(s *stream) {
+	if !s.known {
+		return
+	}
+	for id, m := range g.members.byID {
+		if at, ok := m.Starts[s.name]; ok && id != g.self && at.Before(s.startAt) {
+			s.startAt = at
+		}
+	}
+}
+
+// starts is where shards without an item start, by the stream, for others to adopt.
+func (g *Group) starts() map[string]time.Time {
+	var starts map[string]time.Time
+	for _, s := range g.streams {
+		if g.explicit() || !s.known || s.missing || s.foreignAt.IsZero() {
+			continue
+		}
+		if starts == nil {
+			starts = map[string]time.Time{}
+		}
+		starts[s.name] = s.startAt
+	}
+	return starts
 }
 
 // applyItem takes in the item of a shard.

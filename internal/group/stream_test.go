@@ -244,6 +244,61 @@ func TestLateShardsStartWhereTheFirstProcessBegan(t *testing.T) {
 	require.Equal(t, item.StartAt, a.Claim[1].StartAt)
 }
 
+// The built-in input has finished all that had items, and has deleted these.
+func TestStreamWithoutItemsThatOthersReadStartsWhereTheyBegan(t *testing.T) {
+	at := time.Date(2026, 11, 25, 11, 0, 0, 0, time.UTC)
+	for name, test := range map[string]struct {
+		told map[string]time.Time
+		want func(served time.Time) time.Time
+	}{
+		"earlier":       {map[string]time.Time{"foo": at}, func(time.Time) time.Time { return at }},
+		"oldest record": {map[string]time.Time{"foo": {}}, func(time.Time) time.Time { return time.Time{} }},
+		"later":         {map[string]time.Time{"foo": at.Add(2 * time.Hour)}, func(served time.Time) time.Time { return served }},
+		"of another":    {map[string]time.Time{"bar": at}, func(served time.Time) time.Time { return served }},
+		"not told":      {nil, func(served time.Time) time.Time { return served }},
+	} {
+		for _, order := range []string{"items first", "members first"} {
+			t.Run(name+", "+order, func(t *testing.T) {
+				s := newStage(t, func(c *Config) { c.StartFromOldest = false })
+				s.list("foo", open(4)...)
+				served := s.now
+				s.join()
+				if order == "items first" {
+					s.readItems()
+				}
+				s.see(anna)
+				s.says(anna, func(m *lease.Member) { m.Starts = test.told })
+				s.see(anna)
+				if order == "members first" {
+					s.readItems()
+				}
+				claims := s.next().Claim
+				require.NotEmpty(t, claims)
+				for _, c := range claims {
+					require.Equal(t, test.want(served), c.StartAt)
+				}
+			})
+		}
+	}
+}
+
+func TestWhereAStreamBeginsIsToldBesideABuiltInInput(t *testing.T) {
+	s := newStage(t, streamsNamed("foo", "bar"), func(c *Config) { c.StartFromOldest = false })
+	s.list("foo", open(2)...)
+	s.list("bar", open(1)...)
+	s.join()
+	require.Empty(t, s.next().Report.Starts)
+	item := owned(0, me)
+	item.StartAt = s.now.Add(-time.Hour)
+	s.readItems(item)
+	require.Empty(t, s.next().Report.Starts, "nobody deletes items here")
+	s.readItems(item, foreign(1, "builtin", "t"))
+	require.Equal(t, map[string]time.Time{"foo": item.StartAt}, s.next().Report.Starts)
+	s.pass(20 * lp)
+	s.readItems(item)
+	require.NotEmpty(t, s.next().Report.Starts, "who has gone has deleted what it did")
+}
+
 func TestMissingStreamIsLookedForLaterAndLater(t *testing.T) {
 	s := newStage(t)
 	s.Begin([]StreamSnapshot{{Stream: "foo", Err: errors.New("no such stream")}}, s.now)

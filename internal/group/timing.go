@@ -238,6 +238,7 @@ func (g *Group) spread(d time.Duration) time.Duration {
 // just joined, and is about to request shards; this one waits for shards that it has
 // requested, or is asked by one that has not been seen to live since.
 func (g *Group) watching(now time.Time) bool {
+	g.pending.Report.Starts = g.starts()
 	if now.Sub(g.joinedAt) < newcomer || now.Sub(g.members.newest) < newcomer || g.Waiting(now) {
 		return true
 	}

@@ -38,6 +38,10 @@ type Report struct {
 	Streams []string
 	// Requests are how many shards it asks for, by the owner that is asked.
 	Requests map[string]int
+	// Starts are where shards without an item start, zero for their oldest records, of those
+	// of the streams in which built-in inputs were seen: these delete the items of finished
+	// shards, and with the last of them what tells it.
+	Starts map[string]time.Time
 	// Changes counts what the member has changed that others may want to read the
 	// items of the shards for: claims, releases, hand-overs and ends.
 	Changes int64
@@ -45,7 +49,8 @@ type Report struct {
 
 // equal reports whether two reports tell the same.
 func (r Report) equal(other Report) bool {
-	return r.Changes == other.Changes && slices.Equal(r.Streams, other.Streams) && maps.Equal(r.Requests, other.Requests)
+	return r.Changes == other.Changes && slices.Equal(r.Streams, other.Streams) && maps.Equal(r.Requests, other.Requests) &&
+		maps.EqualFunc(r.Starts, other.Starts, time.Time.Equal)
 }
 
 // Members is the part of the table that shows who is there. Each method is one

@@ -52,6 +52,9 @@ const (
 	AttrStreams = "Streams"
 	// AttrRequests are how many shards it asks for of whom, a set of "count owner".
 	AttrRequests = "Requests"
+	// AttrStarts are where shards without an item start, a set of "time stream" with times
+	// in RFC 3339, or with startOldest in place of one.
+	AttrStarts = "Starts"
 	// AttrChanges is a number that grows with what the member changes.
 	AttrChanges = "Changes"
 )

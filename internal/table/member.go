@@ -65,6 +65,16 @@ func (t *Table) beat(ctx context.Context, m lease.Member, condition string, v va
 	} else {
 		remove = append(remove, AttrRequests)
 	}
+	if len(m.Starts) > 0 {
+		starts := make([]string, 0, len(m.Starts))
+		for stream, at := range m.Starts {
+			starts = append(starts, encodeStart(at)+" "+stream)
+		}
+		set += ", " + AttrStarts + " = :starts"
+		v[":starts"] = &types.AttributeValueMemberSS{Value: starts}
+	} else {
+		remove = append(remove, AttrStarts)
+	}
 	if len(remove) > 0 {
 		set += " REMOVE " + strings.Join(remove, ", ")
 	}
@@ -77,7 +87,7 @@ func (t *Table) Evict(ctx context.Context, m lease.Member) error {
 	condition, v := beatenAs(m)
 	v[":evicted"] = text(lease.Evicted)
 	_, err := t.update(ctx, lease.Key{Stream: MembersStream, Shard: m.ID},
-		"SET "+AttrToken+" = :evicted REMOVE "+strings.Join([]string{AttrPeriod, AttrStreams, AttrRequests, AttrChanges}, ", "), condition, v)
+		"SET "+AttrToken+" = :evicted REMOVE "+strings.Join([]string{AttrPeriod, AttrStreams, AttrRequests, AttrStarts, AttrChanges}, ", "), condition, v)
 	return err
 }
 
@@ -114,5 +124,32 @@ func decodeMember(attributes map[string]types.AttributeValue) lease.Member {
 			}
 		}
 	}
+	if starts, ok := attributes[AttrStarts].(*types.AttributeValueMemberSS); ok {
+		m.Starts = make(map[string]time.Time, len(starts.Value))
+		for _, start := range starts.Value {
+			at, stream, _ := strings.Cut(start, " ")
+			if at, ok := decodeStart(at); ok {
+				m.Starts[stream] = at
+			}
+		}
+	}
 	return m
+}
+
+// startOldest stands for the oldest record.
+const startOldest = "oldest"
+
+func encodeStart(at time.Time) string {
+	if at.IsZero() {
+		return startOldest
+	}
+	return at.UTC().Format(time.RFC3339Nano)
+}
+
+func decodeStart(s string) (at time.Time, ok bool) {
+	if s == startOldest {
+		return time.Time{}, true
+	}
+	at, err := time.Parse(time.RFC3339Nano, s)
+	return at, err == nil
 }
