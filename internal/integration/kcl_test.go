@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -62,7 +63,7 @@ func TestKinesisClientLibraryReadsTheLocalAWS(t *testing.T) {
 			l.feed(t, 300, read...)
 			n := len(l.lives[0])
 			l.listen(t, first, func() bool { return len(l.lives[0]) > n })
-			first.Kill()
+			l.kill(first)
 			at := l.checkpoints(t)
 			for _, ref := range read {
 				require.NotContains(t, at[ref.shard].sequence, "TRIM_HORIZON", "each shard is left in the middle")
@@ -79,7 +80,7 @@ func TestKinesisClientLibraryReadsTheLocalAWS(t *testing.T) {
 			rest := slices.Concat(read[1:], refs("s", shards[4:]))
 			l.feed(t, 30, rest...)
 			l.listen(t, second, func() bool { return l.hasAll() && l.hasCheckpointed(rest) })
-			second.Kill()
+			l.kill(second)
 
 			l.check(t, at)
 			at = l.checkpoints(t)
@@ -109,7 +110,7 @@ func TestKinesisClientLibraryReadsTheLocalAWS(t *testing.T) {
 		const account = "123456789012:"
 		p := l.start(t, "polling", "worker-1", account+"a:1700000000,"+account+"b:1700000001", from)
 		l.listen(t, p, func() bool { return l.hasAll() && l.hasCheckpointed(read) })
-		p.Kill()
+		l.kill(p)
 		l.check(t, map[string]position{})
 		l.keep(t, "kcl3-lease-table-streams.json")
 	})
@@ -121,7 +122,33 @@ type library struct {
 	url, ca string
 	put     map[shardRef][]position // user records, in order
 	lives   [][]told                // what each process of the library told
-	tells   chan told
+	tells   *tells                  // what the last one told and nobody has heard yet
+}
+
+// tells holds what a process told until somebody listens: it is not held up by a test
+// that does something else meanwhile.
+type tells struct {
+	mu   sync.Mutex
+	all  []told
+	more chan struct{}
+}
+
+func (s *tells) tell(m told) {
+	s.mu.Lock()
+	s.all = append(s.all, m)
+	s.mu.Unlock()
+	select {
+	case s.more <- struct{}{}:
+	default: // that there is something is known
+	}
+}
+
+func (s *tells) take() []told {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := s.all
+	s.all = nil
+	return all
 }
 
 type shardRef struct{ stream, shard string }
@@ -188,7 +215,7 @@ func (l *library) userRecords(t *testing.T, ref shardRef) (records []kpl.Record)
 func (l *library) start(t *testing.T, by, worker, streams, from string) *child.Process {
 	t.Helper()
 	l.lives = append(l.lives, nil)
-	tells := make(chan told, 1000)
+	tells := &tells{more: make(chan struct{}, 1)}
 	l.tells = tells
 	folder := filepath.Join(child.Folder(t), "kcl", "target")
 	return child.Start(t, folder, nil, func(line string) {
@@ -197,10 +224,7 @@ func (l *library) start(t *testing.T, by, worker, streams, from string) *child.P
 			t.Log(worker, line)
 			return
 		}
-		select {
-		case tells <- m:
-		case <-t.Context().Done(): // nobody listens any more
-		}
+		tells.tell(m)
 	}, "java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx256m", "-cp", strings.Join([]string{"classes", "lib/*"}, string(os.PathListSeparator)),
 		"Reader", l.url, l.ca, streams, "leases", worker, by, from)
 }
@@ -211,16 +235,28 @@ func (l *library) listen(t *testing.T, p *child.Process, over func() bool) {
 	ctx, cancel := context.WithTimeout(t.Context(), kclPatience)
 	defer cancel()
 	life := len(l.lives) - 1
-	for !over() {
+	for l.hear(); !over(); l.hear() {
 		select {
-		case m := <-l.tells:
-			l.lives[life] = append(l.lives[life], m)
+		case <-l.tells.more:
 		case <-p.Exited:
 			require.Fail(t, "the library has ended", "%v", p.Err())
 		case <-ctx.Done():
 			require.NoError(t, ctx.Err(), "told %d in life %d", len(l.lives[life]), life)
 		}
 	}
+}
+
+// hear takes in what the present process has told up to now.
+func (l *library) hear() {
+	life := len(l.lives) - 1
+	l.lives[life] = append(l.lives[life], l.tells.take()...)
+}
+
+// kill ends the present life by SIGKILL. What it told up to then counts: its checkpoints
+// stand in the table.
+func (l *library) kill(p *child.Process) {
+	p.Kill()
+	l.hear()
 }
 
 // hasCheckpointed reports whether a checkpoint was the last that the present process told

@@ -20,7 +20,7 @@ import (
 
 // Process is a running child. Start makes it; the end of its test ends it.
 type Process struct {
-	Exited <-chan struct{} // closed when it has ended
+	Exited <-chan struct{} // closed when it has ended and all that it printed was handed over
 	err    error
 	cmd    *exec.Cmd
 }
@@ -28,14 +28,16 @@ type Process struct {
 // Err is how the child ended. It is valid once Exited is closed.
 func (p *Process) Err() error { return p.err }
 
-// Kill ends the child by SIGKILL, where there is that, and waits for it.
+// Kill ends the child by SIGKILL, where there is that, and waits for it and for what it
+// had printed.
 func (p *Process) Kill() {
 	_ = p.cmd.Process.Kill() // it has ended already
 	<-p.Exited
 }
 
 // Start runs a program in a folder, with env beside the environment of the test,
-// and hands each line that it prints to line, which runs on one goroutine.
+// and hands each line that it prints to line, which runs on one goroutine. A line that
+// blocks holds up the child, and Kill.
 func Start(t testing.TB, dir string, env []string, line func(string), program string, args ...string) *Process {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), program, args...)
@@ -64,11 +66,11 @@ func Start(t testing.TB, dir string, env []string, line func(string), program st
 		defer close(exited)
 		p.err = cmd.Wait()
 		_ = in.Close() // never fails, by its documentation
+		<-done
 	}()
 	t.Cleanup(func() {
 		// t.Context was cancelled just before: exec has killed the child.
 		<-exited
-		<-done
 	})
 	return p
 }
