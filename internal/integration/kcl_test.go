@@ -7,7 +7,9 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -91,6 +93,8 @@ func TestKinesisClientLibraryReadsTheLocalAWS(t *testing.T) {
 			if by == "polling" {
 				l.keep(t, "kcl3-lease-table.json")
 			}
+			l.feed(t, 10, append(rest, refs("s", shards[3:4])...)...)
+			l.moveOver(t, at, "--stream", "s")
 		})
 	}
 	t.Run("SeveralStreams", func(t *testing.T) {
@@ -113,6 +117,17 @@ func TestKinesisClientLibraryReadsTheLocalAWS(t *testing.T) {
 		l.kill(p)
 		l.check(t, map[string]position{})
 		l.keep(t, "kcl3-lease-table-streams.json")
+		at := map[string]position{}
+		for key, position := range l.checkpoints(t) {
+			parts := strings.Split(key, ":") // account, stream, epoch, shard
+			at[parts[1]+":"+parts[3]] = position
+		}
+		for _, stream := range []string{"a", "b"} {
+			shards, err := l.fake.Shards(stream)
+			require.NoError(t, err)
+			l.feed(t, 10, refs(stream, shards)...)
+		}
+		l.moveOver(t, at, "--at", from)
 	})
 }
 
@@ -344,6 +359,106 @@ func (l *library) check(t *testing.T, at map[string]position) {
 	for ref, records := range l.put {
 		require.Len(t, seen[ref], len(records), "%v is read whole", ref)
 	}
+}
+
+// moveOver imports the positions of the library, which has ended, and has the input read
+// on: exactly what comes after them, each user record once, in the order of its shard. The
+// positions are at, by "stream:shard", or by the shard alone where there is one stream.
+func (l *library) moveOver(t *testing.T, at map[string]position, args ...string) {
+	t.Helper()
+	dir := t.TempDir()
+	benthos := filepath.Join(dir, "benthos-kinesis")
+	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", benthos, "../../cmd/benthos-kinesis").CombinedOutput()
+	require.NoError(t, err, string(out))
+	url, err := l.fake.Listen()
+	require.NoError(t, err)
+	require.NoError(t, l.fake.CreateTable("positions", "StreamID", "ShardID"))
+	env := []string{"AWS_ACCESS_KEY_ID=test", "AWS_SECRET_ACCESS_KEY=test", "AWS_REGION=us-east-1"}
+
+	tool := exec.CommandContext(t.Context(), benthos, append([]string{
+		"leases", "import-kcl", "--yes", "--table", "positions", "--kcl-table", "leases", "--kcl-watch", "500ms", "--endpoint", url,
+	}, args...)...)
+	tool.Env = append(os.Environ(), env...)
+	out, err = tool.CombinedOutput()
+	require.NoError(t, err, string(out))
+
+	want, count := map[shardRef][]position{}, 0
+	streams := map[string]bool{}
+	for ref, records := range l.put {
+		streams[ref.stream] = true
+		position, ok := at[ref.stream+":"+ref.shard]
+		if !ok {
+			position, ok = at[ref.shard]
+		}
+		require.True(t, ok, "%v has a position", ref)
+		if i := slices.Index(records, position); i >= 0 {
+			records = records[i+1:]
+		} else if position.sequence == "SHARD_END" {
+			continue
+		} else {
+			require.Contains(t, []string{"TRIM_HORIZON", "AT_TIMESTAMP"}, position.sequence)
+		}
+		want[ref] = records
+		count += len(records)
+	}
+	config := filepath.Join(dir, "config.yaml")
+	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil, `
+http: { enabled: false }
+logger: { level: NONE }
+input:
+  aws_kinesis:
+    streams: [ %s ]
+    dynamodb: { table: positions }
+    endpoint: %s
+    deaggregate: true
+pipeline:
+  threads: 1 # several would print records in another order
+  processors:
+    - mapping: |
+        root.event = "record"
+        root.stream = meta("kinesis_stream")
+        root.shard = meta("kinesis_shard")
+        root.sequence = meta("kinesis_sequence_number")
+        root.sub = meta("kinesis_sub_sequence_number").or("0").number()
+output:
+  stdout: {}
+`, strings.Join(slices.Sorted(maps.Keys(streams)), ", "), url), 0o600))
+	heard := &tells{more: make(chan struct{}, 1)}
+	input := child.Start(t, dir, env, func(line string) {
+		var m told
+		if err := json.Unmarshal([]byte(line), &m); err != nil {
+			m.Event = line
+		}
+		heard.tell(m)
+	}, benthos, "-c", config)
+	got, n := map[shardRef][]position{}, 0
+	take := func() {
+		for _, m := range heard.take() {
+			require.Equal(t, "record", m.Event)
+			ref := shardRef{m.Stream, m.Shard}
+			got[ref] = append(got[ref], m.position())
+			n++
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), kclPatience)
+	defer cancel()
+	for n < count {
+		select {
+		case <-heard.more:
+			take()
+		case <-input.Exited:
+			require.Fail(t, "the input has ended", "%v", input.Err())
+		case <-ctx.Done():
+			require.NoError(t, ctx.Err(), "%d of %d have come", n, count)
+		}
+	}
+	input.Kill()
+	take()
+	for ref, records := range want {
+		require.Equal(t, records, got[ref], "%v after %v", ref, at)
+		delete(got, ref)
+	}
+	require.Empty(t, got)
 }
 
 // keep requires that the table has no other form than the one that is committed, for the
