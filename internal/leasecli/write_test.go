@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -312,6 +313,10 @@ func TestNothingIsWrittenThatNobodyConfirms(t *testing.T) {
 
 func TestWhatWasWrittenIsToldWhereACommandIsInterrupted(t *testing.T) {
 	r := newRig(t)
+	// The command may have ended before its signal arrives, which then would end the test.
+	arrived := make(chan os.Signal, 1)
+	signal.Notify(arrived, syscall.SIGINT)
+	defer signal.Stop(arrived)
 	// More would come after the first write. Whether the signal is seen before it is open.
 	var once sync.Once
 	remove := r.aws.OnCall(func(c *awsfake.Call) {
@@ -321,6 +326,7 @@ func TestWhatWasWrittenIsToldWhereACommandIsInterrupted(t *testing.T) {
 	})
 	out, _, _ := r.leases("reset", "--yes", "--output", "json", "--stream", "orders", "--to", "oldest")
 	remove()
+	<-arrived
 	var got result
 	require.NoError(t, json.Unmarshal([]byte(out), &got))
 	require.Equal(t, leases.Done, got.Steps[0].Result, "what is under way is carried out")
