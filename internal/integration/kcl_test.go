@@ -477,6 +477,8 @@ func (l *library) keep(t *testing.T, name string) {
 	var committed []awsfake.Item
 	require.NoError(t, json.Unmarshal(text, &committed))
 	known, now := formOf(committed), formOf(l.items(t))
+	// While a lease is passed on in order, which not every run comes to.
+	known["LEASE"]["checkpointOwner"] = "S"
 	for kind, attributes := range now {
 		require.Subset(t, known[kind], attributes, "items of kind %s", kind)
 	}
